@@ -1,0 +1,20 @@
+//! Chain types, wire formats and every message the actors of Baton exchange.
+//!
+//! Nouns and verbs, no logic: what an actor says and hears is here, what it does is in the
+//! `actors` crate. One file per conversation.
+
+pub mod chain;
+pub mod codec;
+pub mod command;
+pub mod da;
+pub mod engine;
+pub mod executor;
+pub mod genesis;
+pub mod raft;
+pub mod sequencer;
+pub mod signer;
+pub mod status;
+pub mod supervisor;
+pub mod syncer;
+pub mod types;
+pub mod wire;

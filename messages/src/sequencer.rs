@@ -1,0 +1,160 @@
+//! The conversation with the sequencer: transactions in, batches out.
+//!
+//! RPC and the reaper hand transactions in; the executor is *shown* the next batch, nothing is
+//! taken until the block is committed (hazard B3).
+
+use std::sync::Arc;
+
+use actix::Message;
+
+use crate::engine::TxResult;
+use crate::types::{Hash, Height, Place, Tx};
+
+/// Take transactions into this node's durable queue.
+///
+/// The reply comes when they are on disk (*accepted*, P3). All or nothing. After a timeout they
+/// may be queued; submitting again is safe.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Vec<Receipt>, SubmitError>")]
+pub struct SubmitTxs {
+    /// The transactions, in the order in which they shall be sequenced.
+    pub txs: Vec<Tx>,
+}
+
+/// What became of one submitted transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// It is in the queue, new or from before.
+    Queued(Hash),
+    /// It is in the chain already, within the replay window.
+    InChain(Hash, Place),
+}
+
+/// Why nothing was queued.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The queue has no room. Slow down and try again.
+    #[error("the queue is full: {txs} transactions, {bytes} bytes")]
+    QueueFull {
+        /// Transactions waiting.
+        txs: usize,
+        /// Bytes waiting.
+        bytes: usize,
+    },
+    /// No block will ever hold it.
+    #[error("a transaction of {bytes} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Empty transactions mean nothing.
+    #[error("an empty transaction")]
+    Empty,
+    /// Not able to accept now; the reason. Try again.
+    #[error("not ready: {0}")]
+    NotReady(String),
+}
+
+/// Show what the next block should hold, in order. Nothing is taken.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Batch")]
+pub struct NextBatch {
+    /// The height of the next block; the queue must have seen everything below it.
+    pub height: Height,
+    /// The most bytes.
+    pub max_bytes: usize,
+}
+
+/// What the next block should hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The transactions, in order.
+    pub txs: Vec<Tx>,
+    /// Everything below the asked height has been taken into account. When false, ask again.
+    pub current: bool,
+}
+
+/// Drop transactions that the engine will never take. From the executor, after a filter.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct DropTxs {
+    /// Their hashes.
+    pub hashes: Vec<Hash>,
+    /// What the engine said.
+    pub reason: String,
+}
+
+/// There is something to sequence: a hint for lazy mode, from the sequencer to the supervisor,
+/// which passes it to the executor of the day.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct TxsAvailable;
+
+/// How far a transaction should get before the reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// In a committed block.
+    Committed,
+    /// Executed.
+    Executed,
+}
+
+/// Wait until a submitted transaction has come that far. The caller sets the timeout.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Outcome, AwaitError>")]
+pub struct AwaitTx {
+    /// The transaction.
+    pub hash: Hash,
+    /// How far.
+    pub level: Level,
+}
+
+/// Where a transaction ended up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Where in the chain.
+    pub place: Place,
+    /// The engine's result, at level executed, when the engine keeps it.
+    pub result: Option<TxResult>,
+}
+
+/// Why there is nothing to wait for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AwaitError {
+    /// Neither queued nor in the replay window.
+    #[error("the transaction is not known here")]
+    Unknown,
+    /// The engine refused it before it entered a block.
+    #[error("the engine refused the transaction: {0}")]
+    Dropped(String),
+    /// Too many are waiting.
+    #[error("too many requests are waiting ({0})")]
+    TooMany(usize),
+}
+
+/// Ask how full the queue is.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "QueueView")]
+pub struct GetQueueView;
+
+/// How full the queue is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueView {
+    /// Transactions waiting.
+    pub txs: usize,
+    /// Bytes waiting.
+    pub bytes: usize,
+    /// Most transactions.
+    pub max_txs: usize,
+    /// Most bytes.
+    pub max_bytes: usize,
+    /// Requests waiting for an outcome.
+    pub waiting: usize,
+    /// Transactions remembered in the replay window.
+    pub window: usize,
+}
+
+/// The results of an executed block, for those who wait (from the engine).
+pub type Results = Arc<Vec<TxResult>>;

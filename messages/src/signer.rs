@@ -1,0 +1,103 @@
+//! The conversation with the signer: the key and its double-sign guard (P2).
+//!
+//! The signer takes only things it can check: a committed header, an envelope around a header
+//! it signed, data of a block. It never signs bytes it was merely given.
+
+use std::sync::Arc;
+
+use actix::Message;
+use bytes::Bytes;
+
+use crate::chain::{Block, SignedHeader, Signer};
+use crate::types::{Grant, Hash, Height};
+
+/// Sign the header of a committed block.
+///
+/// Replies after the guard {chain, height, hash} is on disk. The same header again gives the
+/// same signature; another header at a guarded height is refused, always.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Bytes, SignError>")]
+pub struct SignHeader {
+    /// The term in which the caller may produce.
+    pub grant: Grant,
+    /// The committed block.
+    pub block: Arc<Block>,
+}
+
+/// Sign the DA envelope around a signed header. The header's own signature is checked first.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Bytes, SignError>")]
+pub struct SignEnvelope {
+    /// The signed header.
+    pub signed: Arc<SignedHeader>,
+}
+
+/// Sign a block's data for DA. The block must not be above the guard.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Bytes, SignError>")]
+pub struct SignData {
+    /// The block.
+    pub block: Arc<Block>,
+}
+
+/// Ask who signs.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "SignerView")]
+pub struct GetSignerView;
+
+/// Who signs, and how far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SignerView {
+    /// Address and public key.
+    pub signer: Signer,
+    /// The last guarded height and hash.
+    pub guarded: Option<(Height, Hash)>,
+}
+
+/// Why there is no signature.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignError {
+    /// Another header was guarded at this height. Never sign; a person is needed.
+    #[error("the guard holds {guarded} at height {height}; {asked} is not signed")]
+    DoubleSign {
+        /// The height.
+        height: Height,
+        /// What the guard holds.
+        guarded: Hash,
+        /// What was asked for.
+        asked: Hash,
+    },
+    /// The height is below the guard.
+    #[error("height {asked} is below the guard's height {guarded}")]
+    BelowGuard {
+        /// What was asked for.
+        asked: Height,
+        /// Where the guard is.
+        guarded: Height,
+    },
+    /// The height is not the one after the guard. Say the heights between first.
+    #[error("height {asked} does not follow the guard's height {guarded}")]
+    Gap {
+        /// What was asked for.
+        asked: Height,
+        /// Where the guard is.
+        guarded: Height,
+    },
+    /// The grant is of a term that is over.
+    #[error("the grant of term {asked} is over; the guard has seen term {seen}")]
+    StaleGrant {
+        /// The caller's term.
+        asked: u64,
+        /// The newest term seen.
+        seen: u64,
+    },
+    /// The guard could not be written: nothing was signed.
+    #[error("the guard cannot be written: {0}")]
+    Guard(String),
+    /// The thing to sign is not what it should be.
+    #[error("not signed: {0}")]
+    Invalid(String),
+    /// The key or its service fails.
+    #[error("the signer fails: {0}")]
+    Key(String),
+}

@@ -1,0 +1,30 @@
+//! The node's condition in one answer, for RPC, health and the live table.
+
+use actix::Message;
+
+use crate::command::DaProgress;
+use crate::raft::RaftView;
+use crate::sequencer::QueueView;
+use crate::supervisor::SupervisorView;
+use crate::types::Tip;
+
+/// Ask for the node's condition. The node's status board answers, from live answers of the
+/// actors; a part whose actor does not answer in time is `None`.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "NodeStatus")]
+pub struct GetNodeStatus;
+
+/// The node's condition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// The last applied block.
+    pub tip: Tip,
+    /// DA progress as applied.
+    pub da: DaProgress,
+    /// Raft.
+    pub raft: Option<RaftView>,
+    /// The supervisor.
+    pub supervisor: Option<SupervisorView>,
+    /// The queue.
+    pub queue: Option<QueueView>,
+}

@@ -1,0 +1,19 @@
+//! Configuration, wiring, and the adapters to the outside world.
+
+pub mod cli;
+pub mod config;
+pub mod dev_da;
+pub mod devnet;
+pub mod exit;
+pub mod genesis;
+pub mod home;
+pub mod init;
+pub mod keys;
+pub mod kv_http;
+pub mod load;
+pub mod logging;
+pub mod metrics;
+pub mod rpc;
+pub mod status;
+pub mod store_tool;
+pub mod wiring;

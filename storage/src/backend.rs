@@ -1,0 +1,132 @@
+//! The key-value store underneath: column families, batches, one write-ahead log.
+
+use std::ops::Bound;
+
+use bytes::Bytes;
+
+/// The column families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// Identity, format, vote, applied state, positions.
+    Meta,
+    /// Raft log entries, without block bodies; key: big-endian index.
+    Log,
+    /// Block bodies; key: big-endian height, then header hash. Written once, by the append.
+    Bodies,
+    /// Committed headers; key: big-endian height.
+    Headers,
+    /// Header hash to height.
+    Index,
+    /// Signatures; key: big-endian height.
+    Signatures,
+    /// DA heights of included blocks; key: big-endian height.
+    DaHeights,
+    /// Accepted transactions; key: big-endian sequence number.
+    Queue,
+    /// The key-value engine's current state.
+    KvState,
+    /// The key-value engine's hash tree.
+    KvTree,
+    /// What the key-value engine needs to go back.
+    KvUndo,
+    /// The key-value engine's position.
+    KvMeta,
+}
+
+/// Changes that become visible and durable together.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// In order; later ones win.
+    pub operations: Vec<Operation>,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Set a key.
+    Put(Family, Bytes, Bytes),
+    /// Remove a key.
+    Delete(Family, Bytes),
+    /// Remove all keys from the first (inclusive) to the second (exclusive).
+    DeleteRange(Family, Bytes, Bytes),
+}
+
+impl Batch {
+    /// Sets a key.
+    pub fn put(&mut self, family: Family, key: impl Into<Bytes>, value: impl Into<Bytes>) {
+        self.operations.push(Operation::Put(family, key.into(), value.into()));
+    }
+
+    /// Removes a key.
+    pub fn delete(&mut self, family: Family, key: impl Into<Bytes>) {
+        self.operations.push(Operation::Delete(family, key.into()));
+    }
+
+    /// Removes a range, end exclusive.
+    pub fn delete_range(&mut self, family: Family, from: impl Into<Bytes>, to: impl Into<Bytes>) {
+        self.operations.push(Operation::DeleteRange(family, from.into(), to.into()));
+    }
+}
+
+/// Why the store underneath failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The device or file system failed. Close the store and reopen with back-off (P8).
+    #[error("storage i/o: {0}")]
+    Io(String),
+    /// No space. Stop producing until there is room (P9).
+    #[error("no space left for the store: {0}")]
+    Full(String),
+    /// What is stored contradicts itself. Stop; do not restart (exit code 70).
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
+}
+
+/// Direction of a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Ascending keys.
+    Forward,
+    /// Descending keys.
+    Reverse,
+}
+
+/// One store with one write-ahead log.
+///
+/// Writes become visible at once and durable in WAL order: after a crash the surviving writes
+/// are a prefix of all writes, at least up to the last `sync` (P4).
+pub trait Backend: Send + Sync + 'static {
+    /// The value of a key.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the device fails or the data is damaged.
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+
+    /// Keys and values in a range, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the device fails or the data is damaged.
+    fn scan(
+        &self,
+        family: Family,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
+
+    /// Writes a batch atomically; visible when it returns, durable after the next `sync`.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the device fails; then nothing of the batch is visible.
+    fn write(&self, batch: Batch) -> Result<(), StoreError>;
+
+    /// Makes everything written before durable (one fsync of the WAL).
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the device fails; then nothing is promised about unsynced writes.
+    fn sync(&self) -> Result<(), StoreError>;
+}
