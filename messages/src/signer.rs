@@ -40,6 +40,31 @@ pub struct SignData {
     pub block: Arc<Block>,
 }
 
+/// Take note of a header that this identity has signed elsewhere.
+///
+/// A member that follows tells its guard which signatures are in the log, so that it can sign
+/// the tail when it leads. The signature is checked, it is the proof. Only the newest matters:
+/// the heights between may be left out. When it replies the guard is on disk.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), SignError>")]
+pub struct NoteSigned {
+    /// The committed header with the signature from the log.
+    pub signed: Arc<SignedHeader>,
+}
+
+/// Compare the guard with what this node knows to be committed (P2).
+///
+/// Asked once everything committed is applied, and again after a refusal. Until it is asked,
+/// the comparison made when the signer was opened holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "Result<(), SignError>")]
+pub struct CheckGuard {
+    /// The highest block this node holds, zero before the first.
+    pub last_block: Height,
+    /// The highest block whose signature this member put into the log.
+    pub last_signed: Option<(Height, Hash)>,
+}
+
 /// Ask who signs.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "SignerView")]
@@ -52,6 +77,8 @@ pub struct SignerView {
     pub signer: Signer,
     /// The last guarded height and hash.
     pub guarded: Option<(Height, Hash)>,
+    /// Why nothing is signed until an operator has resolved it; `None` when all is well.
+    pub refusal: Option<String>,
 }
 
 /// Why there is no signature.
@@ -94,6 +121,10 @@ pub enum SignError {
     /// The guard could not be written: nothing was signed.
     #[error("the guard cannot be written: {0}")]
     Guard(String),
+    /// The guard is missing, damaged, of another chain, older than the log or ahead of it.
+    /// Nothing is signed until an operator has resolved it.
+    #[error("the guard refuses: {0}")]
+    Refused(String),
     /// The thing to sign is not what it should be.
     #[error("not signed: {0}")]
     Invalid(String),
