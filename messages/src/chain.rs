@@ -160,11 +160,27 @@ pub struct State {
 }
 
 /// A header and its data, with the header's hash computed once. Shared, never cloned.
+///
+/// Stored and sent without the hash: it is computed anew when a block is read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "BlockBody")]
 pub struct Block {
     header: Header,
     data: Data,
+    #[serde(skip)]
     hash: Hash,
+}
+
+#[derive(Deserialize)]
+struct BlockBody {
+    header: Header,
+    data: Data,
+}
+
+impl From<BlockBody> for Block {
+    fn from(body: BlockBody) -> Self {
+        Self::new(body.header, body.data)
+    }
 }
 
 impl Block {

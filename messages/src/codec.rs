@@ -1,7 +1,18 @@
 //! One versioned codec for everything the cluster and the store encode.
+//!
+//! Changing an encoded type changes its golden bytes (`tests/golden.rs`), the format version
+//! here and the changelog.
 
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+/// The format version that `encode` writes, the first byte of everything.
+pub const FORMAT_VERSION: u8 = 1;
+
+/// The largest value that is decoded, in bytes; a length in hostile input cannot make the
+/// decoder reserve more. A full block with its proof and signatures is far below.
+pub const MAX_ENCODED: usize = 64 * 1024 * 1024;
 
 /// Why bytes could not be read or a value not be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +25,10 @@ pub enum CodecError {
     Malformed(String),
 }
 
+const fn configuration() -> Configuration<LittleEndian, Varint, Limit<MAX_ENCODED>> {
+    bincode::config::standard().with_limit::<MAX_ENCODED>()
+}
+
 /// Encodes a value: the format version byte, then bincode.
 ///
 /// # Panics
@@ -21,8 +36,10 @@ pub enum CodecError {
 /// Never for the types of this crate: they serialise without failing.
 #[must_use]
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
-    let _ = value;
-    todo!()
+    let mut bytes = vec![FORMAT_VERSION];
+    bincode::serde::encode_into_std_write(value, &mut bytes, configuration())
+        .expect("the types of this crate serialise, and a vector takes every byte");
+    bytes
 }
 
 /// Decodes what `encode` wrote; trailing bytes are an error.
@@ -31,6 +48,17 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 ///
 /// `CodecError` when the version is unknown or the bytes are not a `T`.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    let _ = bytes;
-    todo!()
+    match bytes.split_first() {
+        None => Err(CodecError::Malformed("no bytes".to_owned())),
+        Some((&FORMAT_VERSION, body)) => {
+            let (value, read) = bincode::serde::decode_from_slice(body, configuration())
+                .map_err(|error| CodecError::Malformed(error.to_string()))?;
+            if read == body.len() {
+                Ok(value)
+            } else {
+                Err(CodecError::Malformed(format!("{} bytes too many", body.len() - read)))
+            }
+        }
+        Some((&version, _)) => Err(CodecError::Version(version)),
+    }
 }

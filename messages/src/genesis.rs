@@ -31,8 +31,12 @@ impl Genesis {
             bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
             bytes.extend_from_slice(part);
         }
-        let numbers =
-            [self.start_time.0, self.initial_height.0, self.da_start_height.0, self.da_epoch_forced_inclusion];
+        let numbers = [
+            self.start_time.0,
+            self.initial_height.0,
+            self.da_start_height.0,
+            self.da_epoch_forced_inclusion,
+        ];
         for number in numbers {
             bytes.extend_from_slice(&number.to_be_bytes());
         }

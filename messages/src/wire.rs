@@ -1,7 +1,16 @@
 //! ev-node's wire formats: protobuf encoding, hashing, signature payloads, validation.
 
-use crate::chain::{Data, DaHeaderEnvelope, Header, P2pData, P2pSignedHeader, SignedData, SignedHeader, Signer, State};
-use crate::types::Hash;
+mod convert;
+mod hash;
+mod json;
+pub mod keys;
+pub mod proto;
+
+use prost::Message;
+
+use crate::chain::{
+    DaHeaderEnvelope, Data, Header, P2pData, P2pSignedHeader, SignedData, SignedHeader, State,
+};
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,41 +25,39 @@ pub enum WireError {
     },
 }
 
+impl WireError {
+    pub(crate) const fn malformed(what: &'static str, reason: String) -> Self {
+        Self::Malformed { what, reason }
+    }
+}
+
 macro_rules! wire {
-    ($($type:ty),*) => {$(
+    ($($type:ident),*) => {$(
         impl $type {
             /// The canonical protobuf encoding (wire section 1.0).
             #[must_use]
-            pub fn encode(&self) -> Vec<u8> { todo!() }
+            pub fn encode(&self) -> Vec<u8> {
+                proto::$type::from(self).encode_to_vec()
+            }
+
             /// Decodes ev-node's protobuf.
             ///
             /// # Errors
             ///
             /// `WireError` on malformed input.
-            pub fn decode(bytes: &[u8]) -> Result<Self, WireError> { let _ = bytes; todo!() }
+            #[allow(clippy::useless_conversion, reason = "some of the types convert without failing")]
+            pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+                let message = proto::$type::decode(bytes)
+                    .map_err(|error| WireError::malformed(stringify!($type), error.to_string()))?;
+                Ok(Self::try_from(message)?)
+            }
         }
     )*};
 }
 wire!(Header, SignedHeader, Data, SignedData, DaHeaderEnvelope, P2pSignedHeader, P2pData, State);
 
-impl Header {
-    /// The header hash (wire section 2.1, 2.2).
-    #[must_use]
-    pub fn hash(&self) -> Hash { todo!() }
-}
-
-impl Data {
-    /// `SHA-256(00 || Data with metadata)`: the next block's `last_data_hash` (wire section 2.4).
-    #[must_use]
-    pub fn hash(&self) -> Hash { todo!() }
-
-    /// `SHA-256(00 || Data without metadata)`: `Header.data_hash` (wire section 2.4).
-    #[must_use]
-    pub fn commitment(&self) -> Hash { todo!() }
-}
-
-impl Signer {
-    /// The signer with this raw Ed25519 public key.
-    #[must_use]
-    pub fn ed25519(public_key: &[u8; 32]) -> Self { let _ = public_key; todo!() }
+impl From<std::convert::Infallible> for WireError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
 }
