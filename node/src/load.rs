@@ -1,1 +1,194 @@
-//! To be written.
+//! `baton load`: posts transactions to a node and measures what becomes of them.
+//!
+//! Each connection has one request in flight, so the load has a bound of its own: against a node
+//! that is slow it waits, it never piles up.
+#![allow(clippy::disallowed_methods, reason = "a client of a running node, outside of the simulation")]
+
+pub mod pace;
+pub mod tally;
+pub mod target;
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use futures::future::join_all;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::load::pace::Pace;
+use crate::load::tally::{Counters, Summary, Tally};
+use crate::load::target::{Outcome, Target, Wait};
+
+/// How long a connection rests after the node said that it is full, at first and at most.
+const REST: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(320));
+
+/// How long the end waits for requests in flight.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Posts transactions to a node's `POST /tx`, at a rate or as fast as it takes them.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Args {
+    /// The key-value app of the node.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:27011")]
+    pub url: String,
+
+    /// The RPC of the node, where its height is read [default: blocks are counted by the app].
+    #[arg(long, value_name = "URL")]
+    pub rpc: Option<String>,
+
+    /// Transactions per second; as many as it takes if left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub rate: Option<u64>,
+
+    /// How long.
+    #[arg(long = "for", value_name = "D", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub run_for: Duration,
+
+    /// How many requests are in flight at most.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub connections: u32,
+
+    /// Bytes per transaction.
+    #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = clap::value_parser!(u32).range(48..=16_777_216))]
+    pub size: u32,
+
+    /// What each request waits for.
+    #[arg(long, value_enum, default_value_t = Wait::None)]
+    pub wait: Wait,
+
+    /// Makes the transactions; the same seed makes the same ones, which a chain takes once [default: random].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// Write the summary to stdout as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address that is none.
+    #[error("{flag} {value}: {reason}")]
+    Url {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No HTTP client.
+    #[error("cannot make an HTTP client: {0}")]
+    Client(reqwest::Error),
+    /// The node does not answer.
+    #[error("{url} does not answer: {source}; is the node running with --kv-endpoint?")]
+    NoAnswer {
+        /// The address asked.
+        url: String,
+        /// What the client says.
+        source: reqwest::Error,
+    },
+    /// Stdout is closed.
+    #[error("cannot write the summary: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Posts for the time asked for, or until Ctrl-C, and prints a summary.
+pub async fn run(args: Args) -> Result<(), Error> {
+    let summary = post(&args).await?;
+    let text = match args.json {
+        true => serde_json::to_string(&summary).expect("numbers are written as JSON") + "\n",
+        false => summary.to_string(),
+    };
+    io::stdout().write_all(text.as_bytes()).map_err(Error::Output)?;
+    Ok(())
+}
+
+/// What the connections share.
+struct Shared {
+    target: Target,
+    pace: Pace,
+    next: AtomicU64,
+    stop: AtomicBool,
+    until: Instant,
+    tally: Mutex<Tally>,
+}
+
+async fn post(args: &Args) -> Result<Summary, Error> {
+    let seed = args.seed.unwrap_or_else(rand::random);
+    let target = Target::new(args, seed)?;
+    // Also the check that somebody is there.
+    let before = target.counters().await?;
+    let start = Instant::now();
+    let shared = Arc::new(Shared {
+        target,
+        pace: Pace::new(args.rate),
+        next: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        until: start + args.run_for,
+        tally: Mutex::new(Tally::default()),
+    });
+    let connections = (0..args.connections).map(|_| tokio::spawn(connection(shared.clone(), start)));
+    let connections: Vec<_> = connections.collect();
+    let aborts: Vec<_> = connections.iter().map(tokio::task::JoinHandle::abort_handle).collect();
+
+    let mut all = std::pin::pin!(join_all(connections));
+    tokio::select! {
+        biased;
+        _ = tokio::signal::ctrl_c() => {}
+        () = progress(&shared, start) => {}
+        _ = &mut all => {}
+    }
+    let took = start.elapsed();
+    shared.stop.store(true, Ordering::Relaxed);
+    if tokio::time::timeout(DRAIN, all).await.is_err() {
+        aborts.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+    let after = shared.target.counters().await.ok();
+    let tally = shared.tally.lock().expect("no connection panics with the tally").clone();
+    Ok(Summary::new(&tally, took, seed, after.map(|after| Counters::between(before, after))))
+}
+
+/// One line per second on stderr, until the time is over.
+async fn progress(shared: &Shared, start: Instant) {
+    let mut last = Tally::default();
+    for second in 1.. {
+        let tick = start + Duration::from_secs(second);
+        sleep_until(tick.min(shared.until)).await;
+        let now = shared.tally.lock().expect("no connection panics with the tally").clone();
+        eprintln!("{}", now.progress(&last, second));
+        last = now;
+        if tick >= shared.until {
+            return;
+        }
+    }
+}
+
+/// Posts one transaction after the other.
+async fn connection(shared: Arc<Shared>, start: Instant) {
+    let mut rest = REST.0;
+    loop {
+        let number = shared.next.fetch_add(1, Ordering::Relaxed);
+        let due = start + shared.pace.due(number);
+        if due >= shared.until {
+            return;
+        }
+        sleep_until(due).await;
+        if shared.stop.load(Ordering::Relaxed) || Instant::now() >= shared.until {
+            return;
+        }
+        let sent = Instant::now();
+        let outcome = shared.target.post(number).await;
+        let pushed_back = matches!(outcome, Outcome::Refused(429 | 503) | Outcome::Failed);
+        shared.tally.lock().expect("no connection panics with the tally").record(outcome, sent.elapsed());
+        if pushed_back {
+            sleep(rest).await;
+            rest = (rest * 2).min(REST.1);
+        } else {
+            rest = REST.0;
+        }
+    }
+}
