@@ -3,14 +3,49 @@
 //! The DA submitter (and later the retriever) ask the adapter; the adapter speaks Celestia's
 //! JSON-RPC (wire section 5).
 
+use std::fmt;
+
 use actix::Message;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
-use crate::types::{DaHeight, Grant, Height, Timestamp};
+pub use crate::commitment::blob_commitment;
+use crate::types::{DaHeight, Grant, Hash, Height, Timestamp};
 
 /// A version-0 Celestia namespace, 29 bytes (wire section 4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(pub [u8; 29]);
+
+impl Namespace {
+    /// The namespace that a configured name stands for. The name is always hashed, also when it
+    /// looks like hex (wire section 4.1).
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        let mut bytes = [0; 29];
+        bytes[19..].copy_from_slice(&Hash::of(name.as_bytes()).0[..10]);
+        Self(bytes)
+    }
+
+    /// Standard base64, as the DA layer's JSON has it.
+    #[must_use]
+    pub fn to_base64(self) -> String {
+        STANDARD.encode(self.0)
+    }
+
+    /// Reads what `to_base64` writes; `None` when it is not base64 of 29 bytes.
+    #[must_use]
+    pub fn from_base64(text: &str) -> Option<Self> {
+        STANDARD.decode(text).ok()?.try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Display for Namespace {
+    /// `0x` and 58 lower-case hex digits, as ev-node prints it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{}", hex::encode(self.0))
+    }
+}
 
 /// A blob as it lies on DA.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +54,14 @@ pub struct Blob {
     pub namespace: Namespace,
     /// What. Never empty.
     pub data: Bytes,
+}
+
+impl Blob {
+    /// The blob's share commitment (wire section 5.4).
+    #[must_use]
+    pub fn commitment(&self) -> Hash {
+        blob_commitment(&self.namespace, &self.data)
+    }
 }
 
 /// Put blobs on DA, all or none. Replies when they are in a DA block.

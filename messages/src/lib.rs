@@ -6,8 +6,10 @@
 pub mod chain;
 pub mod codec;
 pub mod command;
+mod commitment;
 pub mod da;
 pub mod engine;
+pub mod epoch;
 pub mod executor;
 pub mod genesis;
 pub mod raft;

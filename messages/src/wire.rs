@@ -1,10 +1,15 @@
 //! ev-node's wire formats: protobuf encoding, hashing, signature payloads, validation.
 
 mod convert;
+pub mod exchange;
 mod hash;
 mod json;
 pub mod keys;
+pub mod p2p;
 pub mod proto;
+pub mod records;
+pub mod rpc;
+pub mod validate;
 
 use prost::Message;
 
@@ -49,7 +54,7 @@ macro_rules! wire {
             pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
                 let message = proto::$type::decode(bytes)
                     .map_err(|error| WireError::malformed(stringify!($type), error.to_string()))?;
-                Ok(Self::try_from(message)?)
+                Self::try_from(message).map_err(Into::into)
             }
         }
     )*};

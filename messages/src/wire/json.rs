@@ -34,6 +34,14 @@ pub(super) mod u64 {
                 Ok(value)
             }
 
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<u64, E> {
+                // 1.0 and 1e3 are whole numbers to protojson; beyond 2^53 only digits are exact.
+                if value.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&value) {
+                    return Ok(value as u64);
+                }
+                Err(E::invalid_value(de::Unexpected::Float(value), &self))
+            }
+
             fn visit_str<E: de::Error>(self, value: &str) -> Result<u64, E> {
                 value.parse().map_err(|_| E::invalid_value(de::Unexpected::Str(value), &self))
             }
@@ -107,6 +115,11 @@ pub(super) mod repeated_bytes {
         let texts = Option::<Vec<String>>::deserialize(d)?.unwrap_or_default();
         texts.iter().map(|text| super::bytes::parse(text)).collect()
     }
+}
+
+/// Lists of messages or strings; null is empty.
+pub(super) fn repeated<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(d)?.unwrap_or_default())
 }
 
 impl Serialize for Timestamp {
