@@ -352,3 +352,6 @@ impl Handler<GetSignerView> for Signer {
         MessageResult(self.view())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -285,6 +285,10 @@ mod tests {
         FileKey::from_seed(&std::array::from_fn(|i| u8::try_from(i).unwrap()))
     }
 
+    fn random() -> rand::rngs::StdRng {
+        rand::SeedableRng::seed_from_u64(7)
+    }
+
     struct Fixture(tempfile::TempDir);
 
     impl Fixture {
@@ -327,7 +331,7 @@ mod tests {
     fn a_written_file_opens_again_and_has_only_evnodes_fields() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("signer.json");
-        write(&path, &key(), &passphrase(), Kdf::EVNODE, Overwrite::Refuse, &mut rand::rng()).unwrap();
+        write(&path, &key(), &passphrase(), Kdf::EVNODE, Overwrite::Refuse, &mut random()).unwrap();
         assert_eq!(read(&path, &passphrase()).unwrap().to_pair(), key().to_pair());
         let json: serde_json::Map<String, serde_json::Value> =
             serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -339,7 +343,7 @@ mod tests {
     fn a_fast_file_says_so_and_opens() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("signer.json");
-        write(&path, &key(), &passphrase(), Kdf::INSECURE, Overwrite::Refuse, &mut rand::rng()).unwrap();
+        write(&path, &key(), &passphrase(), Kdf::INSECURE, Overwrite::Refuse, &mut random()).unwrap();
         assert!(std::fs::read_to_string(&path).unwrap().contains("\"kdf\""));
         assert_eq!(read(&path, &passphrase()).unwrap().to_pair(), key().to_pair());
     }
