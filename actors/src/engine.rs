@@ -12,36 +12,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, ResponseFuture, SpawnHandle,
-    WrapFuture, dev::SendError,
+    Actor, ActorFutureExt, AsyncContext, Context, Recipient, ResponseFuture, SpawnHandle, WrapFuture,
+    dev::SendError,
 };
 use async_trait::async_trait;
 use baton_messages::chain::Block;
 use baton_messages::engine::{
-    BlockExecuted, EngineError, EngineHealthChanged, EnginePosition, ExecuteBlock, Executed, ExecutionInfo,
-    FilterStatus, FilterTxs, GetExecutionInfo, GetPosition, InitChain, PendingTxs, Prune, Rollback, SetFinal,
-    TxResult,
+    BlockExecuted, EngineError, EngineHealthChanged, EnginePosition, Executed, ExecutionInfo, FilterStatus,
+    FilterTxs, InitChain, TxResult,
 };
-use baton_messages::sequencer::{Receipt, SubmitError, SubmitTxs};
+use baton_messages::sequencer::{Receipt, SubmitError};
 use baton_messages::types::{Height, StateRoot, Tx};
-use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+mod handlers;
 mod health;
 pub mod kv;
+mod metrics;
 mod record;
 #[cfg(test)]
 mod tests;
 
 use health::Health;
-use record::{Asked, Record};
+pub use metrics::Metrics;
+use record::Record;
 
 /// What an engine does, one adapter per kind.
 ///
@@ -114,72 +111,6 @@ pub struct Links {
     pub health: Recipient<EngineHealthChanged>,
 }
 
-/// What the engine counts and measures.
-#[derive(Clone, Debug)]
-pub struct Metrics {
-    /// The last executed height.
-    pub height: Gauge,
-    /// Executed blocks.
-    pub blocks: Counter,
-    /// Transactions that took effect.
-    pub applied: Counter,
-    /// Transactions that were invalid and skipped.
-    pub skipped: Counter,
-    /// How long blocks take.
-    pub duration: Histogram,
-    /// Requests that wait for their turn.
-    pub waiting: Gauge,
-    /// Requests refused because a call hung or too many waited.
-    pub refused: Counter,
-    /// One while the engine answers, otherwise zero.
-    pub healthy: Gauge,
-    /// Announcements of executed blocks that did not reach their receiver.
-    pub lost: Counter,
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        let healthy = Gauge::default();
-        healthy.set(1);
-        Self {
-            height: Gauge::default(),
-            blocks: Counter::default(),
-            applied: Counter::default(),
-            skipped: Counter::default(),
-            duration: Histogram::new(exponential_buckets(0.0001, 2.0, 18)),
-            waiting: Gauge::default(),
-            refused: Counter::default(),
-            healthy,
-            lost: Counter::default(),
-        }
-    }
-}
-
-impl Metrics {
-    /// Adds the metrics to a registry, all with the prefix `engine`.
-    pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("engine");
-        registry.register("height", "The last executed height", self.height.clone());
-        registry.register("blocks", "Executed blocks", self.blocks.clone());
-        registry.register("txs_applied", "Transactions that took effect", self.applied.clone());
-        registry.register("txs_skipped", "Invalid transactions in blocks", self.skipped.clone());
-        registry.register_with_unit(
-            "execute",
-            "Time to execute a block",
-            Unit::Seconds,
-            self.duration.clone(),
-        );
-        registry.register("waiting", "Requests that wait for their turn", self.waiting.clone());
-        registry.register(
-            "refused",
-            "Requests refused: a call hung or too many waited",
-            self.refused.clone(),
-        );
-        registry.register("healthy", "One while the engine answers", self.healthy.clone());
-        registry.register("announcements_lost", "Executed blocks that were not heard of", self.lost.clone());
-    }
-}
-
 /// The actor.
 pub struct Engine {
     config: Config,
@@ -196,11 +127,13 @@ pub struct Engine {
 /// One call, from request to reply.
 struct Job {
     name: &'static str,
-    run: Box<dyn FnOnce(&mut Engine, Box<dyn Execution>) -> Step>,
+    run: Run,
     /// Drops the sender of the reply: who asked is answered "unavailable".
     abandon: Box<dyn FnOnce()>,
-    wanted: Box<dyn Fn() -> bool>,
 }
+
+/// Takes its turn.
+type Run = Box<dyn FnOnce(&mut Engine, Box<dyn Execution>) -> Step>;
 
 /// What a job does in its turn.
 enum Step {
@@ -236,10 +169,6 @@ impl<T> Reply<T> {
             // Who asked may have given up: the effect is recorded, asking again is safe.
             sender.send(answer).ok();
         }
-    }
-
-    fn wanted(&self) -> bool {
-        self.0.borrow().as_ref().is_some_and(|sender| !sender.is_closed())
     }
 }
 
@@ -280,11 +209,10 @@ impl Engine {
         }
         let (sender, receiver) = oneshot::channel();
         let reply = Reply(Rc::new(RefCell::new(Some(sender))));
-        let (dropped, asked) = (reply.clone(), reply.clone());
+        let dropped = reply.clone();
         self.waiting.push_back(Job {
             name,
             abandon: Box::new(move || drop(dropped.0.borrow_mut().take())),
-            wanted: Box::new(move || asked.wanted()),
             run: Box::new(move |this, execution| {
                 if let Some(answer) = lookup(this) {
                     reply.send(answer);
@@ -327,10 +255,6 @@ impl Engine {
                 self.execution = Some(execution);
                 break;
             };
-            if !(job.wanted)() {
-                self.execution = Some(execution);
-                continue;
-            }
             match (job.run)(self, execution) {
                 Step::Answered(execution) => self.execution = Some(execution),
                 Step::Call(future) => {
@@ -436,151 +360,4 @@ impl Engine {
 
 impl Actor for Engine {
     type Context = Context<Self>;
-}
-
-/// Looks nothing up.
-fn nothing<T>(_: &mut Engine) -> Option<Answer<T>> {
-    None
-}
-
-/// Takes nothing over.
-fn unchanged<T>(_: &mut Engine, _: &mut Context<Engine>, _: &Answer<T>) {}
-
-impl Handler<InitChain> for Engine {
-    type Result = ResponseFuture<Answer<StateRoot>>;
-
-    fn handle(&mut self, message: InitChain, ctx: &mut Self::Context) -> Self::Result {
-        let call = |mut engine: Box<dyn Execution>| async move {
-            let answer = engine.init_chain(message).await;
-            (engine, answer)
-        };
-        self.ask(ctx, "init_chain", nothing, call, unchanged)
-    }
-}
-
-impl Handler<PendingTxs> for Engine {
-    type Result = ResponseFuture<Answer<Vec<Tx>>>;
-
-    fn handle(&mut self, message: PendingTxs, ctx: &mut Self::Context) -> Self::Result {
-        let call = move |mut engine: Box<dyn Execution>| async move {
-            let answer = engine.pending_txs(message.max_bytes).await;
-            (engine, answer)
-        };
-        self.ask(ctx, "pending_txs", nothing, call, unchanged)
-    }
-}
-
-impl Handler<FilterTxs> for Engine {
-    type Result = ResponseFuture<Answer<Vec<FilterStatus>>>;
-
-    fn handle(&mut self, message: FilterTxs, ctx: &mut Self::Context) -> Self::Result {
-        let call = |mut engine: Box<dyn Execution>| async move {
-            let asked = message.txs.len();
-            let answer = match engine.filter_txs(message).await {
-                Ok(statuses) if statuses.len() != asked => Err(EngineError::Unavailable(format!(
-                    "the engine classified {} of {asked} transactions",
-                    statuses.len()
-                ))),
-                answer => answer,
-            };
-            (engine, answer)
-        };
-        self.ask(ctx, "filter_txs", nothing, call, unchanged)
-    }
-}
-
-impl Handler<ExecuteBlock> for Engine {
-    type Result = ResponseFuture<Answer<Executed>>;
-
-    fn handle(&mut self, message: ExecuteBlock, ctx: &mut Self::Context) -> Self::Result {
-        let asked = Asked { height: message.block.height(), hash: message.block.hash() };
-        let began = Rc::new(RefCell::new(Instant::now()));
-        let started = Rc::clone(&began);
-        let call = move |mut engine: Box<dyn Execution>| async move {
-            *started.borrow_mut() = Instant::now();
-            let answer = engine.execute_block(message.block).await;
-            (engine, answer)
-        };
-        let end = move |this: &mut Self, ctx: &mut Context<Self>, answer: &Answer<Executed>| {
-            let began = *began.borrow();
-            this.end_execute(ctx, began, answer);
-        };
-        self.ask(ctx, "execute_block", move |this| this.record.answer(asked), call, end)
-    }
-}
-
-impl Handler<SetFinal> for Engine {
-    type Result = ResponseFuture<Answer<()>>;
-
-    fn handle(&mut self, message: SetFinal, ctx: &mut Self::Context) -> Self::Result {
-        let call = move |mut engine: Box<dyn Execution>| async move {
-            let answer = engine.set_final(message.height).await;
-            (engine, answer)
-        };
-        self.ask(ctx, "set_final", nothing, call, unchanged)
-    }
-}
-
-impl Handler<GetExecutionInfo> for Engine {
-    type Result = ResponseFuture<Answer<ExecutionInfo>>;
-
-    fn handle(&mut self, _: GetExecutionInfo, ctx: &mut Self::Context) -> Self::Result {
-        let call = |mut engine: Box<dyn Execution>| async move {
-            let answer = engine.execution_info().await;
-            (engine, answer)
-        };
-        self.ask(ctx, "execution_info", nothing, call, unchanged)
-    }
-}
-
-impl Handler<GetPosition> for Engine {
-    type Result = ResponseFuture<Answer<EnginePosition>>;
-
-    fn handle(&mut self, _: GetPosition, ctx: &mut Self::Context) -> Self::Result {
-        let call = |mut engine: Box<dyn Execution>| async move {
-            let answer = engine.position().await;
-            (engine, answer)
-        };
-        self.ask(ctx, "position", nothing, call, unchanged)
-    }
-}
-
-impl Handler<Rollback> for Engine {
-    type Result = ResponseFuture<Answer<EnginePosition>>;
-
-    fn handle(&mut self, message: Rollback, ctx: &mut Self::Context) -> Self::Result {
-        let call = move |mut engine: Box<dyn Execution>| async move {
-            let answer = engine.rollback(message.height).await;
-            (engine, answer)
-        };
-        self.ask(ctx, "rollback", nothing, call, |this, _, answer| this.end_rollback(answer))
-    }
-}
-
-impl Handler<Prune> for Engine {
-    type Result = ResponseFuture<Answer<()>>;
-
-    fn handle(&mut self, message: Prune, ctx: &mut Self::Context) -> Self::Result {
-        let call = move |mut engine: Box<dyn Execution>| async move {
-            let answer = engine.prune(message.height).await;
-            (engine, answer)
-        };
-        self.ask(ctx, "prune", nothing, call, unchanged)
-    }
-}
-
-/// For engines with a pool of their own: RPC hands transactions to the engine instead of to
-/// the sequencer, and the reaper brings them there.
-impl Handler<SubmitTxs> for Engine {
-    type Result = ResponseFuture<Result<Vec<Receipt>, SubmitError>>;
-
-    fn handle(&mut self, message: SubmitTxs, ctx: &mut Self::Context) -> Self::Result {
-        let call = |mut engine: Box<dyn Execution>| async move {
-            let answer = engine.submit_txs(message.txs).await;
-            (engine, Ok(answer))
-        };
-        let answer = self.ask(ctx, "submit_txs", nothing, call, unchanged);
-        let refused = |error: EngineError| Err(SubmitError::NotReady(error.to_string()));
-        Box::pin(answer.map(move |answer| answer.unwrap_or_else(refused)))
-    }
 }

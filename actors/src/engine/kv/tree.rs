@@ -34,6 +34,9 @@ pub(super) fn update(
     changes: &[Change],
 ) -> Result<Hash, StoreError> {
     assert!(changes.is_sorted_by(|a, b| a.0 < b.0), "changes are sorted by key, each key once");
+    if changes.is_empty() {
+        return Ok(root);
+    }
     let mut update = Update { backend, batch };
     let path = Path::default();
     let node = if root == empty_root() { Node::default() } else { update.load(path, root)? };
