@@ -116,6 +116,8 @@ pub enum Refusal {
     Term,
     /// The block belongs to another chain.
     Chain,
+    /// The block contradicts itself: its data are not what its header says.
+    Data,
     /// A signature, range or inclusion that does not continue what is recorded.
     OutOfOrder,
 }

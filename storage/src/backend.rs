@@ -15,11 +15,11 @@ pub enum Family {
     Bodies,
     /// Committed headers; key: big-endian height.
     Headers,
-    /// Header hash to height.
+    /// Header hash to the block's place: height, time, term.
     Index,
     /// Signatures; key: big-endian height.
     Signatures,
-    /// DA heights of included blocks; key: big-endian height.
+    /// Ranges of heights on DA; key: lane, then the big-endian last height of the range.
     DaHeights,
     /// Accepted transactions; key: big-endian sequence number.
     Queue,
@@ -31,6 +31,43 @@ pub enum Family {
     KvUndo,
     /// The key-value engine's position.
     KvMeta,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Meta,
+        Self::Log,
+        Self::Bodies,
+        Self::Headers,
+        Self::Index,
+        Self::Signatures,
+        Self::DaHeights,
+        Self::Queue,
+        Self::KvState,
+        Self::KvTree,
+        Self::KvUndo,
+        Self::KvMeta,
+    ];
+
+    /// The name on disk.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Log => "log",
+            Self::Bodies => "bodies",
+            Self::Headers => "headers",
+            Self::Index => "index",
+            Self::Signatures => "signatures",
+            Self::DaHeights => "da_heights",
+            Self::Queue => "queue",
+            Self::KvState => "kv_state",
+            Self::KvTree => "kv_tree",
+            Self::KvUndo => "kv_undo",
+            Self::KvMeta => "kv_meta",
+        }
+    }
 }
 
 /// Changes that become visible and durable together.
@@ -52,6 +89,12 @@ pub enum Operation {
 }
 
 impl Batch {
+    /// Whether there is nothing to change.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.operations.is_empty()
+    }
+
     /// Sets a key.
     pub fn put(&mut self, family: Family, key: impl Into<Bytes>, value: impl Into<Bytes>) {
         self.operations.push(Operation::Put(family, key.into(), value.into()));
@@ -129,4 +172,7 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// `StoreError` when the device fails; then nothing is promised about unsynced writes.
     fn sync(&self) -> Result<(), StoreError>;
+
+    /// Gives up the device: every later call fails. Returns when its lock is released.
+    fn close(&self) {}
 }

@@ -2,3 +2,4 @@
 //! in-memory twin with a crash model.
 
 pub mod backend;
+pub mod raft_types;

@@ -1,0 +1,202 @@
+//! The store on a real disk: one RocksDB, one write-ahead log, never disabled (P4).
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+use bytes::Bytes;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    Error, ErrorKind, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+
+use crate::backend::{Backend, Batch, Direction, Family, Operation, StoreError};
+use crate::memory::is_empty;
+
+const MIB: usize = 1 << 20;
+/// Values from this size on lie in blob files: compaction does not copy block bodies around.
+const BLOB_FROM: u64 = 4 * 1024;
+
+/// A RocksDB directory.
+pub struct Rocks {
+    /// `None` once closed.
+    db: RwLock<Option<DB>>,
+}
+
+impl std::fmt::Debug for Rocks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rocks").finish_non_exhaustive()
+    }
+}
+
+impl Rocks {
+    /// Opens a directory and takes its lock; makes what is missing.
+    ///
+    /// # Errors
+    ///
+    /// `Io` also when another process has the directory open (see `is_lock_error`).
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let cache = Cache::new_lru_cache(64 * MIB);
+        let families = Family::ALL
+            .into_iter()
+            .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache)));
+        let db = DB::open_cf_descriptors(&options(), path, families).map_err(|error| store_error(&error))?;
+        Ok(Self { db: RwLock::new(Some(db)) })
+    }
+
+    /// Whether a directory holds a database at all.
+    #[must_use]
+    pub fn exists(path: &Path) -> bool {
+        path.join("CURRENT").exists()
+    }
+
+    fn db(&self) -> RwLockReadGuard<'_, Option<DB>> {
+        self.db.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    // After a power cut the surviving writes are a prefix of all writes: what P4 builds on.
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_manual_wal_flush(false);
+    options.set_max_total_wal_size(256 * MIB as u64);
+    options.set_db_write_buffer_size(192 * MIB);
+    options.set_max_open_files(512);
+    options.set_max_background_jobs(2);
+    options.set_keep_log_file_num(4);
+    options.set_max_log_file_size(4 * MIB);
+    options
+}
+
+fn family_options(family: Family, cache: &Cache) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_bloom_filter(10.0, false);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(16 * MIB);
+    match family {
+        Family::Bodies => {
+            options.set_write_buffer_size(32 * MIB);
+            options.set_enable_blob_files(true);
+            options.set_min_blob_size(BLOB_FROM);
+            options.set_blob_compression_type(DBCompressionType::Lz4);
+            options.set_enable_blob_gc(true);
+        }
+        Family::KvState | Family::KvTree => options.set_write_buffer_size(32 * MIB),
+        _ => {}
+    }
+    options
+}
+
+fn store_error(error: &Error) -> StoreError {
+    let text = error.to_string();
+    if text.contains("No space left") || text.contains("Disk quota exceeded") {
+        return StoreError::Full(text);
+    }
+    match error.kind() {
+        ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotSupported => StoreError::Corrupt(text),
+        _ => StoreError::Io(text),
+    }
+}
+
+/// Whether an error says that the directory is open already, here or in another process.
+#[must_use]
+pub fn is_lock_error(error: &StoreError) -> bool {
+    matches!(error, StoreError::Io(text) if text.contains("LOCK") && text.to_lowercase().contains("lock "))
+}
+
+fn closed() -> StoreError {
+    StoreError::Io("the store is closed".into())
+}
+
+fn family_handle(db: &DB, family: Family) -> &ColumnFamily {
+    db.cf_handle(family.name()).expect("every family was opened with the database")
+}
+
+impl Backend for Rocks {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let guard = self.db();
+        let db = guard.as_ref().ok_or_else(closed)?;
+        let value = db.get_cf(family_handle(db, family), key).map_err(|error| store_error(&error))?;
+        Ok(value.map(Bytes::from))
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let guard = self.db();
+        let db = guard.as_ref().ok_or_else(closed)?;
+        if is_empty(&range) {
+            return Ok(vec![]);
+        }
+        let mut read = ReadOptions::default();
+        match range.0 {
+            Bound::Included(from) => read.set_iterate_lower_bound(from),
+            Bound::Excluded(from) => read.set_iterate_lower_bound(successor(from)),
+            Bound::Unbounded => {}
+        }
+        match range.1 {
+            Bound::Included(to) => read.set_iterate_upper_bound(successor(to)),
+            Bound::Excluded(to) => read.set_iterate_upper_bound(to),
+            Bound::Unbounded => {}
+        }
+        let mode = match direction {
+            Direction::Forward => IteratorMode::Start,
+            Direction::Reverse => IteratorMode::End,
+        };
+        let mut found = Vec::new();
+        for item in db.iterator_cf_opt(family_handle(db, family), read, mode).take(limit) {
+            let (key, value) = item.map_err(|error| store_error(&error))?;
+            found.push((Bytes::from(key), Bytes::from(value)));
+        }
+        Ok(found)
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), StoreError> {
+        let guard = self.db();
+        let db = guard.as_ref().ok_or_else(closed)?;
+        let mut write = WriteBatch::default();
+        for operation in batch.operations {
+            match operation {
+                Operation::Put(family, key, value) => write.put_cf(family_handle(db, family), key, value),
+                Operation::Delete(family, key) => write.delete_cf(family_handle(db, family), key),
+                Operation::DeleteRange(family, from, to) => {
+                    write.delete_range_cf(family_handle(db, family), from, to);
+                }
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(false);
+        options.disable_wal(false);
+        db.write_opt(&write, &options).map_err(|error| store_error(&error))
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        let guard = self.db();
+        let db = guard.as_ref().ok_or_else(closed)?;
+        db.flush_wal(true).map_err(|error| store_error(&error))
+    }
+
+    fn close(&self) {
+        let db = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(db) = db {
+            db.cancel_all_background_work(true);
+        }
+    }
+}
+
+/// The smallest key greater than this one.
+fn successor(key: &[u8]) -> Vec<u8> {
+    let mut next = key.to_vec();
+    next.push(0);
+    next
+}
