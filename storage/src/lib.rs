@@ -1,5 +1,36 @@
 //! Log, vote, blocks, chain state, queue and DA progress in one RocksDB and one WAL, and an
 //! in-memory twin with a crash model.
+//!
+//! A block enters through the [`Writer`] and nowhere else. What is durable when a function
+//! returns is said at the function.
 
 pub mod backend;
+mod chain;
+pub mod head;
+mod jobs;
+mod log;
+mod log_store;
+pub mod memory;
+pub mod migrate;
+mod queue;
 pub mod raft_types;
+mod reader;
+mod records;
+pub mod rocks;
+mod state_machine;
+mod stats;
+mod store;
+pub mod verdict;
+mod writer;
+
+pub use backend::{Backend, Batch, Direction, Family, StoreError};
+pub use head::{Head, HeadError};
+pub use jobs::Completion;
+pub use log_store::LogStore;
+pub use queue::QueueStore;
+pub use raft_types::TypeConfig;
+pub use reader::Reader;
+pub use state_machine::{Snapshot, StateMachine};
+pub use stats::Stats;
+pub use store::{Identity, OpenError, OpenOptions, Store};
+pub use writer::{AppliedEvent, Backfill, BackfillError, Notify, Writer};

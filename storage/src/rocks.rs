@@ -99,7 +99,9 @@ fn store_error(error: &Error) -> StoreError {
         return StoreError::Full(text);
     }
     match error.kind() {
-        ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotSupported => StoreError::Corrupt(text),
+        ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotSupported => {
+            StoreError::Corrupt(text)
+        }
         _ => StoreError::Io(text),
     }
 }
@@ -177,7 +179,7 @@ impl Backend for Rocks {
         let mut options = WriteOptions::default();
         options.set_sync(false);
         options.disable_wal(false);
-        db.write_opt(&write, &options).map_err(|error| store_error(&error))
+        db.write_opt(write, &options).map_err(|error| store_error(&error))
     }
 
     fn sync(&self) -> Result<(), StoreError> {

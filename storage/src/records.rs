@@ -1,0 +1,240 @@
+//! What lies in the store: keys, and values in own structs behind the versioned codec.
+//!
+//! openraft's serde layouts are not stable between its versions, so nothing of openraft's is
+//! written. A change of any struct here changes golden bytes in the tests and needs a new
+//! store format with a migration step.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use baton_messages::chain::Header;
+use baton_messages::codec::{self, CodecError};
+use baton_messages::command::{DaProgress, ForcedPosition, HeaderSignature, Lane, Submitted};
+use baton_messages::genesis::Genesis;
+use baton_messages::types::{DaHeight, Hash, Height, Member, MemberId, Term, Tip};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::backend::StoreError;
+use crate::raft_types::{LogId, Membership, StoredMembership, Vote, log_id};
+
+/// Keys in `Family::Meta`.
+pub(crate) mod meta {
+    /// The store's format, four bytes, big-endian: readable whatever the format is.
+    pub(crate) const FORMAT: &[u8] = b"format";
+    /// How far a migration has come.
+    pub(crate) const MIGRATION: &[u8] = b"migration";
+    /// `Identified`.
+    pub(crate) const IDENTITY: &[u8] = b"identity";
+    /// How often the store was opened.
+    pub(crate) const BOOT: &[u8] = b"boot";
+    /// `VoteRecord`.
+    pub(crate) const VOTE: &[u8] = b"vote";
+    /// `LogIdRecord`: the last entry known to be committed.
+    pub(crate) const COMMITTED: &[u8] = b"committed";
+    /// `LogIdRecord`: the last purged entry.
+    pub(crate) const PURGED: &[u8] = b"purged";
+    /// `Applied`.
+    pub(crate) const APPLIED: &[u8] = b"applied";
+    /// `MembershipRecord`.
+    pub(crate) const MEMBERSHIP: &[u8] = b"membership";
+    /// Ranges of heights whose bodies are missing.
+    pub(crate) const MISSING: &[u8] = b"missing";
+    /// The current snapshot.
+    pub(crate) const SNAPSHOT: &[u8] = b"snapshot";
+    /// The next sequence number of the queue.
+    pub(crate) const QUEUE_NEXT: &[u8] = b"queue_next";
+}
+
+/// Decodes a stored value; failure means damage.
+pub(crate) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, StoreError> {
+    codec::decode(bytes).map_err(|error: CodecError| StoreError::Corrupt(format!("{what}: {error}")))
+}
+
+/// The key of a height, an index or a sequence number.
+pub(crate) fn number_key(number: u64) -> Bytes {
+    Bytes::copy_from_slice(&number.to_be_bytes())
+}
+
+/// The number in such a key.
+pub(crate) fn key_number(what: &str, key: &[u8]) -> Result<u64, StoreError> {
+    let bytes =
+        key.try_into().map_err(|_| StoreError::Corrupt(format!("{what}: a key of {} bytes", key.len())))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+/// The key of a block body.
+pub(crate) fn body_key(height: Height, hash: Hash) -> Bytes {
+    let mut key = Vec::with_capacity(40);
+    key.extend_from_slice(&height.0.to_be_bytes());
+    key.extend_from_slice(&hash.0);
+    key.into()
+}
+
+/// The key of a range on DA.
+pub(crate) fn range_key(lane: Lane, last: Height) -> Bytes {
+    let mut key = vec![match lane {
+        Lane::Header => 0,
+        Lane::Data => 1,
+    }];
+    key.extend_from_slice(&last.0.to_be_bytes());
+    key.into()
+}
+
+/// Whose store it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identified {
+    pub(crate) storage: Uuid,
+    pub(crate) genesis: Genesis,
+}
+
+/// A log entry's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogIdRecord {
+    pub(crate) term: u64,
+    pub(crate) index: u64,
+}
+
+impl From<LogId> for LogIdRecord {
+    fn from(id: LogId) -> Self {
+        Self { term: id.leader_id.term, index: id.index }
+    }
+}
+
+impl From<LogIdRecord> for LogId {
+    fn from(record: LogIdRecord) -> Self {
+        log_id(record.term, record.index)
+    }
+}
+
+/// A vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VoteRecord {
+    pub(crate) term: u64,
+    pub(crate) voted_for: MemberId,
+    pub(crate) committed: bool,
+}
+
+impl From<Vote> for VoteRecord {
+    fn from(vote: Vote) -> Self {
+        Self { term: vote.leader_id.term, voted_for: vote.leader_id.voted_for, committed: vote.committed }
+    }
+}
+
+impl From<VoteRecord> for Vote {
+    fn from(record: VoteRecord) -> Self {
+        if record.committed {
+            Self::new_committed(record.term, record.voted_for)
+        } else {
+            Self::new(record.term, record.voted_for)
+        }
+    }
+}
+
+/// Voters (two sets while a change is under way) and everybody's address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MembersRecord {
+    pub(crate) configs: Vec<BTreeSet<MemberId>>,
+    pub(crate) nodes: BTreeMap<MemberId, Member>,
+}
+
+impl From<&Membership> for MembersRecord {
+    fn from(membership: &Membership) -> Self {
+        Self {
+            configs: membership.get_joint_config().clone(),
+            nodes: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
+        }
+    }
+}
+
+impl TryFrom<MembersRecord> for Membership {
+    type Error = StoreError;
+
+    fn try_from(record: MembersRecord) -> Result<Self, StoreError> {
+        if record.configs.is_empty() && record.nodes.is_empty() {
+            return Ok(Self::default());
+        }
+        Self::new(record.configs, record.nodes)
+            .map_err(|error| StoreError::Corrupt(format!("membership: {error}")))
+    }
+}
+
+/// A membership and the entry that carried it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MembershipRecord {
+    pub(crate) log: Option<LogIdRecord>,
+    pub(crate) members: MembersRecord,
+}
+
+impl From<&StoredMembership> for MembershipRecord {
+    fn from(stored: &StoredMembership) -> Self {
+        Self { log: stored.log_id().map(Into::into), members: stored.membership().into() }
+    }
+}
+
+impl TryFrom<MembershipRecord> for StoredMembership {
+    type Error = StoreError;
+
+    fn try_from(record: MembershipRecord) -> Result<Self, StoreError> {
+        Ok(Self::new(record.log.map(Into::into), record.members.try_into()?))
+    }
+}
+
+/// A log entry without the body of its block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogRecord {
+    pub(crate) term: u64,
+    pub(crate) content: Content,
+}
+
+/// What a log entry holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Content {
+    Blank,
+    Membership(MembersRecord),
+    Block(BlockRecord),
+    Signature(HeaderSignature),
+    Submitted(Submitted),
+    Included(Height),
+}
+
+/// A block entry; the body is in `Family::Bodies` under height and hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BlockRecord {
+    pub(crate) term: Term,
+    pub(crate) hash: Hash,
+    pub(crate) header: Header,
+    pub(crate) tail: Option<HeaderSignature>,
+    pub(crate) forced: ForcedPosition,
+}
+
+/// The applied state: small, written with every apply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Applied {
+    pub(crate) log: Option<LogIdRecord>,
+    pub(crate) tip: Tip,
+    pub(crate) da: DaProgress,
+    pub(crate) forced: ForcedPosition,
+}
+
+/// A committed header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HeaderRecord {
+    pub(crate) hash: Hash,
+    pub(crate) header: Header,
+}
+
+/// A signature and the header it is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SignatureRecord {
+    pub(crate) hash: Hash,
+    pub(crate) signature: Bytes,
+}
+
+/// The first height of a range on DA, and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RangeRecord {
+    pub(crate) from: Height,
+    pub(crate) da_height: DaHeight,
+}

@@ -1,0 +1,148 @@
+//! What apply decides about an entry: a compare-and-set on the tip (P1, hazard E1).
+//!
+//! Everything here is a pure function of the log so far: no disk, no clock, no engine (P5).
+//! The same entry in the same place of the log gets the same verdict on every member, for ever.
+
+use baton_messages::chain::Block;
+use baton_messages::command::{BlockEntry, DaProgress, HeaderSignature, Lane, Refusal, Submitted, Verdict};
+use baton_messages::genesis::Genesis;
+use baton_messages::types::{Height, Term, Tip};
+
+/// How far below the tip a block is still recognised as standing already, and a signature's
+/// hash checked. The places in this window are part of snapshots, so every member knows them.
+pub const WINDOW: u64 = 256;
+
+/// Times from here on are negative for ev-node (wire section 10).
+const END_OF_TIME: u64 = 1 << 63;
+
+/// What becomes of a block entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It extends the chain and is the tip now.
+    Commit(Tip),
+    /// The same block stands already: its place.
+    Standing(Tip),
+    /// It does not enter the chain.
+    Refuse(Refusal),
+}
+
+/// Whether a height lies in the window below the tip.
+#[must_use]
+pub const fn in_window(tip: Height, height: Height) -> bool {
+    height.0 <= tip.0 && tip.0 - height.0 < WINDOW
+}
+
+/// Decides about a block entry.
+///
+/// `log_term` is the term of the log entry that carries it; `standing` is the place of a block
+/// with this very hash in the window below the tip, if there is one.
+#[must_use]
+pub fn block(
+    genesis: &Genesis,
+    tip: &Tip,
+    standing: Option<Tip>,
+    log_term: Term,
+    entry: &BlockEntry,
+) -> Decision {
+    match refusal(genesis, tip, log_term, entry) {
+        None => Decision::Commit(Tip {
+            height: entry.block.height(),
+            hash: entry.block.hash(),
+            time: entry.block.header().time,
+            term: log_term,
+        }),
+        Some(refusal) => standing.map_or(Decision::Refuse(refusal), Decision::Standing),
+    }
+}
+
+fn refusal(genesis: &Genesis, tip: &Tip, log_term: Term, entry: &BlockEntry) -> Option<Refusal> {
+    let header = entry.block.header();
+    let first = tip.height == Height(0);
+    let next = if first { genesis.initial_height } else { tip.height.next() };
+    let parent: &[u8] = if first { &[] } else { &tip.hash.0 };
+    // Equal times are refused, here and by whoever builds blocks (hazard E8).
+    let time_rises = if first { header.time == genesis.start_time } else { header.time > tip.time };
+    if entry.term != log_term {
+        Some(Refusal::Term)
+    } else if header.chain_id != genesis.chain_id {
+        Some(Refusal::Chain)
+    } else if header.height != next {
+        Some(Refusal::Height)
+    } else if header.last_header_hash != parent {
+        Some(Refusal::Parent)
+    } else if !time_rises || header.time.0 >= END_OF_TIME {
+        Some(Refusal::Time)
+    } else if !agrees_with_itself(&entry.block) {
+        Some(Refusal::Data)
+    } else {
+        None
+    }
+}
+
+/// Whether a block's data are what its header says.
+#[must_use]
+pub fn agrees_with_itself(block: &Block) -> bool {
+    let header = block.header();
+    let metadata_agrees = block.data().metadata.as_ref().is_some_and(|metadata| {
+        metadata.chain_id == header.chain_id
+            && metadata.height == header.height
+            && metadata.time == header.time
+    });
+    metadata_agrees && header.data_hash == block.data().commitment().0[..]
+}
+
+/// Decides about a signature: it must be for a committed header.
+///
+/// `standing` is the place of a header with the signature's hash in the window below the tip.
+/// Below the window every height is taken for committed: the store keeps the signature only if
+/// it fits the header there.
+#[must_use]
+pub fn signature(tip: &Tip, standing: Option<Tip>, signature: &HeaderSignature) -> Verdict {
+    let committed = if in_window(tip.height, signature.height) {
+        standing.is_some_and(|place| place.height == signature.height)
+    } else {
+        signature.height > Height(0) && signature.height < tip.height
+    };
+    if committed { Verdict::Recorded } else { Verdict::Refused(Refusal::OutOfOrder, *tip) }
+}
+
+/// Decides about a range on DA: it continues its lane exactly, or lies in what is recorded.
+///
+/// Returns the new progress when there is any.
+#[must_use]
+pub fn submitted(tip: &Tip, da: &DaProgress, range: &Submitted) -> (Verdict, Option<DaProgress>) {
+    let refused = (Verdict::Refused(Refusal::OutOfOrder, *tip), None);
+    let progress = match range.lane {
+        Lane::Header => da.headers,
+        Lane::Data => da.data,
+    };
+    if range.from > range.to || range.from == Height(0) || range.to > tip.height {
+        return refused;
+    }
+    if range.to <= progress {
+        return (Verdict::Recorded, None);
+    }
+    if range.from != progress.next() {
+        return refused;
+    }
+    let mut next = DaProgress { da_height: da.da_height.max(range.da_height), ..*da };
+    match range.lane {
+        Lane::Header => next.headers = range.to,
+        Lane::Data => next.data = range.to,
+    }
+    (Verdict::Recorded, Some(next))
+}
+
+/// Decides about an inclusion: it rises, and both lanes have come as far.
+///
+/// Returns the new progress when there is any.
+#[must_use]
+pub fn included(tip: &Tip, da: &DaProgress, height: Height) -> (Verdict, Option<DaProgress>) {
+    if height <= da.included {
+        (Verdict::Recorded, None)
+    } else if height <= da.headers.min(da.data) {
+        (Verdict::Recorded, Some(DaProgress { included: height, ..*da }))
+    } else {
+        (Verdict::Refused(Refusal::OutOfOrder, *tip), None)
+    }
+}
