@@ -24,6 +24,10 @@ pub struct NodeView {
     pub included: Option<u64>,
     /// Transactions waiting.
     pub queue: Option<u64>,
+    /// It does what its role asks for.
+    pub ready: Option<bool>,
+    /// Why not.
+    pub reasons: Vec<String>,
 }
 
 /// Asks nodes how they are.
@@ -46,16 +50,51 @@ impl Probe {
     }
 }
 
-/// Reads a status. A part that a node does not know is missing or null there, and here.
+/// Reads a status. A part that did not answer the node in time is null there, and nothing here.
 pub fn view(status: &Value) -> NodeView {
     let number = |pointer: &str| status.pointer(pointer).and_then(Value::as_u64);
     let role = status.pointer("/raft/role").and_then(Value::as_str).unwrap_or("unknown");
+    let reasons = status.pointer("/reasons").and_then(Value::as_array).cloned().unwrap_or_default();
     NodeView {
-        role: role.to_owned(),
+        role: role.to_lowercase(),
         term: number("/raft/term"),
-        height: number("/height"),
-        executed: number("/executed"),
-        included: number("/included"),
+        height: number("/tip/height"),
+        executed: number("/supervisor/executed"),
+        included: number("/da/included"),
         queue: number("/queue/txs"),
+        ready: status.pointer("/ready").and_then(Value::as_bool),
+        reasons: reasons.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_status_is_read_and_what_is_missing_is_nothing() {
+        let status = json!({
+            "ready": false, "reasons": ["not producing: DA backlog"],
+            "tip": { "height": 9 }, "da": { "included": 4 }, "supervisor": { "executed": 8 },
+            "raft": { "role": "Leader", "term": 2 }, "queue": null,
+        });
+        let wanted = NodeView {
+            role: "leader".to_owned(),
+            term: Some(2),
+            height: Some(9),
+            executed: Some(8),
+            included: Some(4),
+            queue: None,
+            ready: Some(false),
+            reasons: vec!["not producing: DA backlog".to_owned()],
+        };
+        assert_eq!(view(&status), wanted);
+    }
+
+    #[test]
+    fn an_answer_that_is_no_status_is_an_unknown_role() {
+        assert_eq!(view(&json!([])).role, "unknown");
     }
 }

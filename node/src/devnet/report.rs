@@ -100,6 +100,27 @@ pub enum Detail {
         /// The term.
         term: Option<u64>,
     },
+    /// A node became ready, or is not ready any more.
+    Ready {
+        /// Why it is not; empty when it is.
+        reasons: Vec<String>,
+    },
+    /// The sample transaction is on the DA layer.
+    Sample {
+        /// The transaction.
+        tx: &'static str,
+        /// The height of its block.
+        height: u64,
+        /// Where the block is on the DA layer.
+        da_height: u64,
+        /// A command that posts another one.
+        curl: String,
+    },
+    /// The sample transaction came to nothing.
+    SampleFailed {
+        /// Why.
+        error: String,
+    },
     /// The first sign that the chain moves.
     Block {
         /// The height.
@@ -157,6 +178,14 @@ pub fn event_text(event: &Event) -> String {
         }
         Detail::Role { role, term: Some(term) } => format!("{name} is {role} in term {term}"),
         Detail::Role { role, term: None } => format!("{name} is {role}"),
+        Detail::Ready { reasons } if reasons.is_empty() => format!("{name} is ready"),
+        Detail::Ready { reasons } => format!("{name} is not ready: {}", reasons.join("; ")),
+        Detail::Sample { tx, height, da_height, curl } => {
+            format!(
+                "{name} took {tx:?}: height {height}, DA height {da_height}; post your own with\n    {curl}"
+            )
+        }
+        Detail::SampleFailed { error } => format!("{name}: the sample transaction came to nothing: {error}"),
         Detail::Block { height } => format!("{name} makes blocks: height {height}"),
         Detail::Stop { reason } if event.event == "stopped" => format!("{name} stopped: {reason}"),
         Detail::Stop { reason } => format!("{name} stops: {reason}"),
