@@ -1,1 +1,99 @@
-//! To be written.
+//! How the process ends: a code for the service manager, and a last line for a person.
+
+use std::fmt;
+
+use crate::config::ConfigError;
+
+/// The exit codes. `contrib/baton.service` acts on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// A clean stop, SIGTERM and SIGINT included.
+    Clean = 0,
+    /// Something else failed.
+    Other = 1,
+    /// The command line is wrong.
+    Usage = 64,
+    /// What is stored, signed or agreed contradicts itself. Do not restart; a person is needed.
+    Integrity = 70,
+    /// It may work later: a port is taken, the store is in use, the disk is full.
+    RetryLater = 75,
+    /// The configuration, the genesis or the key is refused. Restarting changes nothing.
+    Config = 78,
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+/// Why the process ends before it should.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ExitError {
+    /// The code.
+    pub code: ExitCode,
+    /// The cause and the remedy, in one line: the last on stderr.
+    pub message: String,
+}
+
+impl ExitError {
+    /// An end with any code.
+    #[must_use]
+    pub fn new(code: ExitCode, message: impl fmt::Display) -> Self {
+        Self { code, message: one_line(&message.to_string()) }
+    }
+
+    /// The command line is wrong.
+    #[must_use]
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Self::new(ExitCode::Usage, message)
+    }
+
+    /// The configuration, the genesis or the key is refused.
+    #[must_use]
+    pub fn config(message: impl fmt::Display) -> Self {
+        Self::new(ExitCode::Config, message)
+    }
+
+    /// What is stored contradicts itself.
+    #[must_use]
+    pub fn integrity(message: impl fmt::Display) -> Self {
+        Self::new(ExitCode::Integrity, message)
+    }
+
+    /// It may work later.
+    #[must_use]
+    pub fn retry_later(message: impl fmt::Display) -> Self {
+        Self::new(ExitCode::RetryLater, message)
+    }
+
+    /// Something else.
+    #[must_use]
+    pub fn other(message: impl fmt::Display) -> Self {
+        Self::new(ExitCode::Other, message)
+    }
+}
+
+impl From<ConfigError> for ExitError {
+    fn from(error: ConfigError) -> Self {
+        Self::config(error)
+    }
+}
+
+/// Lines of causes become one, so that the last line on stderr says everything.
+fn one_line(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_of_several_lines_becomes_one() {
+        assert_eq!(ExitError::other("a\n  b\n\nc\n").message, "a b c");
+    }
+}

@@ -1,0 +1,257 @@
+//! What settings mean together: treatments, contradictions, and the typed configuration.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::config::key::Treatment;
+use crate::config::settings::{Setting, Settings};
+use crate::config::{
+    Config, ConfigError, Da, Engine, EngineKind, Kv, Log, Metrics, Node, P2p, Queue, Raft, Rpc, Secret,
+    Signer, Source, Warning,
+};
+
+/// Blocks that may wait for DA when nobody says how many.
+const DEFAULT_BACKLOG: u64 = 100_000;
+
+/// Bytes of a blob that are not transactions.
+const BLOB_OVERHEAD: usize = 64 << 10;
+
+/// Applies every rule.
+pub(super) fn build(home: &Path, settings: Settings) -> Result<(Config, Vec<Warning>), ConfigError> {
+    let warnings = treat(&settings)?;
+    let config = typed(home, settings);
+    check(&config)?;
+    Ok((config, warnings))
+}
+
+/// Refuses what is not supported and lists what has no effect.
+fn treat(settings: &Settings) -> Result<Vec<Warning>, ConfigError> {
+    let mut warnings = vec![];
+    for setting in settings.iter() {
+        let key = setting.key;
+        if key.when.is_some_and(|other| !settings.bool(other)) {
+            continue;
+        }
+        match key.treatment {
+            Treatment::Unsupported(accepted, why) => {
+                if !accepted.iter().any(|text| key.read(text).as_ref() == Ok(&setting.value)) {
+                    return Err(ConfigError::NotSupported {
+                        key: key.name,
+                        value: setting.shown(),
+                        from: setting.source.clone(),
+                        why,
+                    });
+                }
+            }
+            Treatment::Ignored(why) if setting.value != key.default_value() => {
+                warnings.push(warning(setting, why));
+            }
+            Treatment::Ignored(_) | Treatment::Own | Treatment::Same | Treatment::Translated(_) => {}
+        }
+    }
+    for name in ["p2p.peers", "p2p.blocked_peers", "p2p.allowed_peers"] {
+        if !settings.list(name).is_empty() {
+            warnings
+                .push(warning(settings.get(name), "blocks are not gossiped yet, so peers are not dialled"));
+        }
+    }
+    let own = ["raft.heartbeat_interval", "raft.election_timeout_min", "raft.election_timeout_max"];
+    let heartbeat_timeout = settings.get("raft.heartbeat_timeout");
+    let overridden = own.iter().all(|name| !settings.duration(name).is_zero());
+    if overridden && heartbeat_timeout.source != Source::Default {
+        warnings.push(warning(heartbeat_timeout, "all three Raft times are set"));
+    }
+    Ok(warnings)
+}
+
+fn warning(setting: &Setting, why: &str) -> Warning {
+    Warning {
+        key: setting.key.name,
+        value: setting.shown(),
+        source: setting.source.clone(),
+        text: why.to_owned(),
+    }
+}
+
+fn typed(home: &Path, settings: Settings) -> Config {
+    let s = &settings;
+    let optional = |name: &str| Some(s.text(name)).filter(|text| !text.is_empty());
+    let namespace = s.text("da.namespace");
+    let max_block_bytes = s.size("block.max_bytes");
+    let max_queue_bytes = s.size("queue.max_bytes");
+    Config {
+        home: home.to_owned(),
+        data_dir: home.join(s.text("db_path")),
+        node: Node {
+            block_time: s.duration("node.block_time"),
+            max_pending: or(s.number("node.max_pending_headers_and_data"), DEFAULT_BACKLOG),
+            lazy_mode: s.bool("node.lazy_mode"),
+            lazy_block_interval: s.duration("node.lazy_block_interval"),
+            scrape_interval: s.duration("node.scrape_interval"),
+        },
+        da: Da {
+            address: s.text("da.address"),
+            auth_token: optional("da.auth_token").map(|text| Secret(Zeroizing::new(text))),
+            submit_options: s.text("da.submit_options"),
+            signing_addresses: s.list("da.signing_addresses"),
+            data_namespace: optional("da.data_namespace").unwrap_or_else(|| namespace.clone()),
+            namespace,
+            block_time: s.duration("da.block_time"),
+            request_timeout: s.duration("da.request_timeout"),
+            max_blob_bytes: s.size("da.max_blob_bytes"),
+            max_response_bytes: s.size("da.max_response_bytes"),
+        },
+        p2p: P2p {
+            listen_address: s.text("p2p.listen_address"),
+            peers: s.list("p2p.peers"),
+            blocked_peers: s.list("p2p.blocked_peers"),
+            allowed_peers: s.list("p2p.allowed_peers"),
+            disable_connection_gater: s.bool("p2p.disable_connection_gater"),
+        },
+        rpc: Rpc { address: bindable(s.text("rpc.address")) },
+        kv: Kv { listen: optional("kv.listen").map(bindable) },
+        engine: Engine { kind: EngineKind::Kv, call_timeout: s.duration("engine.call_timeout") },
+        queue: Queue {
+            max_txs: s.size("queue.max_txs"),
+            max_bytes: max_queue_bytes,
+            max_tx_bytes: max_block_bytes.min(max_queue_bytes),
+            max_waiting: s.size("queue.max_waiting"),
+        },
+        replay_window: s.number("sequencer.replay_window"),
+        max_block_bytes,
+        min_free_disk: s.number("disk.min_free"),
+        audit_path: home.join(s.text("audit.path")),
+        metrics: s.bool("instrumentation.prometheus").then(|| Metrics {
+            address: bindable(s.text("instrumentation.prometheus_listen_addr")),
+            max_connections: s.size("instrumentation.max_open_connections"),
+        }),
+        metrics_namespace: s.text("instrumentation.namespace"),
+        log: log(s),
+        signer: Signer {
+            directory: home.join(s.text("signer.signer_path")),
+            passphrase_file: optional("signer.passphrase_file").map(PathBuf::from),
+        },
+        raft: raft(s),
+        settings,
+    }
+}
+
+/// Logging is set up before the rest is checked.
+pub(super) fn log(s: &Settings) -> Log {
+    Log { level: s.text("log.level"), json: s.text("log.format") == "json", filter: s.text("log.filter") }
+}
+
+fn raft(s: &Settings) -> Raft {
+    let patience = s.duration("raft.heartbeat_timeout");
+    let or_share = |name: &str, fifths: u32| {
+        let own = s.duration(name);
+        if own.is_zero() { patience * fifths / 5 } else { own }
+    };
+    Raft {
+        node_id: Some(s.text("raft.node_id"))
+            .filter(|id| !id.is_empty())
+            .unwrap_or_else(|| "baton".to_owned()),
+        heartbeat_interval: or_share("raft.heartbeat_interval", 1),
+        election_timeout_min: or_share("raft.election_timeout_min", 3),
+        election_timeout_max: or_share("raft.election_timeout_max", 5),
+        snapshot_threshold: or(s.number("raft.snapshot_threshold"), 8192),
+        trailing_logs: or(s.number("raft.trailing_logs"), 10_240),
+    }
+}
+
+fn or(number: u64, instead_of_zero: u64) -> u64 {
+    if number == 0 { instead_of_zero } else { number }
+}
+
+/// Go takes `:7331` for every address of the machine.
+fn bindable(address: String) -> String {
+    if address.starts_with(':') { format!("0.0.0.0{address}") } else { address }
+}
+
+/// Refuses values that do not go together.
+fn check(config: &Config) -> Result<(), ConfigError> {
+    let s = &config.settings;
+    if config.node.lazy_mode && config.node.lazy_block_interval <= config.node.block_time {
+        let rule = "in lazy mode the interval must be longer than the block time";
+        return Err(contradiction(s, "node.lazy_block_interval", "node.block_time", rule));
+    }
+    check_raft(config)?;
+    if config.max_block_bytes.saturating_add(BLOB_OVERHEAD) > config.da.max_blob_bytes {
+        let rule = "a block must fit into a blob: at least 64 KiB less";
+        return Err(contradiction(s, "block.max_bytes", "da.max_blob_bytes", rule));
+    }
+    if s.bool("raft.enable") && !s.duration("node.catchup_timeout").is_zero() {
+        let rule = "a cluster member catches up from the log";
+        return Err(contradiction(s, "node.catchup_timeout", "raft.enable", rule));
+    }
+    check_addresses(config)
+}
+
+fn check_raft(config: &Config) -> Result<(), ConfigError> {
+    let raft = &config.raft;
+    let (interval, min, max) =
+        (raft.heartbeat_interval, raft.election_timeout_min, raft.election_timeout_max);
+    let s = &config.settings;
+    if min <= interval {
+        let rule = format!(
+            "the shortest election time-out ({min:?}) must be longer than the heartbeat interval ({interval:?})"
+        );
+        return Err(contradiction(s, "raft.election_timeout_min", "raft.heartbeat_interval", &rule));
+    }
+    if max <= min {
+        let rule =
+            format!("the longest election time-out ({max:?}) must be longer than the shortest ({min:?})");
+        return Err(contradiction(s, "raft.election_timeout_max", "raft.election_timeout_min", &rule));
+    }
+    if max <= interval * 3 {
+        let rule = format!(
+            "the longest election time-out ({max:?}) must be more than three heartbeat intervals ({interval:?})"
+        );
+        return Err(contradiction(s, "raft.election_timeout_max", "raft.heartbeat_interval", &rule));
+    }
+    // Raft counts in whole milliseconds.
+    if interval < Duration::from_millis(1) {
+        let setting = s.get("raft.heartbeat_timeout");
+        return Err(ConfigError::BadValue {
+            key: setting.key.name.to_owned(),
+            value: setting.shown(),
+            rule: "leaves a heartbeat interval of less than 1ms".to_owned(),
+            from: setting.source.clone(),
+        });
+    }
+    Ok(())
+}
+
+fn check_addresses(config: &Config) -> Result<(), ConfigError> {
+    let metrics = config.metrics.as_ref().map(|metrics| metrics.address.as_str());
+    let all = [
+        ("rpc.address", Some(config.rpc.address.as_str())),
+        ("kv.listen", config.kv.listen.as_deref()),
+        ("instrumentation.prometheus_listen_addr", metrics),
+    ];
+    for (index, (key, address)) in all.iter().enumerate() {
+        for (other, other_address) in &all[..index] {
+            let same = address.is_some() && address == other_address;
+            if same && !address.is_some_and(|address| address.ends_with(":0")) {
+                let rule = "two servers cannot listen at one address";
+                return Err(contradiction(&config.settings, key, other, rule));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn contradiction(settings: &Settings, key: &str, other: &str, rule: &str) -> ConfigError {
+    let (one, two) = (settings.get(key), settings.get(other));
+    ConfigError::Contradiction {
+        key: one.key.name,
+        value: one.shown(),
+        from: one.source.clone(),
+        other: two.key.name,
+        other_value: two.shown(),
+        other_from: two.source.clone(),
+        rule: rule.to_owned(),
+    }
+}
