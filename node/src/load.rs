@@ -17,6 +17,7 @@ use clap::Args as ClapArgs;
 use futures::future::join_all;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::exit::{ExitCode, ExitError};
 use crate::load::pace::Pace;
 use crate::load::tally::{Counters, Summary, Tally};
 use crate::load::target::{Outcome, Target, Wait};
@@ -96,8 +97,19 @@ pub enum Error {
     Output(#[from] io::Error),
 }
 
+impl From<Error> for ExitError {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::Url { .. } => ExitCode::Usage,
+            Error::NoAnswer { .. } => ExitCode::RetryLater,
+            Error::Client(_) | Error::Output(_) => ExitCode::Other,
+        };
+        Self::new(code, error)
+    }
+}
+
 /// Posts for the time asked for, or until Ctrl-C, and prints a summary.
-pub async fn run(args: Args) -> Result<(), Error> {
+pub async fn run(args: Args) -> Result<(), ExitError> {
     let summary = post(&args).await?;
     let text = match args.json {
         true => serde_json::to_string(&summary).expect("numbers are written as JSON") + "\n",
