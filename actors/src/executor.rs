@@ -1,1 +1,662 @@
-//! To be written.
+//! The executor builds blocks, has them agreed on, and signs them.
+//!
+//! It lives under one grant. Blocks are serial: h is committed, then executed here and signed
+//! beside that, then h+1 is built on the root. Nothing is executed or signed before it is
+//! committed (P2, P5). A new executor reads the store and carries on from there; it keeps
+//! nothing.
+
+pub mod build;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, MessageResult, Recipient, WrapFuture,
+};
+use baton_messages::chain::Block;
+use baton_messages::command::{Command, HeaderSignature};
+use baton_messages::engine::{EngineError, EnginePosition, ExecuteBlock, Executed, FilterTxs, GetPosition};
+use baton_messages::executor::{GetProducerView, ProducerView, ProductionChanged};
+use baton_messages::raft::{Committed, ProposeBlock, ProposeError, Record};
+use baton_messages::sequencer::{AwaitTxs, DropTxs, NextBatch};
+use baton_messages::signer::{CheckGuard, SignError, SignHeader, SignerHealthChanged};
+use baton_messages::supervisor::IntegrityStop;
+use baton_messages::types::{Grant, Hash, Height, StateRoot, Tx};
+use baton_storage::Reader;
+use baton_storage::backend::StoreError;
+use bytes::Bytes;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use tokio::time::Instant;
+use tracing::{debug, error, info, warn};
+
+use crate::world::World;
+
+/// How blocks are made.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Time between two blocks.
+    pub block_time: Duration,
+    /// Produce only when there are transactions, or after `lazy_interval`.
+    pub lazy: bool,
+    /// The longest time without a block in lazy mode.
+    pub lazy_interval: Duration,
+    /// Most transaction bytes in a block.
+    pub max_bytes: usize,
+    /// Production pauses while so many blocks are not on DA yet. Zero: no limit.
+    pub max_da_backlog: u64,
+    /// How long an answer may take before it counts as missing.
+    pub reply_within: Duration,
+    /// The pause after a failure.
+    pub retry_after: Duration,
+    /// A signature that no block has carried for so long gets a record of its own.
+    pub record_signature_after: Duration,
+}
+
+/// Everything the executor says, and to whom.
+#[derive(Clone, Debug)]
+pub struct Links {
+    /// Shows the next batch.
+    pub next_batch: Recipient<NextBatch>,
+    /// Says when there is something to sequence.
+    pub await_txs: Recipient<AwaitTxs>,
+    /// Forgets what can never be executed.
+    pub drop_txs: Recipient<DropTxs>,
+    /// Classifies a batch.
+    pub filter: Recipient<FilterTxs>,
+    /// Says where the engine is.
+    pub position: Recipient<GetPosition>,
+    /// Executes a committed block.
+    pub execute: Recipient<ExecuteBlock>,
+    /// Replicates a block.
+    pub propose: Recipient<ProposeBlock>,
+    /// Records a signature.
+    pub record: Recipient<Record>,
+    /// Compares the guard with the chain before anything is signed.
+    pub check_guard: Recipient<CheckGuard>,
+    /// Signs a committed header.
+    pub sign: Recipient<SignHeader>,
+    /// Hears that the signer refuses.
+    pub signer_health: Recipient<SignerHealthChanged>,
+    /// Hears when production pauses and goes on.
+    pub production: Recipient<ProductionChanged>,
+    /// Ends the process when a person is needed.
+    pub integrity_stop: Recipient<IntegrityStop>,
+}
+
+/// What the executor counts.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Blocks this node had committed.
+    pub blocks: Counter,
+    /// Transactions in them.
+    pub txs: Counter,
+    /// Transactions in the last block.
+    pub last_txs: Gauge,
+    /// Transaction bytes in the last block.
+    pub last_bytes: Gauge,
+    /// Height of the last block made here.
+    pub last_height: Gauge,
+    /// Transactions per block.
+    pub txs_per_block: Histogram,
+    /// Seconds from asking for a batch to the executed block.
+    pub production: Histogram,
+    /// Seconds from proposing to committed.
+    pub commit: Histogram,
+    /// Seconds the engine took for a block.
+    pub execution: Histogram,
+    /// Seconds from asking for a signature to having it, guard included.
+    pub signing: Histogram,
+    /// Proposals whose outcome was unknown at first.
+    pub unknown: Counter,
+    /// Rounds that ended without a block although one was due.
+    pub failures: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let seconds = || {
+            Histogram::new([
+                0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+            ])
+        };
+        let txs = [0.0, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0];
+        Self {
+            blocks: Counter::default(),
+            txs: Counter::default(),
+            last_txs: Gauge::default(),
+            last_bytes: Gauge::default(),
+            last_height: Gauge::default(),
+            txs_per_block: Histogram::new(txs),
+            production: seconds(),
+            commit: seconds(),
+            execution: seconds(),
+            signing: seconds(),
+            unknown: Counter::default(),
+            failures: Counter::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Makes the metrics visible, under ev-node's names where the meaning is equal.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("sequencer");
+        registry.register("latest_block_height", "Last block made here", self.last_height.clone());
+        registry.register("num_txs", "Transactions in the last block", self.last_txs.clone());
+        registry.register("block_size_bytes", "Transaction bytes in the last block", self.last_bytes.clone());
+        registry.register("blocks_produced", "Blocks committed by this producer", self.blocks.clone());
+        registry.register("txs_produced", "Transactions in blocks made here", self.txs.clone());
+        registry.register("txs_per_block", "Transactions per block", self.txs_per_block.clone());
+        registry.register("block_production_seconds", "Batch to executed block", self.production.clone());
+        registry.register("block_commit_seconds", "Proposed to committed", self.commit.clone());
+        registry.register("block_execution_seconds", "The engine's time", self.execution.clone());
+        registry.register("block_signing_seconds", "Guard and signature", self.signing.clone());
+        registry.register("proposals_unknown", "Proposals of unknown outcome", self.unknown.clone());
+        registry.register("production_failures", "Due blocks that were not made", self.failures.clone());
+    }
+}
+
+/// Why a due block was not made, or what stands after it is not known yet.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No answer in time.
+    #[error("no reply from the {who}: {source}")]
+    NoReply {
+        /// Who was asked.
+        who: &'static str,
+        /// What the mailbox says.
+        source: MailboxError,
+    },
+    /// The sequencer has not taken the tip into account yet.
+    #[error("the sequencer has not seen height {0} yet")]
+    SequencerBehind(Height),
+    /// The engine is not at the tip.
+    #[error("the engine is at {engine}, the chain at {tip}")]
+    EngineNotLevel {
+        /// The engine's height.
+        engine: Height,
+        /// The chain's.
+        tip: Height,
+    },
+    /// The engine refuses or fails.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The proposal has no success to report.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The executor.
+pub struct Executor {
+    config: Config,
+    links: Links,
+    metrics: Metrics,
+    world: World,
+    reader: Reader,
+    grant: Grant,
+    /// Address of the key that signs; every header names it.
+    proposer: Bytes,
+    /// State after a height, as the engine said last.
+    executed: Option<(Height, StateRoot)>,
+    /// A proposed block whose fate is not known: it is proposed again, never a sibling.
+    in_doubt: Option<Arc<Block>>,
+    /// Blocks committed but not signed, oldest first.
+    unsigned: VecDeque<Arc<Block>>,
+    /// Signatures no log entry carries yet, oldest first.
+    unrecorded: VecDeque<HeaderSignature>,
+    signing: bool,
+    recording: bool,
+    round_began: Instant,
+    last_block_at: Option<Instant>,
+    pause: Option<String>,
+}
+
+impl Executor {
+    /// An executor for this grant, which signs as `proposer`.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        links: Links,
+        metrics: Metrics,
+        world: World,
+        reader: Reader,
+        grant: Grant,
+        proposer: Bytes,
+    ) -> Self {
+        Self {
+            config,
+            links,
+            metrics,
+            world,
+            reader,
+            grant,
+            proposer,
+            executed: None,
+            in_doubt: None,
+            unsigned: VecDeque::new(),
+            unrecorded: VecDeque::new(),
+            signing: false,
+            recording: false,
+            round_began: Instant::now(),
+            last_block_at: None,
+            pause: None,
+        }
+    }
+
+    /// Everything committed is applied here: the guard can be compared with it (P2).
+    fn begin_guard_check(&mut self, ctx: &mut Context<Self>) {
+        let checking = match self.find_unsigned() {
+            Ok(last_signed) => {
+                let last_block = self.reader.tip().height;
+                self.links.check_guard.send(CheckGuard { last_block, last_signed })
+            }
+            Err(error) => return self.end_in_failed_check(&error.to_string(), ctx),
+        };
+        let checked = checking.timeout(self.config.reply_within).into_actor(self);
+        ctx.spawn(checked.map(|reply, this, ctx| match reply {
+            Ok(Ok(())) => {
+                this.begin_signing(ctx);
+                this.begin_round(ctx);
+            }
+            Ok(Err(refusal)) => {
+                let trouble = Some(refusal.to_string());
+                this.links.signer_health.do_send(SignerHealthChanged { trouble });
+            }
+            Err(error) => this.end_in_failed_check(&error.to_string(), ctx),
+        }));
+    }
+
+    fn end_in_failed_check(&mut self, error: &str, ctx: &mut Context<Self>) {
+        warn!(%error, "the guard could not be compared with the chain");
+        self.pause(Some(format!("the guard could not be compared with the chain: {error}")));
+        ctx.run_later(self.config.retry_after, Self::begin_guard_check);
+    }
+
+    /// The unsigned tail of earlier reigns is signed before anything else. Returns the last
+    /// block whose signature is recorded.
+    fn find_unsigned(&mut self) -> Result<Option<(Height, Hash)>, StoreError> {
+        self.unsigned.clear();
+        let tip = self.reader.tip().height;
+        let mut height = tip;
+        while height >= self.reader.initial_height() {
+            if self.reader.signature(height)?.is_some() {
+                return Ok(self.reader.header(height)?.map(|header| (height, header.hash())));
+            }
+            let Some(block) = self.reader.block(height)? else { break };
+            info!(height = height.0, "not signed yet");
+            self.unsigned.push_front(block);
+            height = height.previous();
+        }
+        Ok(None)
+    }
+
+    fn begin_round(&mut self, ctx: &mut Context<Self>) {
+        self.round_began = Instant::now();
+        if let Some(block) = self.in_doubt.clone() {
+            return self.begin_proposal(block, ctx);
+        }
+        if let Some(reason) = self.reason_to_wait() {
+            self.pause(Some(reason));
+            ctx.run_later(self.config.retry_after, Self::begin_round);
+            return;
+        }
+        let building = Building {
+            config: self.config.clone(),
+            links: self.links.clone(),
+            world: self.world.clone(),
+            reader: self.reader.clone(),
+            proposer: self.proposer.clone(),
+            executed: self.executed.clone(),
+            may_be_empty: !self.config.lazy || self.idle_for() >= self.config.lazy_interval,
+        };
+        let building = building.next_block().into_actor(self);
+        ctx.spawn(building.map(|built, this, ctx| this.end_building(built, ctx)));
+    }
+
+    fn reason_to_wait(&self) -> Option<String> {
+        let tip = self.reader.tip().height;
+        let backlog = tip.0.saturating_sub(self.reader.da_progress().included.0);
+        let limit = self.config.max_da_backlog;
+        if limit > 0 && backlog >= limit {
+            return Some(format!("{backlog} blocks wait for the DA layer, the limit is {limit}"));
+        }
+        let start = self.reader.genesis().start_time;
+        if tip < self.reader.initial_height() && self.world.now() < start {
+            return Some(format!("the genesis time {start} ns is not reached"));
+        }
+        None
+    }
+
+    fn idle_for(&self) -> Duration {
+        self.last_block_at.map_or(Duration::MAX, |at| at.elapsed())
+    }
+
+    fn end_building(&mut self, built: Result<Option<Block>, Error>, ctx: &mut Context<Self>) {
+        match built {
+            Ok(Some(block)) => self.begin_proposal(Arc::new(block), ctx),
+            Ok(None) => {
+                self.pause(None);
+                self.begin_waiting(ctx);
+            }
+            Err(Error::SequencerBehind(_)) => {
+                ctx.run_later(Duration::from_millis(1), Self::begin_round);
+            }
+            Err(error) => self.end_in_failure(&error, ctx),
+        }
+    }
+
+    fn begin_proposal(&mut self, block: Arc<Block>, ctx: &mut Context<Self>) {
+        self.forget_recorded();
+        let propose = ProposeBlock {
+            grant: self.grant,
+            block: block.clone(),
+            tail: self.unrecorded.front().cloned(),
+            forced: self.reader.forced(),
+        };
+        let began = Instant::now();
+        let proposed = self.links.propose.send(propose).timeout(self.config.reply_within).into_actor(self);
+        ctx.spawn(proposed.map(move |reply, this, ctx| {
+            this.metrics.commit.observe(began.elapsed().as_secs_f64());
+            this.end_proposal(&block, reply, ctx);
+        }));
+    }
+
+    fn end_proposal(
+        &mut self,
+        block: &Arc<Block>,
+        reply: Result<Result<Committed, ProposeError>, MailboxError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let failure = match reply {
+            Ok(Ok(_)) => return self.committed(block, ctx),
+            // Nothing was appended now. A block in doubt from before stays in doubt.
+            Ok(Err(error @ (ProposeError::NotLeader { .. } | ProposeError::NoQuorum))) => {
+                Error::Propose(error)
+            }
+            // The log says what stands at that height.
+            Ok(Err(error @ ProposeError::Refused { .. })) => {
+                self.in_doubt = None;
+                self.executed = None;
+                Error::Propose(error)
+            }
+            Ok(Err(error @ (ProposeError::Unknown(_) | ProposeError::Stopped(_)))) => {
+                self.metrics.unknown.inc();
+                self.in_doubt = Some(block.clone());
+                Error::Propose(error)
+            }
+            Err(source) => {
+                self.metrics.unknown.inc();
+                self.in_doubt = Some(block.clone());
+                Error::NoReply { who: "raft", source }
+            }
+        };
+        self.end_in_failure(&failure, ctx);
+    }
+
+    /// The block is committed: it may be signed and executed now, and not before (P2, P5).
+    fn committed(&mut self, block: &Arc<Block>, ctx: &mut Context<Self>) {
+        self.in_doubt = None;
+        self.last_block_at = Some(self.round_began);
+        self.count(block);
+        self.forget_recorded();
+        self.unsigned.push_back(block.clone());
+        self.begin_signing(ctx);
+        let began = Instant::now();
+        let execute = ExecuteBlock { block: block.clone() };
+        let executed = self.links.execute.send(execute).timeout(self.config.reply_within).into_actor(self);
+        ctx.spawn(executed.map(move |reply, this, ctx| {
+            this.metrics.execution.observe(began.elapsed().as_secs_f64());
+            this.end_execution(reply, ctx);
+        }));
+    }
+
+    fn end_execution(
+        &mut self,
+        reply: Result<Result<Executed, EngineError>, MailboxError>,
+        ctx: &mut Context<Self>,
+    ) {
+        match reply {
+            Ok(Ok(executed)) => {
+                info!(height = executed.height.0, root = %executed.root, "made a block");
+                self.executed = Some((executed.height, executed.root));
+                self.metrics.production.observe(self.round_began.elapsed().as_secs_f64());
+                self.pause(None);
+                let pause = self.config.block_time.saturating_sub(self.round_began.elapsed());
+                ctx.run_later(pause, Self::begin_round);
+            }
+            // The block stands; the next round waits until the engine is level with it.
+            Ok(Err(error)) => self.end_in_failure(&Error::Engine(error), ctx),
+            Err(source) => self.end_in_failure(&Error::NoReply { who: "engine", source }, ctx),
+        }
+    }
+
+    fn end_in_failure(&mut self, error: &Error, ctx: &mut Context<Self>) {
+        self.metrics.failures.inc();
+        self.executed = None;
+        warn!(%error, "made no block");
+        self.pause(Some(error.to_string()));
+        ctx.run_later(self.config.retry_after, Self::begin_round);
+    }
+
+    fn count(&self, block: &Block) {
+        let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.metrics.blocks.inc();
+        self.metrics.txs.inc_by(block.txs().len() as u64);
+        self.metrics.txs_per_block.observe(block.txs().len() as f64);
+        self.metrics.last_txs.set(gauge(block.txs().len()));
+        self.metrics.last_bytes.set(gauge(block.tx_bytes()));
+        self.metrics.last_height.set(i64::try_from(block.height().0).unwrap_or(i64::MAX));
+    }
+
+    /// Lazy mode: the next round begins when there are transactions, or when it must.
+    fn begin_waiting(&mut self, ctx: &mut Context<Self>) {
+        let idle = self.idle_for();
+        let at_most = self.config.lazy_interval.saturating_sub(idle).max(Duration::from_millis(1));
+        let available = self.links.await_txs.send(AwaitTxs).timeout(at_most);
+        let not_before = self.config.block_time.saturating_sub(idle);
+        let waiting = async move {
+            let _ = available.await;
+            tokio::time::sleep(not_before).await;
+        };
+        ctx.spawn(waiting.into_actor(self).map(|(), this, ctx| this.begin_round(ctx)));
+    }
+
+    fn pause(&mut self, pause: Option<String>) {
+        if self.pause != pause {
+            match &pause {
+                Some(reason) => warn!(%reason, "production pauses"),
+                None => info!("production goes on"),
+            }
+            self.pause.clone_from(&pause);
+            self.links.production.do_send(ProductionChanged { term: self.grant.term, pause });
+        }
+    }
+
+    fn begin_signing(&mut self, ctx: &mut Context<Self>) {
+        // The guard knows the last signed height only: after a crash no other may be signed and
+        // not recorded.
+        if self.signing || !self.unrecorded.is_empty() {
+            return;
+        }
+        let Some(block) = self.unsigned.front().cloned() else { return };
+        self.signing = true;
+        let started = Instant::now();
+        let sign = self.links.sign.send(SignHeader { grant: self.grant, block: block.clone() });
+        let signed = sign.timeout(self.config.reply_within).into_actor(self);
+        ctx.spawn(signed.map(move |reply, this, ctx| {
+            this.metrics.signing.observe(started.elapsed().as_secs_f64());
+            this.end_signing(&block, reply, ctx);
+        }));
+    }
+
+    fn end_signing(
+        &mut self,
+        block: &Block,
+        reply: Result<Result<Bytes, SignError>, MailboxError>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.signing = false;
+        match reply {
+            Ok(Ok(signature)) => {
+                debug!(height = block.height().0, "signed");
+                self.unsigned.pop_front();
+                let signature = HeaderSignature { height: block.height(), hash: block.hash(), signature };
+                self.unrecorded.push_back(signature);
+                self.begin_recording(ctx);
+            }
+            Ok(Err(error)) if is_for_a_person(&error) => {
+                error!(%error, "the guard refuses");
+                self.links.integrity_stop.do_send(IntegrityStop { reason: error.to_string() });
+            }
+            Ok(Err(error)) => {
+                warn!(%error, height = block.height().0, "not signed");
+                ctx.run_later(self.config.retry_after, Self::begin_signing);
+            }
+            Err(error) => {
+                warn!(%error, height = block.height().0, "no reply from the signer");
+                ctx.run_later(self.config.retry_after, Self::begin_signing);
+            }
+        }
+    }
+
+    /// A block carries the oldest signature; what waits longer gets a record of its own.
+    fn begin_recording(&mut self, ctx: &mut Context<Self>) {
+        self.forget_recorded();
+        let idle = self.last_block_at.is_none_or(|at| at.elapsed() >= self.config.record_signature_after);
+        let due = !self.unsigned.is_empty() || idle;
+        if self.recording || !due {
+            return;
+        }
+        let Some(signature) = self.unrecorded.front().cloned() else { return };
+        self.recording = true;
+        let record = Record { grant: self.grant, command: Command::Signature(signature) };
+        let recorded = self.links.record.send(record).timeout(self.config.reply_within).into_actor(self);
+        ctx.spawn(recorded.map(|reply, this, ctx| {
+            this.recording = false;
+            match reply {
+                Ok(Ok(())) => {
+                    this.forget_recorded();
+                    this.begin_signing(ctx);
+                }
+                Ok(Err(error)) => debug!(%error, "signature not recorded yet"),
+                Err(error) => debug!(%error, "no reply from raft to a signature"),
+            }
+        }));
+    }
+
+    /// Drops what the log carries by now.
+    fn forget_recorded(&mut self) {
+        while let Some(first) = self.unrecorded.front() {
+            if !matches!(self.reader.signature(first.height), Ok(Some(_))) {
+                break;
+            }
+            self.unrecorded.pop_front();
+        }
+    }
+}
+
+impl Actor for Executor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let tick = (self.config.record_signature_after / 2).max(Duration::from_millis(1));
+        ctx.run_interval(tick, Self::begin_recording);
+        self.begin_guard_check(ctx);
+    }
+}
+
+impl Handler<GetProducerView> for Executor {
+    type Result = MessageResult<GetProducerView>;
+
+    fn handle(&mut self, _: GetProducerView, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(ProducerView { height: self.reader.tip().height, pause: self.pause.clone() })
+    }
+}
+
+/// Everything the next block is built from, so that the actor is untouched while it is built.
+struct Building {
+    config: Config,
+    links: Links,
+    world: World,
+    reader: Reader,
+    proposer: Bytes,
+    executed: Option<(Height, StateRoot)>,
+    may_be_empty: bool,
+}
+
+impl Building {
+    /// The block after the tip, or nothing when there is nothing to put into one.
+    async fn next_block(self) -> Result<Option<Block>, Error> {
+        let tip = self.reader.tip();
+        let parent = match tip.height < self.reader.initial_height() {
+            true => None,
+            false => self.reader.block(tip.height)?,
+        };
+        let height = parent.as_ref().map_or(self.reader.initial_height(), |parent| parent.height().next());
+        let root = self.root_before(height).await?;
+        let txs = self.batch(height).await?;
+        if txs.is_empty() && !self.may_be_empty {
+            return Ok(None);
+        }
+        let genesis = self.reader.genesis();
+        let now = self.world.now();
+        Ok(Some(build::next_block(genesis, parent.as_deref(), &root, &self.proposer, now, txs)))
+    }
+
+    async fn root_before(&self, height: Height) -> Result<StateRoot, Error> {
+        if let Some((at, root)) = &self.executed
+            && at.next() == height
+        {
+            return Ok(root.clone());
+        }
+        let position = self.links.position.send(GetPosition).timeout(self.config.reply_within);
+        let position: EnginePosition =
+            position.await.map_err(|source| Error::NoReply { who: "engine", source })??;
+        if position.height.next() != height {
+            return Err(Error::EngineNotLevel { engine: position.height, tip: height.previous() });
+        }
+        Ok(position.root)
+    }
+
+    async fn batch(&self, height: Height) -> Result<Vec<Tx>, Error> {
+        let reply_within = self.config.reply_within;
+        let show = NextBatch { height, max_bytes: self.config.max_bytes };
+        let batch = self.links.next_batch.send(show).timeout(reply_within).await;
+        let batch = batch.map_err(|source| Error::NoReply { who: "sequencer", source })?;
+        if !batch.current {
+            return Err(Error::SequencerBehind(height.previous()));
+        }
+        if batch.txs.is_empty() {
+            return Ok(batch.txs);
+        }
+        let filter = FilterTxs { txs: batch.txs.clone(), max_bytes: self.config.max_bytes, forced: false };
+        let statuses = self.links.filter.send(filter).timeout(reply_within).await;
+        let statuses = statuses.map_err(|source| Error::NoReply { who: "engine", source })??;
+        let filtered = build::filtered(batch.txs, &statuses);
+        if !filtered.remove.is_empty() {
+            let drop = DropTxs { hashes: filtered.remove, reason: "invalid for the engine".to_owned() };
+            let dropped = self.links.drop_txs.send(drop).timeout(reply_within).await;
+            dropped.map_err(|source| Error::NoReply { who: "sequencer", source })?;
+        }
+        Ok(filtered.take)
+    }
+}
+
+/// A guard that holds another header or another chain: no retry can help.
+const fn is_for_a_person(error: &SignError) -> bool {
+    match error {
+        SignError::DoubleSign { .. } | SignError::BelowGuard { .. } | SignError::Gap { .. } => true,
+        SignError::Refused(_)
+        | SignError::StaleGrant { .. }
+        | SignError::Guard(_)
+        | SignError::Invalid(_)
+        | SignError::Key(_) => false,
+    }
+}

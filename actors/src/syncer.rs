@@ -1,1 +1,342 @@
-//! To be written.
+//! The syncer follows the chain and keeps the engine level with it.
+//!
+//! After a start it replays what the engine lacks, or rolls the engine back where it is ahead;
+//! afterwards every applied block is executed here, on every member. It compares the engine's
+//! root with the next header's before it goes on (P5). On a leader the executor asks for the
+//! same executions; the engine answers both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Recipient, WrapFuture};
+use baton_messages::chain::Block;
+use baton_messages::engine::{
+    EngineError, EnginePosition, ExecuteBlock, Executed, GetPosition, InitChain, Rollback, SetFinal,
+};
+use baton_messages::raft::{Applied, TermApplied};
+use baton_messages::syncer::{ExecutionFollowed, ExecutionTrouble};
+use baton_messages::types::{Height, StateRoot};
+use baton_storage::Reader;
+use baton_storage::backend::StoreError;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tracing::{debug, error, info, warn};
+
+/// How the syncer behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long an answer of the engine may take.
+    pub reply_within: Duration,
+    /// The pause after a failure that may pass.
+    pub retry_after: Duration,
+    /// Progress of a replay is logged every so many blocks.
+    pub log_every: u64,
+}
+
+/// Everything the syncer says, and to whom.
+#[derive(Clone, Debug)]
+pub struct Links {
+    /// Prepares the state before the first block.
+    pub init_chain: Recipient<InitChain>,
+    /// Says where the engine is.
+    pub position: Recipient<GetPosition>,
+    /// Executes a committed block.
+    pub execute: Recipient<ExecuteBlock>,
+    /// Takes the engine back.
+    pub rollback: Recipient<Rollback>,
+    /// Makes an included block final.
+    pub set_final: Recipient<SetFinal>,
+    /// Hears how far execution is.
+    pub followed: Recipient<ExecutionFollowed>,
+    /// Hears what keeps execution from going on.
+    pub trouble: Recipient<ExecutionTrouble>,
+}
+
+/// What the syncer counts.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Last executed height.
+    pub height: Gauge,
+    /// Last height made final.
+    pub final_height: Gauge,
+    /// Blocks executed here, by whoever asked first.
+    pub executed: Counter,
+    /// Attempts that failed.
+    pub failures: Counter,
+}
+
+impl Metrics {
+    /// Makes the metrics visible.
+    pub fn register(&self, registry: &mut Registry) {
+        let sequencer = registry.sub_registry_with_prefix("sequencer");
+        sequencer.register("height", "Last executed height", self.height.clone());
+        sequencer.register("da_inclusion_height", "Last height made final", self.final_height.clone());
+        let execution = registry.sub_registry_with_prefix("execution");
+        execution.register("blocks", "Blocks the engine was led through", self.executed.clone());
+        execution.register("failures", "Attempts that failed", self.failures.clone());
+    }
+}
+
+/// Why execution does not go on.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("no reply from the engine: {0}")]
+    NoReply(#[from] MailboxError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "the engine's state root after height {height} is {own}, the chain says {chain}: \
+         roll the engine back or restore it, then start again"
+    )]
+    OtherRoot { height: Height, own: StateRoot, chain: StateRoot },
+    #[error("the engine is at height {engine}, ahead of the chain at {tip}; waiting for the committed tip")]
+    Ahead { engine: Height, tip: Height },
+    #[error("the body of block {0} is not here yet")]
+    NoBody(Height),
+}
+
+impl Error {
+    /// A person is needed; a restart would not help.
+    const fn is_integrity(&self) -> bool {
+        match self {
+            Self::OtherRoot { .. } => true,
+            Self::Engine(error) => {
+                matches!(error, EngineError::Corrupt(_) | EngineError::CannotRollBack { .. })
+            }
+            Self::Store(error) => matches!(error, StoreError::Corrupt(_)),
+            Self::NoReply(_) | Self::Ahead { .. } | Self::NoBody(_) => false,
+        }
+    }
+}
+
+/// What one step came to.
+enum Step {
+    /// The engine is known to stand here, on the store's chain.
+    At(EnginePosition),
+    /// A block was executed.
+    Executed(Executed),
+    /// Heights up to this one are final.
+    Final(Height),
+}
+
+/// The syncer.
+#[derive(Debug)]
+pub struct Syncer {
+    config: Config,
+    links: Links,
+    metrics: Metrics,
+    reader: Reader,
+    /// Where the engine is, once it was compared with the store.
+    position: Option<(Height, StateRoot)>,
+    final_height: Height,
+    /// The tip is known to be all that was committed before this process started.
+    tip_is_known: bool,
+    busy: bool,
+    in_trouble: bool,
+}
+
+impl Syncer {
+    /// A syncer that begins when it is started.
+    #[must_use]
+    pub const fn new(config: Config, links: Links, metrics: Metrics, reader: Reader) -> Self {
+        Self {
+            config,
+            links,
+            metrics,
+            reader,
+            position: None,
+            final_height: Height(0),
+            tip_is_known: false,
+            busy: false,
+            in_trouble: false,
+        }
+    }
+
+    /// Does the next thing that is due, one at a time.
+    fn begin_step(&mut self, ctx: &mut Context<Self>) {
+        if self.busy {
+            return;
+        }
+        let tip = self.reader.tip().height;
+        let included = self.reader.da_progress().included;
+        let engine = Engine {
+            links: self.links.clone(),
+            reader: self.reader.clone(),
+            reply_within: self.config.reply_within,
+            tip_is_known: self.tip_is_known,
+        };
+        let step: futures::future::LocalBoxFuture<'static, Result<Step, Error>> = match self.position.clone()
+        {
+            None => Box::pin(engine.locate()),
+            Some((at, root)) if at < tip => Box::pin(engine.execute_after(at, root)),
+            Some((at, _)) if self.final_height < included.min(at) => {
+                Box::pin(engine.make_final(included.min(at)))
+            }
+            Some(_) => return,
+        };
+        self.busy = true;
+        ctx.spawn(step.into_actor(self).map(|step, this, ctx| this.end_step(step, ctx)));
+    }
+
+    fn end_step(&mut self, step: Result<Step, Error>, ctx: &mut Context<Self>) {
+        self.busy = false;
+        match step {
+            Ok(Step::At(position)) => {
+                info!(height = position.height.0, root = %position.root, "the engine is on the chain");
+                self.final_height = position.final_height;
+                self.followed(position.height, position.root);
+            }
+            Ok(Step::Executed(executed)) => {
+                debug!(height = executed.height.0, root = %executed.root, "executed");
+                self.metrics.executed.inc();
+                self.log_replay(executed.height);
+                self.followed(executed.height, executed.root);
+            }
+            Ok(Step::Final(height)) => {
+                debug!(height = height.0, "final");
+                self.final_height = height;
+                self.metrics.final_height.set(i64::try_from(height.0).unwrap_or(i64::MAX));
+            }
+            Err(error) => {
+                self.end_in_trouble(&error);
+                ctx.run_later(self.config.retry_after, Self::begin_step);
+                return;
+            }
+        }
+        self.end_of_trouble();
+        self.begin_step(ctx);
+    }
+
+    fn followed(&mut self, height: Height, root: StateRoot) {
+        self.metrics.height.set(i64::try_from(height.0).unwrap_or(i64::MAX));
+        self.position = Some((height, root.clone()));
+        self.links.followed.do_send(ExecutionFollowed { height, root });
+    }
+
+    fn log_replay(&self, height: Height) {
+        let left = self.reader.tip().height.0.saturating_sub(height.0);
+        if left > 0 && height.0.is_multiple_of(self.config.log_every) {
+            info!(height = height.0, left, "replaying blocks");
+        }
+    }
+
+    fn end_in_trouble(&mut self, error: &Error) {
+        self.metrics.failures.inc();
+        let height = self.position.as_ref().map_or(Height(0), |(height, _)| *height).next();
+        let integrity = error.is_integrity();
+        if integrity {
+            error!(%error, "execution cannot go on");
+        } else {
+            warn!(%error, "execution waits");
+        }
+        // The engine may have lost its last executions: look again where it is.
+        if !integrity {
+            self.position = None;
+        }
+        self.in_trouble = true;
+        let trouble = Some(error.to_string());
+        self.links.trouble.do_send(ExecutionTrouble { height, trouble, integrity });
+    }
+
+    fn end_of_trouble(&mut self) {
+        if std::mem::take(&mut self.in_trouble) {
+            let height = self.position.as_ref().map_or(Height(0), |(height, _)| *height);
+            self.links.trouble.do_send(ExecutionTrouble { height, trouble: None, integrity: false });
+        }
+    }
+}
+
+impl Actor for Syncer {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.begin_step(ctx);
+    }
+}
+
+impl Handler<Applied> for Syncer {
+    type Result = ();
+
+    fn handle(&mut self, _: Applied, ctx: &mut Context<Self>) {
+        if !self.in_trouble {
+            self.begin_step(ctx);
+        }
+    }
+}
+
+impl Handler<TermApplied> for Syncer {
+    type Result = ();
+
+    fn handle(&mut self, _: TermApplied, ctx: &mut Context<Self>) {
+        self.tip_is_known = true;
+        if !self.in_trouble {
+            self.begin_step(ctx);
+        }
+    }
+}
+
+/// The questions to the engine, so that the actor is untouched while they are asked.
+struct Engine {
+    links: Links,
+    reader: Reader,
+    reply_within: Duration,
+    tip_is_known: bool,
+}
+
+impl Engine {
+    /// Finds out where the engine is and takes it back to the store's chain if it is off it.
+    async fn locate(self) -> Result<Step, Error> {
+        let genesis = self.reader.genesis();
+        let init = InitChain {
+            time: genesis.start_time,
+            initial_height: genesis.initial_height,
+            chain_id: genesis.chain_id.clone(),
+        };
+        self.links.init_chain.send(init).timeout(self.reply_within).await??;
+        let mut position = self.links.position.send(GetPosition).timeout(self.reply_within).await??;
+        loop {
+            let tip = self.reader.tip().height;
+            if position.height > tip {
+                if !self.tip_is_known {
+                    return Err(Error::Ahead { engine: position.height, tip });
+                }
+                warn!(engine = position.height.0, tip = tip.0, "the engine is ahead: rolling it back");
+                position = self.roll_back(tip.max(genesis.initial_height.previous())).await?;
+                continue;
+            }
+            if position.height < genesis.initial_height {
+                break;
+            }
+            let ours = self.reader.header(position.height)?.map(|header| header.hash());
+            if position.hash.is_none() || position.hash == ours {
+                break;
+            }
+            warn!(height = position.height.0, "the engine executed another block: rolling it back");
+            position = self.roll_back(position.height.previous()).await?;
+        }
+        Ok(Step::At(position))
+    }
+
+    async fn roll_back(&self, height: Height) -> Result<EnginePosition, Error> {
+        Ok(self.links.rollback.send(Rollback { height }).timeout(self.reply_within).await??)
+    }
+
+    async fn execute_after(self, at: Height, root: StateRoot) -> Result<Step, Error> {
+        let at = at.max(self.reader.initial_height().previous());
+        let block: Arc<Block> = self.reader.block(at.next())?.ok_or(Error::NoBody(at.next()))?;
+        let chain = StateRoot(block.header().app_hash.clone());
+        if chain != root {
+            return Err(Error::OtherRoot { height: at, own: root, chain });
+        }
+        let execute = self.links.execute.send(ExecuteBlock { block }).timeout(self.reply_within);
+        Ok(Step::Executed(execute.await??))
+    }
+
+    async fn make_final(self, height: Height) -> Result<Step, Error> {
+        self.links.set_final.send(SetFinal { height }).timeout(self.reply_within).await??;
+        Ok(Step::Final(height))
+    }
+}

@@ -86,11 +86,10 @@ pub struct DropTxs {
     pub reason: String,
 }
 
-/// There is something to sequence: a hint for lazy mode, from the sequencer to the supervisor,
-/// which passes it to the executor of the day.
+/// Wait until there is something to sequence. The executor asks in lazy mode.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub struct TxsAvailable;
+pub struct AwaitTxs;
 
 /// How far a transaction should get before the reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod dev_da;
 pub mod devnet;
+pub mod disk;
 pub mod exit;
 pub mod genesis;
 pub mod home;

@@ -1,1 +1,561 @@
-//! To be written.
+//! The only place that knows every actor: who hears what from whom.
+//!
+//! Addresses first, actors second: the long-lived actors of this thread are contexts made early
+//! and run late. [`Wiring`] is public before anything starts, so that a test replaces any actor
+//! or outside link by its own.
+
+use std::fmt;
+use std::rc::Rc;
+
+use actix::dev::ToEnvelope;
+use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, Message, Recipient};
+use baton_actors::child;
+use baton_actors::da::{self, Da, DaLayer};
+use baton_actors::da_submitter::{self, DaSubmitter};
+use baton_actors::engine::{self, Engine, Execution};
+use baton_actors::executor::{self, Executor};
+use baton_actors::raft::{self, Raft};
+use baton_actors::reaper::{self, Reaper};
+use baton_actors::sequencer::{self, Sequencer};
+use baton_actors::signer::{self, Signer};
+use baton_actors::supervisor::{self, Producer, Supervisor};
+use baton_actors::syncer::{self, Syncer};
+use baton_actors::world::World;
+use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
+use baton_messages::engine::{
+    ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
+};
+use baton_messages::raft::{GetRaftView, ProposeBlock, Record};
+use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, SubmitTxs};
+use baton_messages::signer::{CheckGuard, GetSignerView, SignData, SignEnvelope, SignHeader};
+use baton_messages::supervisor::{DiskHealthChanged, GetSupervisorView, IntegrityStop, Shutdown};
+use baton_messages::types::Grant;
+use baton_storage::{Reader, Store};
+use prometheus_client::registry::Registry;
+
+/// How the actors behave, one part each.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Raft.
+    pub raft: raft::Config,
+    /// The sequencer.
+    pub sequencer: sequencer::Config,
+    /// The engine actor.
+    pub engine: engine::Config,
+    /// The executor.
+    pub executor: executor::Config,
+    /// The reaper; `None` for engines without a pool of their own.
+    pub reaper: Option<reaper::Config>,
+    /// The DA adapter's actor.
+    pub da: da::Config,
+    /// The DA submitter.
+    pub da_submitter: da_submitter::Config,
+    /// The syncer.
+    pub syncer: syncer::Config,
+    /// The supervisor.
+    pub supervisor: supervisor::Config,
+    /// The signer.
+    pub signer: signer::Config,
+}
+
+/// What every actor counts.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Metrics {
+    pub raft: raft::Metrics,
+    pub sequencer: sequencer::Metrics,
+    pub engine: engine::Metrics,
+    pub executor: executor::Metrics,
+    pub reaper: reaper::Metrics,
+    pub da: da::Metrics,
+    pub da_submitter: da_submitter::Metrics,
+    pub syncer: syncer::Metrics,
+    pub supervisor: supervisor::Metrics,
+}
+
+impl Metrics {
+    /// Makes all of them visible.
+    pub fn register(&self, registry: &mut Registry) {
+        self.raft.register(registry);
+        self.sequencer.register(registry);
+        self.engine.register(registry);
+        self.executor.register(registry);
+        self.reaper.register(registry);
+        self.da.register(registry);
+        self.da_submitter.register(registry);
+        self.syncer.register(registry);
+        self.supervisor.register(registry);
+    }
+}
+
+/// Whether actors that block get threads of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// Engine and signer run on arbiters of their own; needs an actix `System`.
+    Dedicated,
+    /// Everything runs on the caller's thread, in order: simulation.
+    Shared,
+}
+
+/// Makes an adapter on the thread that will use it.
+pub type Make<T> = Box<dyn FnOnce() -> T + Send>;
+
+/// What is outside of the actors.
+pub struct Parts {
+    /// Time and chance.
+    pub world: World,
+    /// The store.
+    pub store: Store,
+    /// The execution engine.
+    pub execution: Make<Box<dyn Execution>>,
+    /// The DA layer.
+    pub da: Rc<dyn DaLayer>,
+    /// Key, guard and audit record.
+    pub signer: signer::Parts,
+    /// What the guard is compared with first.
+    pub progress: signer::guard::Progress,
+    /// Where blocking actors run.
+    pub threads: Threads,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+/// What can be said to an engine.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct EnginePorts {
+    pub init_chain: Recipient<InitChain>,
+    pub position: Recipient<GetPosition>,
+    pub pending_txs: Recipient<PendingTxs>,
+    pub filter: Recipient<FilterTxs>,
+    pub execute: Recipient<ExecuteBlock>,
+    pub rollback: Recipient<Rollback>,
+    pub set_final: Recipient<SetFinal>,
+}
+
+impl EnginePorts {
+    /// The ports of an actor that hears all of it.
+    pub fn of<A>(actor: &Addr<A>) -> Self
+    where
+        A: Hears<InitChain>
+            + Hears<GetPosition>
+            + Hears<PendingTxs>
+            + Hears<FilterTxs>
+            + Hears<ExecuteBlock>
+            + Hears<Rollback>
+            + Hears<SetFinal>,
+    {
+        Self {
+            init_chain: port(actor),
+            position: port(actor),
+            pending_txs: port(actor),
+            filter: port(actor),
+            execute: port(actor),
+            rollback: port(actor),
+            set_final: port(actor),
+        }
+    }
+}
+
+/// What can be said to a sequencer.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct SequencerPorts {
+    pub submit_txs: Recipient<SubmitTxs>,
+    pub next_batch: Recipient<NextBatch>,
+    pub await_txs: Recipient<AwaitTxs>,
+    pub drop_txs: Recipient<DropTxs>,
+    pub await_tx: Recipient<AwaitTx>,
+    pub view: Recipient<GetQueueView>,
+}
+
+impl SequencerPorts {
+    /// The ports of an actor that hears all of it.
+    pub fn of<A>(actor: &Addr<A>) -> Self
+    where
+        A: Hears<SubmitTxs>
+            + Hears<NextBatch>
+            + Hears<AwaitTxs>
+            + Hears<DropTxs>
+            + Hears<AwaitTx>
+            + Hears<GetQueueView>,
+    {
+        Self {
+            submit_txs: port(actor),
+            next_batch: port(actor),
+            await_txs: port(actor),
+            drop_txs: port(actor),
+            await_tx: port(actor),
+            view: port(actor),
+        }
+    }
+}
+
+/// What can be said to Raft.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct RaftPorts {
+    pub propose: Recipient<ProposeBlock>,
+    pub record: Recipient<Record>,
+    pub view: Recipient<GetRaftView>,
+}
+
+impl RaftPorts {
+    /// The ports of an actor that hears all of it.
+    pub fn of<A>(actor: &Addr<A>) -> Self
+    where
+        A: Hears<ProposeBlock> + Hears<Record> + Hears<GetRaftView>,
+    {
+        Self { propose: port(actor), record: port(actor), view: port(actor) }
+    }
+}
+
+/// What can be said to a signer.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct SignerPorts {
+    pub check_guard: Recipient<CheckGuard>,
+    pub sign: Recipient<SignHeader>,
+    pub sign_envelope: Recipient<SignEnvelope>,
+    pub sign_data: Recipient<SignData>,
+    pub view: Recipient<GetSignerView>,
+}
+
+impl SignerPorts {
+    /// The ports of an actor that hears all of it.
+    pub fn of<A>(actor: &Addr<A>) -> Self
+    where
+        A: Hears<CheckGuard>
+            + Hears<SignHeader>
+            + Hears<SignEnvelope>
+            + Hears<SignData>
+            + Hears<GetSignerView>,
+    {
+        Self {
+            check_guard: port(actor),
+            sign: port(actor),
+            sign_envelope: port(actor),
+            sign_data: port(actor),
+            view: port(actor),
+        }
+    }
+}
+
+/// What can be said to a DA adapter.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct DaPorts {
+    pub submit: Recipient<SubmitBlobs>,
+    pub get: Recipient<GetBlobs>,
+    pub head: Recipient<GetDaHead>,
+}
+
+impl DaPorts {
+    /// The ports of an actor that hears all of it.
+    pub fn of<A>(actor: &Addr<A>) -> Self
+    where
+        A: Hears<SubmitBlobs> + Hears<GetBlobs> + Hears<GetDaHead>,
+    {
+        Self { submit: port(actor), get: port(actor), head: port(actor) }
+    }
+}
+
+/// An actor that hears a message, wherever it runs.
+pub trait Hears<M>: Actor<Context: ToEnvelope<Self, M>> + Handler<M>
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+}
+
+impl<A, M> Hears<M> for A
+where
+    A: Actor<Context: ToEnvelope<A, M>> + Handler<M>,
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+}
+
+fn port<A, M>(actor: &Addr<A>) -> Recipient<M>
+where
+    A: Hears<M>,
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    actor.clone().recipient()
+}
+
+/// A node before it starts. `None` is the real actor; whoever is set takes its place.
+#[derive(Debug)]
+pub struct Wiring {
+    /// How the actors behave.
+    pub settings: Settings,
+    /// What they count.
+    pub metrics: Metrics,
+    /// What is outside.
+    pub parts: Parts,
+    /// Instead of Raft.
+    pub raft: Option<RaftPorts>,
+    /// Instead of the sequencer.
+    pub sequencer: Option<SequencerPorts>,
+    /// Instead of the engine actor.
+    pub engine: Option<EnginePorts>,
+    /// Instead of the signer.
+    pub signer: Option<SignerPorts>,
+    /// Instead of the DA adapter.
+    pub da: Option<DaPorts>,
+    /// Instead of the executor.
+    pub executor: Option<Producer>,
+    /// Instead of the reaper.
+    pub reaper: Option<Producer>,
+    /// Instead of the DA submitter.
+    pub da_submitter: Option<Producer>,
+    /// Hears that a person is needed and the process must end.
+    pub integrity_stop: Recipient<IntegrityStop>,
+}
+
+/// A running node, as its RPC and its tests see it.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Raft.
+    pub raft: RaftPorts,
+    /// The sequencer.
+    pub sequencer: SequencerPorts,
+    /// The engine.
+    pub engine: EnginePorts,
+    /// The signer.
+    pub signer: SignerPorts,
+    /// Ends everything in order.
+    pub shutdown: Recipient<Shutdown>,
+    /// What the supervisor does.
+    pub supervisor: Recipient<GetSupervisorView>,
+    /// Hear how the disk is.
+    pub disk: Vec<Recipient<DiskHealthChanged>>,
+    /// The store, to read.
+    pub reader: Reader,
+}
+
+/// Hints of the long-lived actors wait here at the most; the bounds are in the protocols.
+const MAILBOX: usize = 1024;
+
+impl Wiring {
+    /// A node of real actors around these parts.
+    #[must_use]
+    pub fn new(settings: Settings, parts: Parts, integrity_stop: Recipient<IntegrityStop>) -> Self {
+        Self {
+            settings,
+            metrics: Metrics::default(),
+            parts,
+            raft: None,
+            sequencer: None,
+            engine: None,
+            signer: None,
+            da: None,
+            executor: None,
+            reaper: None,
+            da_submitter: None,
+            integrity_stop,
+        }
+    }
+
+    /// Starts the actors. Must be called in a `LocalSet`, or on an actix `System`'s thread.
+    #[must_use]
+    pub fn start(self) -> Node {
+        let Self { settings, metrics, parts, .. } = self;
+        let Parts { world, store, execution, da, signer, progress, threads } = parts;
+        let reader = store.reader();
+
+        let sequencer_ctx = context::<Sequencer>();
+        let raft_ctx = context::<Raft>();
+        let syncer_ctx = context::<Syncer>();
+        let supervisor_ctx = context::<Supervisor>();
+        let (sequencer, raft) = (sequencer_ctx.address(), raft_ctx.address());
+        let (syncer, supervisor) = (syncer_ctx.address(), supervisor_ctx.address());
+
+        let engine_ports = self.engine.unwrap_or_else(|| {
+            let links = engine::Links {
+                executed: vec![sequencer.clone().recipient()],
+                health: supervisor.clone().recipient(),
+            };
+            let (config, metrics) = (settings.engine.clone(), metrics.engine.clone());
+            let engine = start_blocking(threads, move || Engine::new(execution(), config, links, metrics));
+            EnginePorts::of(&engine)
+        });
+        let signer_ports = self.signer.unwrap_or_else(|| {
+            let config = settings.signer.clone();
+            let signer = start_blocking(threads, move || Signer::open(config, signer, &progress));
+            SignerPorts::of(&signer)
+        });
+        let da_ports =
+            self.da.unwrap_or_else(|| DaPorts::of(&Da::new(da, settings.da, metrics.da.clone()).start()));
+        let sequencer_ports = self.sequencer.unwrap_or_else(|| SequencerPorts::of(&sequencer));
+        let raft_ports = self.raft.unwrap_or_else(|| RaftPorts::of(&raft));
+
+        let producers = Producers {
+            world,
+            reader: reader.clone(),
+            engine: engine_ports.clone(),
+            sequencer: sequencer_ports.clone(),
+            raft: raft_ports.clone(),
+            signer: signer_ports.clone(),
+            da: da_ports,
+            supervisor: supervisor.clone(),
+            integrity_stop: self.integrity_stop.clone(),
+        };
+        // From the last stage to the first: who is fed is there before who feeds.
+        let mut stages = vec![
+            self.da_submitter
+                .unwrap_or_else(|| producers.da_submitter(settings.da_submitter.clone(), &metrics)),
+            self.executor.unwrap_or_else(|| {
+                let proposer = settings.da_submitter.signer.address.clone();
+                producers.executor(settings.executor.clone(), proposer, &metrics)
+            }),
+        ];
+        let reaper = settings.reaper.map(|config| producers.reaper(config, &metrics));
+        stages.extend(self.reaper.or(reaper));
+
+        let links = supervisor::Links { integrity_stop: self.integrity_stop.clone() };
+        supervisor_ctx.run(Supervisor::new(settings.supervisor, links, metrics.supervisor, stages));
+        sequencer_ctx.run(Sequencer::new(
+            settings.sequencer,
+            metrics.sequencer,
+            reader.clone(),
+            store.queue(),
+        ));
+        let links = syncer::Links {
+            init_chain: engine_ports.init_chain.clone(),
+            position: engine_ports.position.clone(),
+            execute: engine_ports.execute.clone(),
+            rollback: engine_ports.rollback.clone(),
+            set_final: engine_ports.set_final.clone(),
+            followed: supervisor.clone().recipient(),
+            trouble: supervisor.clone().recipient(),
+        };
+        syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
+        let links = raft::Links {
+            leadership: vec![supervisor.clone().recipient()],
+            term_applied: vec![syncer.clone().recipient(), supervisor.clone().recipient()],
+            lease: supervisor.clone().recipient(),
+            applied: vec![sequencer.clone().recipient(), syncer.recipient(), supervisor.clone().recipient()],
+            health: supervisor.clone().recipient(),
+            integrity_stop: self.integrity_stop,
+        };
+        raft_ctx.run(Raft::new(settings.raft, links, metrics.raft, store));
+
+        Node {
+            raft: raft_ports,
+            sequencer: sequencer_ports,
+            engine: engine_ports,
+            signer: signer_ports,
+            shutdown: supervisor.clone().recipient(),
+            supervisor: supervisor.clone().recipient(),
+            disk: vec![sequencer.recipient(), supervisor.recipient()],
+            reader,
+        }
+    }
+}
+
+/// What the producers of one node are wired with, again for every grant.
+struct Producers {
+    world: World,
+    reader: Reader,
+    engine: EnginePorts,
+    sequencer: SequencerPorts,
+    raft: RaftPorts,
+    signer: SignerPorts,
+    da: DaPorts,
+    supervisor: Addr<Supervisor>,
+    integrity_stop: Recipient<IntegrityStop>,
+}
+
+impl Producers {
+    fn executor(&self, config: executor::Config, proposer: bytes::Bytes, metrics: &Metrics) -> Producer {
+        let links = executor::Links {
+            next_batch: self.sequencer.next_batch.clone(),
+            await_txs: self.sequencer.await_txs.clone(),
+            drop_txs: self.sequencer.drop_txs.clone(),
+            filter: self.engine.filter.clone(),
+            position: self.engine.position.clone(),
+            execute: self.engine.execute.clone(),
+            propose: self.raft.propose.clone(),
+            record: self.raft.record.clone(),
+            check_guard: self.signer.check_guard.clone(),
+            sign: self.signer.sign.clone(),
+            signer_health: self.supervisor.clone().recipient(),
+            production: self.supervisor.clone().recipient(),
+            integrity_stop: self.integrity_stop.clone(),
+        };
+        let (metrics, world, reader) = (metrics.executor.clone(), self.world.clone(), self.reader.clone());
+        producer("executor", move |grant| {
+            Executor::new(
+                config.clone(),
+                links.clone(),
+                metrics.clone(),
+                world.clone(),
+                reader.clone(),
+                grant,
+                proposer.clone(),
+            )
+        })
+    }
+
+    fn reaper(&self, config: reaper::Config, metrics: &Metrics) -> Producer {
+        let links = reaper::Links {
+            pending_txs: self.engine.pending_txs.clone(),
+            submit_txs: self.sequencer.submit_txs.clone(),
+        };
+        let metrics = metrics.reaper.clone();
+        producer("reaper", move |_| Reaper::new(config.clone(), links.clone(), metrics.clone()))
+    }
+
+    fn da_submitter(&self, config: da_submitter::Config, metrics: &Metrics) -> Producer {
+        let links = da_submitter::Links {
+            submit: self.da.submit.clone(),
+            get: self.da.get.clone(),
+            head: self.da.head.clone(),
+            sign_envelope: self.signer.sign_envelope.clone(),
+            sign_data: self.signer.sign_data.clone(),
+            position: self.engine.position.clone(),
+            record: self.raft.record.clone(),
+            state: self.supervisor.clone().recipient(),
+        };
+        let (metrics, world, reader) =
+            (metrics.da_submitter.clone(), self.world.clone(), self.reader.clone());
+        producer("da submitter", move |grant| {
+            let (config, links, metrics) = (config.clone(), links.clone(), metrics.clone());
+            DaSubmitter::new(config, links, metrics, world.clone(), reader.clone(), grant)
+        })
+    }
+}
+
+/// A producer that is made anew for every grant.
+pub fn producer<A>(name: &'static str, make: impl Fn(Grant) -> A + 'static) -> Producer
+where
+    A: Actor<Context = Context<A>>,
+{
+    Producer::new(name, move |grant| child::spawn(name, |_| make(grant)).1)
+}
+
+fn context<A: Actor<Context = Context<A>>>() -> Context<A> {
+    let mut context = Context::new();
+    context.set_mailbox_capacity(MAILBOX);
+    context
+}
+
+/// Starts an actor that may block: on an arbiter of its own, or in place.
+fn start_blocking<A>(threads: Threads, make: impl FnOnce() -> A + Send + 'static) -> Addr<A>
+where
+    A: Actor<Context = Context<A>>,
+{
+    match threads {
+        Threads::Dedicated => A::start_in_arbiter(&Arbiter::new().handle(), |ctx| {
+            ctx.set_mailbox_capacity(MAILBOX);
+            make()
+        }),
+        Threads::Shared => make().start(),
+    }
+}

@@ -175,4 +175,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Gives up the device: every later call fails. Returns when its lock is released.
     fn close(&self) {}
+
+    /// Lets go of the device and takes it again after a failure; what was written and is still
+    /// there is read anew. Blocks while a write-ahead log is replayed.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when it still fails; then every call fails until this succeeds.
+    fn reopen(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }

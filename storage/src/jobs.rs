@@ -225,6 +225,17 @@ impl Jobs {
         self.shared.report(trouble);
     }
 
+    pub(crate) fn completion(&self) -> Completion {
+        self.shared.completion
+    }
+
+    /// The backend was opened again: what fails from here on is a new failure.
+    pub(crate) fn forgive(&self) {
+        let queue = lock(&self.shared.queue);
+        *lock(&self.shared.trouble) = None;
+        self.shared.written.send_replace(queue.pushed);
+    }
+
     /// Finishes what is queued, syncs, ends the thread and closes the backend.
     pub(crate) fn close(&self) {
         let mut over = lock(&self.closed);

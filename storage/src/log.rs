@@ -80,6 +80,13 @@ impl Log {
         Ok(Self(Mutex::new(state)))
     }
 
+    /// Reads everything anew, after the backend was opened again.
+    pub(crate) fn reload(&self, backend: &dyn Backend) -> Result<(), StoreError> {
+        let Self(state) = Self::load(backend)?;
+        *self.lock() = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(())
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

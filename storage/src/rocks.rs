@@ -1,7 +1,7 @@
 //! The store on a real disk: one RocksDB, one write-ahead log, never disabled (P4).
 
 use std::ops::Bound;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ const BLOB_FROM: u64 = 4 * 1024;
 pub struct Rocks {
     /// `None` once closed.
     db: RwLock<Option<DB>>,
+    path: PathBuf,
 }
 
 impl std::fmt::Debug for Rocks {
@@ -36,12 +37,7 @@ impl Rocks {
     ///
     /// `Io` also when another process has the directory open (see `is_lock_error`).
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let cache = Cache::new_lru_cache(64 * MIB);
-        let families = Family::ALL
-            .into_iter()
-            .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache)));
-        let db = DB::open_cf_descriptors(&options(), path, families).map_err(|error| store_error(&error))?;
-        Ok(Self { db: RwLock::new(Some(db)) })
+        Ok(Self { db: RwLock::new(Some(open(path)?)), path: path.to_owned() })
     }
 
     /// Whether a directory holds a database at all.
@@ -53,6 +49,14 @@ impl Rocks {
     fn db(&self) -> RwLockReadGuard<'_, Option<DB>> {
         self.db.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn open(path: &Path) -> Result<DB, StoreError> {
+    let cache = Cache::new_lru_cache(64 * MIB);
+    let families = Family::ALL
+        .into_iter()
+        .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache)));
+    DB::open_cf_descriptors(&options(), path, families).map_err(|error| store_error(&error))
 }
 
 fn options() -> Options {
@@ -186,6 +190,17 @@ impl Backend for Rocks {
         let guard = self.db();
         let db = guard.as_ref().ok_or_else(closed)?;
         db.flush_wal(true).map_err(|error| store_error(&error))
+    }
+
+    /// The memory tables that the replay of the write-ahead log fills are flushed and synced by
+    /// RocksDB: what is visible afterwards is durable, also when the sync before had failed.
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(db) = db.take() {
+            db.cancel_all_background_work(true);
+        }
+        *db = Some(open(&self.path)?);
+        Ok(())
     }
 
     fn close(&self) {

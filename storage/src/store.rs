@@ -1,7 +1,7 @@
 //! Opening a store, and the handle everything else is reached through.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use baton_messages::codec::encode;
 use baton_messages::genesis::Genesis;
@@ -253,6 +253,43 @@ impl Store {
     #[must_use]
     pub fn trouble(&self) -> Option<StoreError> {
         self.inner.jobs.trouble()
+    }
+
+    /// Opens the store again in place after a failure: every handle works again, and sees what
+    /// survived. No log store or state machine of before may be in use (stop Raft first).
+    ///
+    /// What was not synced before the failure may be gone; what is visible afterwards is durable.
+    ///
+    /// # Errors
+    ///
+    /// `OpenError` when the device still fails, or what it holds is damaged. Try again later.
+    pub async fn reopen(&self) -> Result<(), OpenError> {
+        let store = self.clone();
+        match self.inner.jobs.completion() {
+            Completion::Inline => store.reopen_now(),
+            Completion::Thread => {
+                let (sender, receiver) = tokio::sync::oneshot::channel();
+                let thread = std::thread::Builder::new().name("reopen".into());
+                let spawned = thread.spawn(move || {
+                    // Whoever asked may have gone away.
+                    let _ = sender.send(store.reopen_now());
+                });
+                spawned.map_err(|error| OpenError::Io(error.to_string()))?;
+                let gone = || OpenError::Io("the thread that opened the store is gone".into());
+                receiver.await.unwrap_or_else(|_| Err(gone()))
+            }
+        }
+    }
+
+    fn reopen_now(&self) -> Result<(), OpenError> {
+        let inner = &self.inner;
+        let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.backend.reopen()?;
+        let chain = Chain::load(&*inner.backend, &inner.genesis)?;
+        inner.log.reload(&*inner.backend)?;
+        *inner.chain.write().unwrap_or_else(PoisonError::into_inner) = chain;
+        inner.jobs.forgive();
+        Ok(())
     }
 
     /// Bytes that are free for this process on the store's file system; `None` in memory.

@@ -1,0 +1,116 @@
+//! What waits to be sequenced, in order of arrival, without the actor around it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use baton_messages::types::{Hash, Tx};
+
+/// The queue's contents in memory; the disk holds the same.
+#[derive(Debug, Default)]
+pub struct Queue {
+    by_order: BTreeMap<u64, Tx>,
+    by_hash: HashMap<Hash, u64>,
+    bytes: usize,
+}
+
+impl Queue {
+    /// How many transactions wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_order.len()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_order.is_empty()
+    }
+
+    /// How many bytes wait.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether this transaction waits.
+    #[must_use]
+    pub fn contains(&self, hash: &Hash) -> bool {
+        self.by_hash.contains_key(hash)
+    }
+
+    /// Adds a transaction that is on disk. `false`: it was there already, under another number.
+    pub fn insert(&mut self, order: u64, hash: Hash, tx: Tx) -> bool {
+        if self.by_hash.contains_key(&hash) {
+            return false;
+        }
+        self.bytes += tx.0.len();
+        self.by_hash.insert(hash, order);
+        self.by_order.insert(order, tx);
+        true
+    }
+
+    /// Takes a transaction out and says under which number the disk has it.
+    pub fn remove(&mut self, hash: &Hash) -> Option<u64> {
+        let order = self.by_hash.remove(hash)?;
+        if let Some(tx) = self.by_order.remove(&order) {
+            self.bytes -= tx.0.len();
+        }
+        Some(order)
+    }
+
+    /// The first transactions that fit into so many bytes together, in order. A transaction that
+    /// does not fit ends the batch: nothing overtakes it.
+    #[must_use]
+    pub fn first(&self, max_bytes: usize) -> Vec<Tx> {
+        let mut room = max_bytes;
+        self.by_order
+            .values()
+            .map_while(|tx| {
+                room = room.checked_sub(tx.0.len())?;
+                Some(tx.clone())
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn tx(text: &'static str) -> Tx {
+        Tx(Bytes::from_static(text.as_bytes()))
+    }
+
+    fn queue(texts: &[&'static str]) -> Queue {
+        let mut queue = Queue::default();
+        for (order, text) in texts.iter().enumerate() {
+            assert!(queue.insert(order as u64, tx(text).hash(), tx(text)));
+        }
+        queue
+    }
+
+    #[test]
+    fn shows_in_order_of_arrival_and_takes_nothing() {
+        let queue = queue(&["a=1", "b=2"]);
+        assert_eq!(queue.first(100), [tx("a=1"), tx("b=2")]);
+        assert_eq!(queue.first(100), [tx("a=1"), tx("b=2")]);
+        assert_eq!(queue.bytes(), 6);
+    }
+
+    #[test]
+    fn nothing_overtakes_a_transaction_that_does_not_fit() {
+        let queue = queue(&["a=1", "b=2222", "c=3"]);
+        assert_eq!(queue.first(8), [tx("a=1")]);
+    }
+
+    #[test]
+    fn the_same_transaction_waits_once() {
+        let mut queue = queue(&["a=1"]);
+        assert!(!queue.insert(9, tx("a=1").hash(), tx("a=1")));
+        assert_eq!(queue.remove(&tx("a=1").hash()), Some(0));
+        assert_eq!(queue.remove(&tx("a=1").hash()), None);
+        assert!(queue.is_empty());
+        assert_eq!(queue.bytes(), 0);
+    }
+}

@@ -1,0 +1,178 @@
+//! A DA layer in memory: strict about what the protocol forbids, and it can be away.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use baton_actors::da::{DaLayer, Proof};
+use baton_messages::chain::{DaHeaderEnvelope, SignedData};
+use baton_messages::da::{Blob, DaError, DaHead, Namespace};
+use baton_messages::types::{DaHeight, Hash, Height, Timestamp};
+
+use crate::power::Power;
+
+#[derive(Debug, Default)]
+struct Inner {
+    blocks: Vec<Vec<Blob>>,
+    headers: BTreeMap<Height, Hash>,
+    away: bool,
+    max_blob: Option<usize>,
+}
+
+/// What is on DA. It outlives every node.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger(Arc<Mutex<Inner>>);
+
+impl Ledger {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the layer answers.
+    pub fn set_away(&self, away: bool) {
+        self.lock().away = away;
+    }
+
+    /// Blobs over this size are refused.
+    pub fn set_max_blob(&self, bytes: Option<usize>) {
+        self.lock().max_blob = bytes;
+    }
+
+    /// The header hash of every height on DA.
+    #[must_use]
+    pub fn headers(&self) -> BTreeMap<Height, Hash> {
+        self.lock().headers.clone()
+    }
+
+    /// The data of every height on DA, by the header's commitment to it.
+    #[must_use]
+    pub fn data(&self) -> BTreeMap<Height, SignedData> {
+        let inner = self.lock();
+        let all = inner.blocks.iter().flatten();
+        let signed = all.filter_map(|blob| SignedData::decode(&blob.data).ok());
+        let named = signed.filter_map(|signed| Some((signed.data.metadata.as_ref()?.height, signed)));
+        named.filter(|(_, signed)| !signed.data.txs.is_empty()).collect()
+    }
+
+    /// How many blobs there are, duplicates counted.
+    #[must_use]
+    pub fn blobs(&self) -> usize {
+        self.lock().blocks.iter().map(Vec::len).sum()
+    }
+}
+
+/// The layer as one node sees it.
+#[derive(Clone, Debug)]
+pub struct FakeDa {
+    ledger: Ledger,
+    power: Power,
+    latency: Duration,
+}
+
+impl FakeDa {
+    /// A view of the ledger that dies with the power.
+    #[must_use]
+    pub const fn new(ledger: Ledger, power: Power, latency: Duration) -> Self {
+        Self { ledger, power, latency }
+    }
+
+    async fn reached(&self) -> Result<(), DaError> {
+        tokio::time::sleep(self.latency).await;
+        match self.ledger.lock().away {
+            true => Err(DaError::Unavailable("away".to_owned())),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait(?Send)]
+impl DaLayer for FakeDa {
+    async fn submit(&self, blobs: &[Blob]) -> Result<DaHeight, DaError> {
+        self.reached().await?;
+        if !self.power.effect("da.submit") {
+            return Err(DaError::Unavailable("no power".to_owned()));
+        }
+        let height = {
+            let mut inner = self.ledger.lock();
+            if let Some(limit) = inner.max_blob
+                && let Some(blob) = blobs.iter().find(|blob| blob.data.len() > limit)
+            {
+                return Err(DaError::TooBig(format!("{} bytes", blob.data.len())));
+            }
+            for blob in blobs {
+                assert!(!blob.data.is_empty(), "an empty blob was submitted");
+                if let Ok(envelope) = DaHeaderEnvelope::decode(&blob.data)
+                    && !envelope.envelope_signature.is_empty()
+                {
+                    let header = &envelope.signed.header;
+                    let before = inner.headers.insert(header.height, header.hash());
+                    assert!(
+                        before.is_none_or(|before| before == header.hash()),
+                        "P7: two headers of height {} on DA",
+                        header.height
+                    );
+                }
+            }
+            inner.blocks.push(blobs.to_vec());
+            DaHeight(inner.blocks.len() as u64)
+        };
+        // Taken, but the caller may never learn it.
+        if !self.power.effect("da.submitted") {
+            return Err(DaError::Unavailable("no power".to_owned()));
+        }
+        Ok(height)
+    }
+
+    async fn get_all(&self, height: DaHeight, namespaces: &[Namespace]) -> Result<Vec<Blob>, DaError> {
+        self.reached().await?;
+        let inner = self.ledger.lock();
+        let index = usize::try_from(height.0).ok().and_then(|height| height.checked_sub(1));
+        let block = index.and_then(|index| inner.blocks.get(index));
+        let block = block.ok_or_else(|| DaError::FromTheFuture(height.to_string()))?;
+        Ok(block.iter().filter(|blob| namespaces.contains(&blob.namespace)).cloned().collect())
+    }
+
+    async fn get(
+        &self,
+        height: DaHeight,
+        namespace: Namespace,
+        commitment: Hash,
+    ) -> Result<Option<Blob>, DaError> {
+        let blobs = self.get_all(height, &[namespace]).await?;
+        let is_it =
+            |blob: &Blob| baton_messages::da::blob_commitment(&blob.namespace, &blob.data) == commitment;
+        Ok(blobs.into_iter().find(is_it))
+    }
+
+    async fn proof(
+        &self,
+        height: DaHeight,
+        namespace: Namespace,
+        commitment: Hash,
+    ) -> Result<Option<Proof>, DaError> {
+        let blob = self.get(height, namespace, commitment).await?;
+        Ok(blob.map(|_| Proof(serde_json::Value::from(height.0))))
+    }
+
+    async fn included(
+        &self,
+        height: DaHeight,
+        namespace: Namespace,
+        proof: &Proof,
+        commitment: Hash,
+    ) -> Result<bool, DaError> {
+        let blob = self.get(height, namespace, commitment).await?;
+        Ok(blob.is_some() && proof.0 == height.0)
+    }
+
+    async fn header(&self, height: DaHeight) -> Result<DaHead, DaError> {
+        Ok(DaHead { height, ..self.head().await? })
+    }
+
+    async fn head(&self) -> Result<DaHead, DaError> {
+        self.reached().await?;
+        let height = DaHeight(self.ledger.lock().blocks.len() as u64);
+        Ok(DaHead { height, time: Timestamp(0) })
+    }
+}

@@ -1,0 +1,85 @@
+//! The power switch: every effect of a node on the outside passes here.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// When the power goes off by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cut {
+    /// Never.
+    #[default]
+    Never,
+    /// Instead of the effect with this number, counted from one.
+    AtEffect(u64),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    effects: u64,
+    off: bool,
+    last: Option<&'static str>,
+    seen: BTreeMap<&'static str, u64>,
+}
+
+/// Shared by everything that has effects: disk, guard, DA, clients.
+#[derive(Clone, Debug, Default)]
+pub struct Power {
+    cut: Cut,
+    state: Arc<Mutex<State>>,
+}
+
+impl Power {
+    /// A switch that is on, and goes off by itself as said.
+    #[must_use]
+    pub fn new(cut: Cut) -> Self {
+        Self { cut, state: Arc::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks before an effect; `false`: the power is off, the effect must not happen.
+    pub fn effect(&self, name: &'static str) -> bool {
+        let mut state = self.state();
+        if state.off {
+            return false;
+        }
+        state.effects += 1;
+        *state.seen.entry(name).or_default() += 1;
+        if self.cut == Cut::AtEffect(state.effects) {
+            state.off = true;
+            state.last = Some(name);
+        }
+        !state.off
+    }
+
+    /// Turns the power off now.
+    pub fn cut(&self) {
+        self.state().off = true;
+    }
+
+    /// Whether it is off.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.state().off
+    }
+
+    /// How many effects there were.
+    #[must_use]
+    pub fn effects(&self) -> u64 {
+        self.state().effects
+    }
+
+    /// Instead of which effect the power went off.
+    #[must_use]
+    pub fn last(&self) -> Option<&'static str> {
+        self.state().last
+    }
+
+    /// How often each effect came.
+    #[must_use]
+    pub fn seen(&self) -> BTreeMap<&'static str, u64> {
+        self.state().seen.clone()
+    }
+}
