@@ -76,6 +76,8 @@ pub struct Signer {
     guard: Option<Guard>,
     /// Why nothing is signed.
     refusal: Option<String>,
+    /// What the guard was last compared with.
+    progress: Progress,
     /// The last refusal in the record, so that asking again and again does not fill the disk.
     last_refused: Option<(Height, SignError)>,
 }
@@ -90,8 +92,16 @@ impl Signer {
         let public = parts.key.public();
         let identity = chain::Signer::ed25519(&public);
         let verifier = VerifyingKey::from_bytes(&public).ok();
-        let mut signer =
-            Self { config, parts, identity, verifier, guard: None, refusal: None, last_refused: None };
+        let mut signer = Self {
+            config,
+            parts,
+            identity,
+            verifier,
+            guard: None,
+            refusal: None,
+            progress: *progress,
+            last_refused: None,
+        };
         if let Err(error) = signer.check(progress) {
             error!(%error, "nothing will be signed");
         }
@@ -99,6 +109,7 @@ impl Signer {
     }
 
     fn check(&mut self, progress: &Progress) -> Result<(), SignError> {
+        self.progress = *progress;
         let height = self.open_guard(progress).map(|guard| guard.record().height);
         let place = self.parts.guard.place();
         self.refusal = match height {
@@ -149,6 +160,11 @@ impl Signer {
         self.expect_own(header)?;
         if header.hash() != hash {
             return Err(SignError::Invalid(format!("block {hash} has another header")));
+        }
+        if self.refusal.is_some() && height > self.progress.last_block {
+            // After a crash the store may have been behind what its log holds. This block is
+            // committed, so it has caught up this far.
+            self.check(&Progress { last_block: height, ..self.progress })?;
         }
         match self.guard()?.authorize(grant, height, hash, &header.last_header_hash) {
             Decision::Guard(record) => {

@@ -120,10 +120,18 @@ impl Bench {
         let refusal = signer.view().refusal.expect("the guard is refused");
         assert!(refusal.contains(reason), "{refusal}");
         for block in blocks(6) {
-            let refused = signer.sign_header(grant(9), &block).unwrap_err();
-            assert_eq!(refused, SignError::Refused(refusal.clone()));
+            let Err(SignError::Refused(refusal)) = signer.sign_header(grant(9), &block) else {
+                panic!("block {} was not refused", block.height());
+            };
+            assert!(refusal.contains(reason), "{refusal}");
         }
     }
+}
+
+#[test]
+fn the_signer_can_move_to_an_arbiter_of_its_own() {
+    const fn assert_send<T: Send>() {}
+    assert_send::<Signer>();
 }
 
 /// A key that looks at the guard before it signs.
@@ -267,7 +275,14 @@ fn an_older_guard_than_the_log_needs_an_operator() {
 fn a_guard_ahead_of_the_store_refuses_until_the_store_has_caught_up() {
     let (bench, chain) = (Bench::default(), blocks(4));
     bench.sign(&chain[..3]);
-    bench.expect_refusal(&NO_BLOCKS, "the store ends at height 0");
+    let mut signer = bench.open(&NO_BLOCKS);
+    assert!(signer.view().refusal.is_some_and(|why| why.contains("the store ends at height 0")));
+    for block in &chain[..2] {
+        assert!(matches!(signer.sign_header(grant(1), block), Err(SignError::Refused(_))));
+    }
+    assert!(signer.sign_header(grant(1), &chain[2]).is_ok(), "the store has what the guard holds");
+    assert_eq!(signer.view().refusal, None);
+
     let mut signer = bench.at(2);
     assert!(signer.view().refusal.is_some());
     assert!(signer.check(&Progress { last_block: Height(2), last_signed: None }).is_err());
