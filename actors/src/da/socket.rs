@@ -14,6 +14,7 @@ use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
@@ -40,8 +41,6 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 const OUTBOX: usize = 16;
 /// Events a slow subscriber may be behind; then it loses the newest.
 const EVENTS: usize = 16;
-
-type Stream = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Why a call has no answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -172,7 +171,7 @@ impl Socket {
         }
     }
 
-    async fn dial(&self) -> Result<Stream, String> {
+    async fn dial(&self) -> Result<WebSocketStream<MaybeTlsStream<TcpStream>>, String> {
         let mut request = self.url.as_str().into_client_request().map_err(|error| error.to_string())?;
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, authorization.clone());
@@ -201,7 +200,10 @@ struct Waiting {
 
 /// Serves one connection until it ends or nobody needs it. Whoever still waits then sees its
 /// channel closed.
-async fn run(stream: Stream, requests: mpsc::Receiver<Outgoing>) {
+async fn run<S>(stream: WebSocketStream<S>, requests: mpsc::Receiver<Outgoing>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (sink, stream) = stream.split();
     let waiting = Arc::new(Mutex::new(Waiting::default()));
     let why = tokio::select! {
@@ -212,11 +214,14 @@ async fn run(stream: Stream, requests: mpsc::Receiver<Outgoing>) {
     debug!(%why, "the WebSocket connection to the DA layer ended");
 }
 
-async fn write(
-    mut sink: SplitSink<Stream, Message>,
+async fn write<S>(
+    mut sink: SplitSink<WebSocketStream<S>, Message>,
     mut requests: mpsc::Receiver<Outgoing>,
     waiting: &Mutex<Waiting>,
-) -> String {
+) -> String
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut pings = interval(PING_EVERY);
     loop {
         let message = tokio::select! {
@@ -244,7 +249,10 @@ fn cancellation(id: u64) -> String {
     format!(r#"{{"jsonrpc":"2.0","method":"xrpc.cancel","params":[{id}]}}"#)
 }
 
-async fn read(mut stream: SplitStream<Stream>, waiting: &Mutex<Waiting>) -> String {
+async fn read<S>(mut stream: SplitStream<WebSocketStream<S>>, waiting: &Mutex<Waiting>) -> String
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     loop {
         match timeout(LONGEST_SILENCE, stream.next()).await {
             Err(_) => return format!("nothing came in for {LONGEST_SILENCE:?}"),
@@ -321,3 +329,6 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     // Nothing that can panic runs under the lock.
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
