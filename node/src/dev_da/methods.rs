@@ -51,11 +51,11 @@ pub fn call(
         }
         "header.GetByHeight" => {
             let (height,) = request.params(1)?;
-            header(store, height)
+            header(store, now, height)
         }
         "header.LocalHead" | "header.NetworkHead" => {
             request.no_params()?;
-            header(store, store.height())
+            header(store, now, store.height())
         }
         method => Err(RpcError::method_not_found(method)),
     }
@@ -171,20 +171,20 @@ fn blob_json(blob: StoredBlob) -> BlobJson {
 }
 
 /// A header as local-da writes it: the height only at the top and as a string, left out when it
-/// is zero; numbers in the nested places.
-fn header(store: &Store, height: u64) -> Result<String, RpcError> {
+/// is zero; numbers in the nested places. Before the first block the time is the present.
+fn header(store: &Store, now: u64, height: u64) -> Result<String, RpcError> {
     const NO_TIME: &str = "0001-01-01T00:00:00Z";
     if height > store.height() {
         return Err(RpcError::application(FROM_THE_FUTURE));
     }
     let time = store.time(height).map_err(|error| failed(&error))?;
-    let time = time.and_then(|nanos| jiff::Timestamp::from_nanosecond(nanos.into()).ok());
+    let time = jiff::Timestamp::from_nanosecond(time.unwrap_or(now).into()).unwrap_or_default();
     let mut header = json!({
         "header": { "chain_id": "", "height": 0, "time": NO_TIME },
         "commit": { "height": 0 },
         "dah": { "row_roots": null, "column_roots": null },
         "chain_id": "local-da",
-        "time": time.map_or_else(|| NO_TIME.to_owned(), |time| time.to_string()),
+        "time": time.to_string(),
     });
     if height != 0 {
         header["height"] = Value::from(height.to_string());

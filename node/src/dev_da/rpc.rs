@@ -68,9 +68,13 @@ impl<'a> Request<'a> {
         struct Outside {
             #[serde(default)]
             id: Option<Value>,
+            #[serde(default)]
             method: String,
             #[serde(default)]
             params: Option<Vec<IgnoredAny>>,
+        }
+        if text.trim_ascii().is_empty() {
+            return Err(RpcError::invalid_request("invalid request: it is empty"));
         }
         let outside: Outside = serde_json::from_slice(text).map_err(|error| match error.classify() {
             Category::Data => RpcError::invalid_request(format!("invalid request: {error}")),
@@ -140,10 +144,10 @@ mod tests {
 
     #[test]
     fn what_is_not_json_is_told_apart_from_what_is_no_request() {
-        for text in ["", "{", "GET / HTTP/1.1", "\u{0}\u{1}", r#"{"method":"a""#] {
+        for text in ["{", "GET / HTTP/1.1", "\u{0}\u{1}", r#"{"method":"a""#] {
             assert_eq!(code(text), -32700, "{text:?}");
         }
-        for text in ["7", "[]", r#"[1,"a",[]]"#, "{}", r#"{"method":7}"#, r#"{"id":[],"method":"a"}"#] {
+        for text in ["", " \n", "7", "[]", r#"[1,"a",[]]"#, r#"{"method":7}"#, r#"{"id":[],"method":"a"}"#] {
             assert_eq!(code(text), -32600, "{text:?}");
         }
     }
