@@ -189,8 +189,10 @@ fn passphrase_file(home: &Path) -> PathBuf {
     home.join("passphrase")
 }
 
+/// One number and one unit: both Go and humantime read that.
 fn duration(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string().replace(' ', "")
+    let nanos = duration.as_nanos();
+    if nanos.is_multiple_of(1_000_000) { format!("{}ms", nanos / 1_000_000) } else { format!("{nanos}ns") }
 }
 
 #[cfg(test)]
@@ -242,9 +244,12 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_written_as_one_word_that_reads_back() {
-        let word = duration(Duration::from_millis(1500));
-        assert_eq!(word, "1s500ms");
-        assert_eq!(humantime::parse_duration(&word).unwrap(), Duration::from_millis(1500));
+    fn durations_are_written_as_node_and_da_server_read_them() {
+        for time in [Duration::from_millis(1500), Duration::from_secs(90_000), Duration::from_nanos(1)] {
+            let word = duration(time);
+            assert_eq!(humantime::parse_duration(&word).unwrap(), time);
+            // Go has no days, and reads no spaces.
+            assert!(word.ends_with("ms") || word.ends_with("ns"), "{word}");
+        }
     }
 }
