@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use crate::devnet::plan::{CHAIN_ID, Member};
+use crate::devnet::plan::{CHAIN_ID, Member, NAMESPACE};
 
 /// Why there is no home.
 #[derive(Debug, thiserror::Error)]
@@ -57,10 +57,11 @@ async fn init(executable: &Path, home: &Path, passphrase: &Path) -> Result<(), E
     let fail = |output: String| Error::Init { path: home.display().to_string(), output };
     let output = Command::new(executable)
         .arg("init")
-        .args(["--chain_id", CHAIN_ID])
+        // The passphrase lies beside the key: a slow derivation would protect nothing.
+        .args(["--insecure-fast-kdf", "--chain_id", CHAIN_ID])
         .arg("--home")
         .arg(home)
-        .arg("--evnode.node.aggregator")
+        .args(["--evnode.node.aggregator", "--evnode.da.namespace", NAMESPACE])
         .arg("--evnode.signer.passphrase_file")
         .arg(passphrase)
         .stdin(Stdio::null())
@@ -123,7 +124,7 @@ mod tests {
         let program = Path::new("ls");
         let member = member(dir.path().join("net/node1"));
         let error = make(program, &member).await.unwrap_err().to_string();
-        assert!(error.contains("--chain_id"), "{error}");
+        assert!(error.contains("--insecure-fast-kdf"), "{error}");
         // The way a killed devnet leaves it, too.
         fs::write(member.home.join("half"), "").unwrap();
         let program = Path::new("true");
