@@ -1,12 +1,33 @@
 //! Simulation library for Baton: a whole node in one thread, on virtual time, from one seed.
+//!
+//! The real actors, the real openraft and the real storage logic run inside; what is outside
+//! of the process is replaced: the disk by one that loses what was not synced, the guard's file
+//! by one that tears, the DA layer, the clock and the clients by fakes that are strict. The
+//! power can go off between any two effects.
+//!
+//! ```
+//! use sim::{Node, Plan, sim_run};
+//! use std::time::Duration;
+//!
+//! sim_run(7, || async {
+//!     let mut node = Node::start(&Plan::default());
+//!     node.submit("a=1").await.expect("accepted");
+//!     node.reach(3).await;
+//!     assert!(node.tip().height.0 >= 3);
+//! });
+//! ```
 
+mod client;
 mod da;
+mod node;
 mod power;
 mod probe;
 mod run;
 mod skip;
 
+pub use client::{Ack, Oracle};
 pub use da::{FakeDa, Ledger};
+pub use node::{Machine, Node, Plan, check_chain};
 pub use power::{Cut, Power};
 pub use probe::{Probe, probe};
 pub use run::{SimClock, seeds, sim_run};

@@ -1,0 +1,470 @@
+//! One node of real actors on a machine that can lose its power, and the checks on what is left.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler, Recipient};
+use baton::wiring::{self, Parts, Settings, Threads, Wiring};
+use baton_actors::engine::Execution;
+use baton_actors::engine::kv::{self, Kv};
+use baton_actors::signer::audit::{Event, MemoryAudit};
+use baton_actors::signer::guard::Progress;
+use baton_actors::signer::key::{FileKey, Key};
+use baton_actors::signer::slot::ChainId;
+use baton_actors::signer::{self, MemoryGuard};
+use baton_actors::world::{Clock, World};
+use baton_actors::{da, da_submitter, engine, executor, raft, reaper, sequencer, supervisor, syncer};
+use baton_messages::chain::Signer;
+use baton_messages::da::Namespace;
+use baton_messages::genesis::Genesis;
+use baton_messages::sequencer::{AwaitTx, Level, Outcome, Receipt, SubmitError, SubmitTxs};
+use baton_messages::supervisor::{GetSupervisorView, IntegrityStop, SupervisorView};
+use baton_messages::types::{DaHeight, Hash, Height, Member, Place, Timestamp, Tip, Tx};
+use baton_storage::memory::{Disk, Effect, EffectOutcome, Keep};
+use baton_storage::{Completion, OpenOptions, Reader, Store};
+use bytes::Bytes;
+
+use crate::client::{Ack, Oracle};
+use crate::da::{FakeDa, Ledger};
+use crate::power::Power;
+use crate::run::SimClock;
+
+/// What survives a crash: disk, guard, DA layer, audit record, and what clients remember.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The store's disk.
+    pub disk: Disk,
+    /// The guard's file.
+    pub guard: MemoryGuard,
+    /// The DA layer.
+    pub ledger: Ledger,
+    /// Every signature ever made.
+    pub audit: MemoryAudit,
+    /// What clients were told.
+    pub oracle: Oracle,
+    /// The chain's genesis.
+    pub genesis: Genesis,
+    seed: u64,
+}
+
+impl Machine {
+    /// A new machine with an empty store for a chain of its own key.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let genesis = Genesis {
+            chain_id: "simulated".to_owned(),
+            start_time: START,
+            initial_height: Height(1),
+            proposer_address: Signer::ed25519(&key(seed).public()).address,
+            da_start_height: DaHeight(1),
+            da_epoch_forced_inclusion: 50,
+        };
+        Self {
+            disk: Disk::new(),
+            guard: MemoryGuard::default(),
+            ledger: Ledger::default(),
+            audit: MemoryAudit::default(),
+            oracle: Oracle::default(),
+            genesis,
+            seed,
+        }
+    }
+
+    /// The crash itself: what was not synced is lost but for `keep`.
+    pub fn lose_power(&self, keep: Keep) {
+        self.disk.set_hook(None);
+        self.disk.crash(keep);
+    }
+
+    fn options(&self) -> OpenOptions {
+        OpenOptions {
+            path: PathBuf::from("memory"),
+            chain_id: self.genesis.chain_id.clone(),
+            genesis: self.genesis.clone(),
+            completion: Completion::Inline,
+        }
+    }
+
+    /// Opens the store; makes it the first time.
+    ///
+    /// # Panics
+    ///
+    /// When what is on the disk is not a store of this chain.
+    #[must_use]
+    pub fn open(&self) -> Store {
+        match Store::in_memory(&self.disk, self.options()) {
+            Ok(store) => store,
+            Err(baton_storage::OpenError::NotInitialised(_)) => {
+                let identity = uuid::Uuid::from_u128(u128::from(self.seed) << 64 | 1);
+                Store::create_in_memory(&self.disk, self.options(), identity).expect("a new store")
+            }
+            Err(error) => panic!("the store does not open again: {error}"),
+        }
+    }
+}
+
+/// The genesis time of simulated chains.
+const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
+
+fn key(seed: u64) -> FileKey {
+    let mut bytes = [7; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    FileKey::from_seed(&bytes)
+}
+
+/// How a node is started.
+pub struct Plan {
+    /// On which machine.
+    pub machine: Machine,
+    /// With which power switch.
+    pub power: Power,
+    /// Time between two blocks.
+    pub block_time: Duration,
+    /// Whether blocks wait for transactions.
+    pub lazy: bool,
+    /// Most blocks that wait for DA.
+    pub max_da_backlog: u64,
+    /// How long DA takes for an answer.
+    pub da_latency: Duration,
+    /// How far the wall clock is off, nanoseconds.
+    pub clock_offset: i64,
+    /// Instead of the key-value app.
+    pub execution: Option<Box<dyn Fn(&Store) -> Box<dyn Execution>>>,
+    /// Changes the wiring before it starts.
+    pub adjust: Option<Box<dyn Fn(&mut Wiring)>>,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self::on(Machine::new(1), Power::default())
+    }
+}
+
+impl Plan {
+    /// A node on this machine.
+    #[must_use]
+    pub fn on(machine: Machine, power: Power) -> Self {
+        Self {
+            machine,
+            power,
+            block_time: Duration::from_millis(100),
+            lazy: false,
+            max_da_backlog: 100,
+            da_latency: Duration::from_millis(20),
+            clock_offset: 0,
+            execution: None,
+            adjust: None,
+        }
+    }
+}
+
+/// Hears that a person is needed.
+struct Alarm(Rc<std::cell::RefCell<Vec<String>>>);
+
+impl Actor for Alarm {
+    type Context = Context<Self>;
+}
+
+impl Handler<IntegrityStop> for Alarm {
+    type Result = ();
+
+    fn handle(&mut self, message: IntegrityStop, _: &mut Context<Self>) {
+        self.0.borrow_mut().push(message.reason);
+    }
+}
+
+/// A running node.
+pub struct Node {
+    wired: wiring::Node,
+    machine: Machine,
+    power: Power,
+    alarms: Rc<std::cell::RefCell<Vec<String>>>,
+    clock: SimClock,
+}
+
+impl Node {
+    /// Starts a node. It ends with the simulation it runs in.
+    #[must_use]
+    pub fn start(plan: &Plan) -> Self {
+        let machine = plan.machine.clone();
+        let store = machine.open();
+        let switch = plan.power.clone();
+        machine.disk.set_hook(Some(Arc::new(move |effect| {
+            let name = match effect {
+                Effect::BeforeWrite => "disk.write",
+                Effect::AfterWrite => "disk.written",
+                Effect::BeforeSync => "disk.sync",
+                Effect::AfterSync => "disk.synced",
+            };
+            match switch.effect(name) {
+                true => EffectOutcome::Continue,
+                false => EffectOutcome::PowerOff,
+            }
+        })));
+        let clock = SimClock::showing(Timestamp(START.0.saturating_add_signed(plan.clock_offset)));
+        let alarms: Rc<std::cell::RefCell<Vec<String>>> = Rc::default();
+        let integrity_stop: Recipient<IntegrityStop> = Alarm(alarms.clone()).start().recipient();
+        let parts = parts(plan, &machine, &store, &clock);
+        let mut wiring = Wiring::new(settings(plan, &store), parts, integrity_stop);
+        if let Some(adjust) = &plan.adjust {
+            adjust(&mut wiring);
+        }
+        Self { wired: wiring.start(), machine, power: plan.power.clone(), alarms, clock }
+    }
+
+    /// The ports of its actors.
+    #[must_use]
+    pub const fn ports(&self) -> &wiring::Node {
+        &self.wired
+    }
+
+    /// Its chain.
+    #[must_use]
+    pub const fn reader(&self) -> &Reader {
+        &self.wired.reader
+    }
+
+    /// Its tip.
+    #[must_use]
+    pub fn tip(&self) -> Tip {
+        self.wired.reader.tip()
+    }
+
+    /// Its clock.
+    #[must_use]
+    pub const fn clock(&self) -> &SimClock {
+        &self.clock
+    }
+
+    /// For what it wanted a person.
+    #[must_use]
+    pub fn alarms(&self) -> Vec<String> {
+        self.alarms.borrow().clone()
+    }
+
+    /// What its supervisor does.
+    ///
+    /// # Panics
+    ///
+    /// When the supervisor does not answer.
+    pub async fn supervisor(&self) -> SupervisorView {
+        self.wired.supervisor.send(GetSupervisorView).await.expect("the supervisor answers in every state")
+    }
+
+    /// Hands a transaction in and waits until it is *accepted*.
+    ///
+    /// # Errors
+    ///
+    /// What the sequencer says.
+    pub async fn submit(&self, text: &str) -> Result<Hash, SubmitError> {
+        let tx = Tx(Bytes::copy_from_slice(text.as_bytes()));
+        self.machine.oracle.attempt(&tx);
+        let submit = self.wired.sequencer.submit_txs.send(SubmitTxs { txs: vec![tx.clone()] });
+        let reply = submit.timeout(Duration::from_secs(10)).await;
+        let receipts = reply.map_err(|error| SubmitError::NotReady(error.to_string()))??;
+        if !self.power.is_off() {
+            match receipts[..] {
+                [Receipt::Queued(_)] => self.machine.oracle.told(&tx, Ack::Accepted),
+                [Receipt::InChain(_, place)] => self.machine.oracle.told(&tx, Ack::Committed(place)),
+                _ => panic!("one transaction, {} receipts", receipts.len()),
+            }
+        }
+        Ok(tx.hash())
+    }
+
+    /// Hands a transaction in and waits until it has come so far. `None`: it did not in time.
+    pub async fn submit_and_wait(&self, text: &str, level: Level) -> Option<Outcome> {
+        let hash = self.submit(text).await.ok()?;
+        let wait = self.wired.sequencer.await_tx.send(AwaitTx { hash, level });
+        let outcome = wait.timeout(Duration::from_secs(30)).await.ok()?.ok()?;
+        if !self.power.is_off() {
+            let tx = Tx(Bytes::copy_from_slice(text.as_bytes()));
+            self.machine.oracle.told(&tx, Ack::Committed(outcome.place));
+        }
+        Some(outcome)
+    }
+
+    /// Waits until something holds, or the power is off. Says whether it held.
+    ///
+    /// # Panics
+    ///
+    /// When it takes longer than ten virtual minutes: the node makes no progress.
+    pub async fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> bool {
+        for _ in 0..600_000 {
+            if self.power.is_off() {
+                return false;
+            }
+            if holds(self) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("no progress: waited ten minutes for {what}; {:?}, {:?}", self.tip(), self.supervisor().await);
+    }
+
+    /// Waits for a height.
+    pub async fn reach(&self, height: u64) -> bool {
+        self.until("a height", |node| node.tip().height >= Height(height)).await
+    }
+
+    /// Waits until everything up to the height of now is on DA and recorded.
+    pub async fn drain(&self) -> bool {
+        let height = self.tip().height;
+        self.until("inclusion on DA", |node| node.reader().da_progress().included >= height).await
+    }
+}
+
+fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Parts {
+    let power = plan.power.clone();
+    let effects: signer::Effects = Arc::new(move |name| power.effect(name));
+    let now = clock.clone();
+    let execution: Box<dyn Execution> = match &plan.execution {
+        Some(make) => make(store),
+        None => Box::new(Kv::open(store.backend(), kv::Config::default()).expect("the app's state opens")),
+    };
+    let execution = SendOnSameThread(execution);
+    Parts {
+        world: World::new(Arc::new(clock.clone()), machine.seed),
+        store: store.clone(),
+        execution: Box::new(move || execution.take()),
+        da: Rc::new(FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency)),
+        signer: signer::Parts {
+            key: Box::new(key(machine.seed)),
+            guard: Box::new(machine.guard.restart(effects)),
+            audit: Box::new(machine.audit.clone()),
+            now: Arc::new(move || now.now()),
+            metrics: signer::Metrics::default(),
+        },
+        progress: Progress { last_block: store.reader().tip().height, last_signed: None },
+        threads: Threads::Shared,
+    }
+}
+
+/// An engine made and used on the one thread of a simulation, through a wiring that could also
+/// make it on another.
+struct SendOnSameThread(Box<dyn Execution>);
+
+#[allow(unsafe_code)]
+// SAFETY: with `Threads::Shared` the wiring calls the maker on the thread that made it.
+unsafe impl Send for SendOnSameThread {}
+
+impl SendOnSameThread {
+    fn take(self) -> Box<dyn Execution> {
+        self.0
+    }
+}
+
+fn settings(plan: &Plan, store: &Store) -> Settings {
+    let reply_within = Duration::from_secs(5);
+    let identity = store.identity();
+    let genesis = &plan.machine.genesis;
+    let da_block_time = Duration::from_millis(200);
+    Settings {
+        raft: raft::Config {
+            member: Member { name: "one".to_owned(), storage: identity.storage, ..Member::default() },
+            heartbeat_interval: Duration::from_millis(30),
+            election_timeout_min: Duration::from_millis(90),
+            election_timeout_max: Duration::from_millis(150),
+            snapshot_after: 50,
+            keep_entries: 20,
+            reopen_after: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(2),
+        },
+        sequencer: sequencer::Config {
+            max_txs: 1_000,
+            max_bytes: 1 << 20,
+            max_tx_bytes: 10_000,
+            replay_window: 500,
+            max_waiting: 1_000,
+        },
+        engine: engine::Config { call_timeout: Duration::from_secs(2), ..engine::Config::default() },
+        executor: executor::Config {
+            block_time: plan.block_time,
+            lazy: plan.lazy,
+            lazy_interval: Duration::from_secs(10),
+            max_bytes: 10_000,
+            max_da_backlog: plan.max_da_backlog,
+            reply_within,
+            retry_after: Duration::from_millis(100),
+            record_signature_after: plan.block_time * 3,
+        },
+        reaper: None::<reaper::Config>,
+        da: da::Config { request_timeout: Duration::from_secs(2), ..da::Config::default() },
+        da_submitter: da_submitter::Config {
+            header_namespace: Namespace::of("headers"),
+            data_namespace: Namespace::of("data"),
+            signer: Signer::ed25519(&key(plan.machine.seed).public()),
+            max_bytes: 20_000,
+            max_blobs: 16,
+            interval: Duration::from_millis(100),
+            da_block_time,
+            submit_within: Duration::from_secs(3),
+            reply_within,
+            search_depth: 10_000,
+        },
+        syncer: syncer::Config { reply_within, retry_after: Duration::from_millis(100), log_every: 1_000 },
+        supervisor: supervisor::Config::default(),
+        signer: signer::Config {
+            chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },
+            initial_height: genesis.initial_height,
+        },
+    }
+}
+
+/// Checks what a machine holds after everything has come to rest: the chain has no gap, every
+/// acknowledged transaction is in it exactly once, DA says the same as the store, at most one
+/// header hash was ever signed per height and the guard is not behind.
+///
+/// # Panics
+///
+/// When a promise is broken.
+pub fn check_chain(machine: &Machine) {
+    machine.disk.set_hook(None);
+    let reader = machine.open().reader();
+    let tip = reader.tip().height;
+    let mut places: BTreeMap<Hash, Vec<Place>> = BTreeMap::new();
+    let mut hashes: BTreeMap<Height, Hash> = BTreeMap::new();
+    let mut parent: Option<Arc<baton_messages::chain::Block>> = None;
+    for height in 1..=tip.0 {
+        let height = Height(height);
+        let block = reader.block(height).expect("readable").expect("P1: heights have no gap");
+        assert_eq!(block.height(), height);
+        if let Some(parent) = &parent {
+            assert_eq!(block.header().last_header_hash, parent.hash().to_bytes(), "I6: the parent is linked");
+            assert!(block.header().time > parent.header().time, "I6: time rises");
+        }
+        for (index, tx) in block.txs().iter().enumerate() {
+            let index = u32::try_from(index).expect("small");
+            let place = Place { height, index, header_hash: block.hash() };
+            places.entry(tx.hash()).or_default().push(place);
+        }
+        hashes.insert(height, block.hash());
+        parent = Some(block);
+    }
+    machine.oracle.check(&places);
+
+    let mut signed: BTreeMap<Height, Hash> = BTreeMap::new();
+    for line in machine.audit.lines() {
+        if let Event::Signed { height, hash, .. } = line.event {
+            let before = signed.insert(height, hash);
+            assert!(before.is_none_or(|before| before == hash), "I1: two headers of height {height} signed");
+            assert_eq!(hashes.get(&height), Some(&hash), "P2: a header was signed that is not committed");
+        }
+    }
+    for (height, hash) in machine.ledger.headers() {
+        assert_eq!(hashes.get(&height), Some(&hash), "P7: DA holds a header the chain does not");
+        assert!(signed.contains_key(&height), "P7: DA holds a header nobody signed");
+    }
+    let on_da = machine.ledger.data();
+    for height in 1..=reader.da_progress().included.0 {
+        let height = Height(height);
+        assert!(machine.ledger.headers().contains_key(&height), "P7: header {height} is not on DA");
+        let block = reader.block(height).expect("readable").expect("there");
+        let data = on_da.get(&height).map(|signed| &signed.data);
+        assert_eq!(data.is_some(), !block.txs().is_empty(), "P7: data of {height} on DA");
+        assert!(data.is_none_or(|data| data == block.data()), "P7: DA holds other data of {height}");
+    }
+}
