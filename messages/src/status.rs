@@ -5,6 +5,7 @@ use actix::Message;
 use crate::command::DaProgress;
 use crate::raft::RaftView;
 use crate::sequencer::QueueView;
+use crate::signer::SignerView;
 use crate::supervisor::SupervisorView;
 use crate::types::Tip;
 
@@ -21,10 +22,14 @@ pub struct NodeStatus {
     pub tip: Tip,
     /// DA progress as applied.
     pub da: DaProgress,
+    /// What is wrong with the store. Tip and DA progress are zero while it is closed.
+    pub store_trouble: Option<String>,
     /// Raft.
     pub raft: Option<RaftView>,
     /// The supervisor.
     pub supervisor: Option<SupervisorView>,
     /// The queue.
     pub queue: Option<QueueView>,
+    /// The signer.
+    pub signer: Option<SignerView>,
 }

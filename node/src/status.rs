@@ -1,1 +1,273 @@
-//! To be written.
+//! The status board answers what the node's condition is, in every role and without a quorum.
+//!
+//! It keeps nothing: it asks the actors and the store each time. An actor that does not answer
+//! in time is a part that is missing, never a question that hangs (P8).
+
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler, Message, Recipient, ResponseFuture};
+use baton_messages::raft::GetRaftView;
+use baton_messages::sequencer::GetQueueView;
+use baton_messages::signer::GetSignerView;
+use baton_messages::status::{GetNodeStatus, NodeStatus};
+use baton_messages::supervisor::GetSupervisorView;
+use baton_storage::Store;
+use tokio::sync::watch;
+use tracing::debug;
+
+/// The store of the moment, for those who only read it. On a storage error it is closed, and
+/// opened again later (P8): take it for one answer and let it go.
+#[derive(Clone, Debug)]
+pub struct CurrentStore(watch::Receiver<Result<Store, String>>);
+
+/// Says which store is the one of the moment. Held by whoever opens and closes it.
+#[derive(Debug)]
+pub struct StoreSwitch(watch::Sender<Result<Store, String>>);
+
+impl CurrentStore {
+    /// Starts with this store.
+    #[must_use]
+    pub fn new(store: Store) -> (StoreSwitch, Self) {
+        let (sender, receiver) = watch::channel(Ok(store));
+        (StoreSwitch(sender), Self(receiver))
+    }
+
+    /// The store that is open now.
+    ///
+    /// # Errors
+    ///
+    /// Why none is.
+    pub fn get(&self) -> Result<Store, String> {
+        self.0.borrow().clone()
+    }
+}
+
+impl StoreSwitch {
+    /// The store was closed, for this reason. The last answer may still hold it for a moment.
+    pub fn closed(&self, reason: String) {
+        drop(self.0.send_replace(Err(reason)));
+    }
+
+    /// A store is open again.
+    pub fn opened(&self, store: Store) {
+        drop(self.0.send_replace(Ok(store)));
+    }
+}
+
+/// How patient the board is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// For each actor's answer; they are asked at the same time.
+    pub reply_within: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { reply_within: Duration::from_secs(1) }
+    }
+}
+
+/// Whom the board asks.
+#[derive(Clone, Debug)]
+pub struct Links {
+    /// Raft.
+    pub raft_view: Recipient<GetRaftView>,
+    /// The supervisor.
+    pub supervisor_view: Recipient<GetSupervisorView>,
+    /// The sequencer.
+    pub queue_view: Recipient<GetQueueView>,
+    /// The signer; a witness has none.
+    pub signer_view: Option<Recipient<GetSignerView>>,
+}
+
+/// The status board.
+#[derive(Debug)]
+pub struct Board {
+    config: Config,
+    links: Links,
+    store: CurrentStore,
+}
+
+impl Board {
+    /// A board that asks these actors and reads this store.
+    #[must_use]
+    pub const fn new(config: Config, links: Links, store: CurrentStore) -> Self {
+        Self { config, links, store }
+    }
+}
+
+impl Actor for Board {
+    type Context = Context<Self>;
+}
+
+impl Handler<GetNodeStatus> for Board {
+    type Result = ResponseFuture<NodeStatus>;
+
+    fn handle(&mut self, _: GetNodeStatus, _: &mut Self::Context) -> Self::Result {
+        let mut stored = NodeStatus::default();
+        match self.store.get() {
+            Ok(store) => {
+                let reader = store.reader();
+                stored.tip = reader.tip();
+                stored.da = reader.da_progress();
+                stored.store_trouble = store.trouble().map(|trouble| trouble.to_string());
+            }
+            Err(reason) => stored.store_trouble = Some(reason),
+        }
+        let Links { raft_view, supervisor_view, queue_view, signer_view } = self.links.clone();
+        let within = self.config.reply_within;
+        Box::pin(async move {
+            let signer = async {
+                match signer_view {
+                    Some(signer_view) => ask("signer", &signer_view, GetSignerView, within).await,
+                    None => None,
+                }
+            };
+            let (raft, supervisor, queue, signer) = futures::join!(
+                ask("raft", &raft_view, GetRaftView, within),
+                ask("supervisor", &supervisor_view, GetSupervisorView, within),
+                ask("sequencer", &queue_view, GetQueueView, within),
+                signer,
+            );
+            NodeStatus { raft, supervisor, queue, signer, ..stored }
+        })
+    }
+}
+
+async fn ask<M>(who: &'static str, link: &Recipient<M>, question: M, within: Duration) -> Option<M::Result>
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    match link.send(question).timeout(within).await {
+        Ok(answer) => Some(answer),
+        Err(error) => {
+            debug!(who, %error, "no answer for the status board");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use baton_messages::genesis::Genesis;
+    use baton_messages::raft::RaftView;
+    use baton_messages::sequencer::QueueView;
+    use baton_messages::signer::SignerView;
+    use baton_messages::supervisor::SupervisorView;
+    use baton_messages::types::{DaHeight, Height, Term, Timestamp};
+    use baton_storage::memory::Disk;
+    use baton_storage::{Completion, OpenOptions};
+    use bytes::Bytes;
+    use tokio::task::LocalSet;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// Answers everything, or nothing ever.
+    struct Actors {
+        silent: bool,
+    }
+
+    impl Actor for Actors {
+        type Context = Context<Self>;
+    }
+
+    impl Actors {
+        fn answer<T: 'static>(&self, answer: T) -> ResponseFuture<T> {
+            let silent = self.silent;
+            Box::pin(async move {
+                match silent {
+                    true => futures::future::pending().await,
+                    false => answer,
+                }
+            })
+        }
+    }
+
+    macro_rules! answers {
+        ($($question:ty => $answer:expr),* $(,)?) => {$(
+            impl Handler<$question> for Actors {
+                type Result = ResponseFuture<<$question as Message>::Result>;
+
+                fn handle(&mut self, _: $question, _: &mut Self::Context) -> Self::Result {
+                    self.answer($answer)
+                }
+            }
+        )*};
+    }
+
+    answers! {
+        GetRaftView => RaftView { term: Term(3), ..RaftView::default() },
+        GetSupervisorView => SupervisorView { executed: Height(7), ..SupervisorView::default() },
+        GetQueueView => QueueView { txs: 5, ..QueueView::default() },
+        GetSignerView => SignerView::default(),
+    }
+
+    fn store() -> Store {
+        let genesis = Genesis {
+            chain_id: "test-chain".to_owned(),
+            start_time: Timestamp(1),
+            initial_height: Height(1),
+            proposer_address: Bytes::new(),
+            da_start_height: DaHeight(1),
+            da_epoch_forced_inclusion: 1,
+        };
+        let options = OpenOptions {
+            path: PathBuf::new(),
+            chain_id: genesis.chain_id.clone(),
+            genesis,
+            completion: Completion::Inline,
+        };
+        Store::create_in_memory(&Disk::new(), options, Uuid::from_u128(1)).unwrap()
+    }
+
+    /// What a board says, with a silent or a talking Raft among talking actors.
+    async fn board_says(raft_is_silent: bool, change: impl FnOnce(&StoreSwitch)) -> NodeStatus {
+        let ask = async {
+            let others = Actors { silent: false }.start();
+            let links = Links {
+                raft_view: Actors { silent: raft_is_silent }.start().recipient(),
+                supervisor_view: others.clone().recipient(),
+                queue_view: others.clone().recipient(),
+                signer_view: Some(others.recipient()),
+            };
+            let (switch, store) = CurrentStore::new(store());
+            change(&switch);
+            Board::new(Config::default(), links, store).start().send(GetNodeStatus).await.unwrap()
+        };
+        LocalSet::new().run_until(ask).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_board_says_what_the_actors_say() {
+        let status = board_says(false, |_| {}).await;
+        assert_eq!(status.raft.map(|raft| raft.term), Some(Term(3)));
+        assert_eq!(status.supervisor.map(|supervisor| supervisor.executed), Some(Height(7)));
+        assert_eq!(status.queue.map(|queue| queue.txs), Some(5));
+        assert_eq!(status.signer, Some(SignerView::default()));
+        assert_eq!(status.store_trouble, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_actor_is_a_missing_part_and_no_more() {
+        let status = board_says(true, |_| {}).await;
+        assert_eq!(status.raft, None);
+        assert_eq!(status.supervisor.map(|supervisor| supervisor.executed), Some(Height(7)));
+        assert_eq!(status.queue.map(|queue| queue.txs), Some(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_closed_store_is_trouble_and_an_opened_one_is_not() {
+        let status = board_says(false, |switch| switch.closed("input/output error".to_owned())).await;
+        assert_eq!(status.store_trouble.as_deref(), Some("input/output error"));
+        assert_eq!(status.raft.map(|raft| raft.term), Some(Term(3)));
+        let reopened = |switch: &StoreSwitch| {
+            switch.closed("input/output error".to_owned());
+            switch.opened(store());
+        };
+        assert_eq!(board_says(false, reopened).await.store_trouble, None);
+    }
+}

@@ -1,0 +1,264 @@
+//! What ev-node's StoreService and ConfigService answer, from the store (wire section 7.2).
+//!
+//! ev-node's quirks are kept, since its clients know them: a missing block is an internal error,
+//! height zero is the newest block, the state leaves the last header hash out, DA heights
+//! are known once a block is included.
+//!
+//! A block is served with its signature only. The newest block is the newest *signed* one: the
+//! signature of a block is recorded with the block after it, or soon after on its own.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::Recipient;
+use baton_messages::chain::{Data, Header, Signer, State};
+use baton_messages::da::Namespace;
+use baton_messages::engine::{EnginePosition, GetPosition};
+use baton_messages::genesis::Genesis;
+use baton_messages::types::{Hash, Height};
+use baton_messages::wire::rpc::{
+    Empty, GetBlockRequest, GetBlockResponse, GetGenesisDaHeightResponse, GetMetadataRequest,
+    GetMetadataResponse, GetNamespaceResponse, GetP2pStoreInfoResponse, GetSignerInfoResponse,
+    GetStateResponse, Identifier, P2pStoreEntry, P2pStoreSnapshot,
+};
+use connectrpc::ConnectError;
+use prost::bytes::Bytes;
+use tracing::debug;
+
+use super::index::Index;
+use super::view::{View, retrieve};
+use crate::status::CurrentStore;
+
+/// For the engine's position; without it the state of the block before is answered.
+const ENGINE_REPLIES_WITHIN: Duration = Duration::from_secs(1);
+
+/// What the services know.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// The store.
+    pub store: CurrentStore,
+    /// The genesis.
+    pub genesis: Arc<Genesis>,
+    /// Who signs the chain's headers; empty where the public key is not known.
+    pub signer: Signer,
+    /// DA namespace of headers.
+    pub header_namespace: Namespace,
+    /// DA namespace of data.
+    pub data_namespace: Namespace,
+    /// Says how far the engine is, for the newest state root. A witness has no engine.
+    pub engine_position: Option<Recipient<GetPosition>>,
+}
+
+/// Answers calls.
+#[derive(Debug)]
+pub(super) struct Service {
+    chain: Chain,
+    index: Mutex<Index>,
+}
+
+impl Service {
+    pub(super) fn new(chain: Chain) -> Self {
+        Self { chain, index: Mutex::default() }
+    }
+
+    fn view(&self) -> Result<View<'_>, ConnectError> {
+        let store = self.chain.store.get();
+        let store =
+            store.map_err(|reason| ConnectError::unavailable(format!("the store is closed: {reason}")))?;
+        Ok(View { reader: store.reader(), signer: &self.chain.signer })
+    }
+
+    /// `GetBlock`.
+    pub(super) fn block(&self, request: GetBlockRequest) -> Result<GetBlockResponse, ConnectError> {
+        let view = self.view()?;
+        let height = match request.identifier {
+            Some(Identifier::Height(0)) => newest(&view)?,
+            Some(Identifier::Height(height)) => Height(height),
+            Some(Identifier::Hash(hash)) => self.height_of(&view, &hash)?,
+            None => {
+                return Err(ConnectError::invalid_argument(
+                    "invalid or unsupported identifier type provided",
+                ));
+            }
+        };
+        let block = view.block(height)?.ok_or_else(|| retrieve(format!("no block at height {height}")))?;
+        let signed = view.signed_header(height)?;
+        let signed =
+            signed.ok_or_else(|| retrieve(format!("the block at height {height} is not signed yet")))?;
+        let (of_header, of_data) = view.da_heights(height)?;
+        Ok(GetBlockResponse::of(&signed, block.data(), of_header, of_data))
+    }
+
+    fn height_of(&self, view: &View<'_>, hash: &[u8]) -> Result<Height, ConnectError> {
+        let bytes =
+            hash.try_into().map_err(|_| retrieve(format!("a hash has 32 bytes, not {}", hash.len())))?;
+        let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = view.height_of(Hash(bytes), &mut index)?;
+        found.ok_or_else(|| retrieve(format!("no block with hash {}", hex::encode(hash))))
+    }
+
+    /// `GetState`: after the newest block if the engine has executed it, else after the one
+    /// before, whose root is in the newest block's header.
+    pub(super) fn state(
+        &self,
+        _: Empty,
+        engine: Option<EnginePosition>,
+    ) -> Result<GetStateResponse, ConnectError> {
+        let view = self.view()?;
+        let genesis = &self.chain.genesis;
+        let tip = view.tip();
+        let newest = view.header(tip.height)?.ok_or_else(|| ConnectError::not_found("no blocks yet"))?;
+        let executed = engine.filter(|engine| engine.height == tip.height);
+        let executed = executed.filter(|engine| engine.hash.is_none_or(|hash| hash == tip.hash));
+        let version = newest.version;
+        let (last, app_hash) = match executed {
+            Some(engine) => (Some(newest), engine.root.0),
+            None => (view.header(tip.height.previous())?, newest.app_hash),
+        };
+        let state = State {
+            version,
+            chain_id: genesis.chain_id.clone(),
+            initial_height: genesis.initial_height,
+            last_block_height: last.as_ref().map_or(genesis.initial_height.previous(), |last| last.height),
+            last_block_time: Some(last.map_or(genesis.start_time, |last| last.time)),
+            da_height: view.reader.forced().da_height.max(genesis.da_start_height).0,
+            app_hash,
+            last_header_hash: Bytes::new(),
+            next_proposer_address: genesis.proposer_address.clone(),
+        };
+        Ok(GetStateResponse::of(&state))
+    }
+
+    /// How far the engine is, when it says so in time.
+    pub(super) async fn engine_position(&self) -> Option<EnginePosition> {
+        let asked =
+            self.chain.engine_position.as_ref()?.send(GetPosition).timeout(ENGINE_REPLIES_WITHIN).await;
+        match asked {
+            Ok(Ok(position)) => Some(position),
+            Ok(Err(error)) => {
+                debug!(%error, "the engine does not say how far it is");
+                None
+            }
+            Err(error) => {
+                debug!(%error, "the engine does not answer");
+                None
+            }
+        }
+    }
+
+    /// `GetMetadata`.
+    pub(super) fn metadata(&self, request: GetMetadataRequest) -> Result<GetMetadataResponse, ConnectError> {
+        let value = self.metadata_value(&request.key)?;
+        let value = value.ok_or_else(|| no_metadata(&request.key))?;
+        Ok(GetMetadataResponse { value: Bytes::copy_from_slice(&value.to_le_bytes()) })
+    }
+
+    fn metadata_value(&self, key: &str) -> Result<Option<u64>, ConnectError> {
+        let view = self.view()?;
+        let progress = view.da_progress();
+        let known = |height: Height| Some(height.0).filter(|height| *height > 0);
+        match (key, inclusion_key(key)) {
+            ("d", _) => Ok(known(progress.included)),
+            ("last-submitted-header-height", _) => Ok(known(progress.headers)),
+            ("last-submitted-data-height", _) => Ok(known(progress.data)),
+            ("gdh", _) => self.genesis_da(&view),
+            (_, Some((height, Part::Header))) => Ok(view.da_heights(height)?.0.map(|height| height.0)),
+            (_, Some((height, Part::Data))) => Ok(view.da_heights(height)?.1.map(|height| height.0)),
+            (_, None) => Ok(None),
+        }
+    }
+
+    /// `GetGenesisDaHeight`: known once the first block is included.
+    pub(super) fn genesis_da_height(&self, _: Empty) -> Result<GetGenesisDaHeightResponse, ConnectError> {
+        let height = self.genesis_da(&self.view()?)?.ok_or_else(|| no_metadata("gdh"))?;
+        Ok(GetGenesisDaHeightResponse { height })
+    }
+
+    fn genesis_da(&self, view: &View<'_>) -> Result<Option<u64>, ConnectError> {
+        let (header, data) = view.da_heights(self.chain.genesis.initial_height)?;
+        Ok(header.into_iter().chain(data).min().map(|height| height.0))
+    }
+
+    /// `GetP2PStoreInfo`: the headers and data this node can give to peers.
+    pub(super) fn p2p_store_info(&self, _: Empty) -> Result<GetP2pStoreInfoResponse, ConnectError> {
+        let view = self.view()?;
+        let ends = match view.newest_signed()? {
+            Some(newest) => (view.block(newest)?, view.block(self.chain.genesis.initial_height)?),
+            None => (None, None),
+        };
+        let store = |label: &str, hash: fn(&Header, &Data) -> Hash| {
+            let entry = |block: &Arc<baton_messages::chain::Block>| {
+                P2pStoreEntry::of(block.height(), hash(block.header(), block.data()), block.header().time)
+            };
+            P2pStoreSnapshot {
+                label: label.to_owned(),
+                height: ends.0.as_ref().map_or(0, |head| head.height().0),
+                head: ends.0.as_ref().map(entry),
+                tail: ends.1.as_ref().map(entry),
+            }
+        };
+        let headers = store("Header Store", |header, _| header.hash());
+        let data = store("Data Store", |_, data| data.hash());
+        Ok(GetP2pStoreInfoResponse { stores: vec![headers, data] })
+    }
+
+    /// `GetNamespace`.
+    pub(super) fn namespace(&self, _: Empty) -> GetNamespaceResponse {
+        GetNamespaceResponse::of(self.chain.header_namespace, self.chain.data_namespace)
+    }
+
+    /// `GetSignerInfo`: the genesis' proposer.
+    pub(super) fn signer_info(&self, _: Empty) -> Result<GetSignerInfoResponse, ConnectError> {
+        let address = self.chain.genesis.proposer_address.clone();
+        if address.is_empty() {
+            return Err(ConnectError::unavailable("sequencer signer not available"));
+        }
+        Ok(GetSignerInfoResponse { address })
+    }
+}
+
+fn newest(view: &View<'_>) -> Result<Height, ConnectError> {
+    let newest = view.newest_signed()?;
+    newest.ok_or_else(|| match view.tip().height.0 {
+        0 => ConnectError::not_found("store is empty, no latest block available"),
+        _ => ConnectError::not_found("no block is signed yet"),
+    })
+}
+
+fn no_metadata(key: &str) -> ConnectError {
+    ConnectError::not_found(format!("no metadata {key:?}"))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Header,
+    Data,
+}
+
+/// Takes `rhb/<height>/h` and `rhb/<height>/d` apart.
+fn inclusion_key(key: &str) -> Option<(Height, Part)> {
+    let (height, part) = key.strip_prefix("rhb/")?.split_once('/')?;
+    let part = match part {
+        "h" => Part::Header,
+        "d" => Part::Data,
+        _ => return None,
+    };
+    let number: u64 = height.parse().ok()?;
+    (number.to_string() == height).then_some((Height(number), part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_canonical_inclusion_keys_are_known() {
+        assert_eq!(inclusion_key("rhb/7/h"), Some((Height(7), Part::Header)));
+        assert_eq!(inclusion_key("rhb/18446744073709551615/d"), Some((Height(u64::MAX), Part::Data)));
+        for key in
+            ["rhb/07/h", "rhb/+7/h", "rhb/7/x", "rhb/7", "rhb//h", "rhb/18446744073709551616/d", "d/7/h"]
+        {
+            assert_eq!(inclusion_key(key), None, "{key}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What a client can and cannot take from the listener.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, oneshot};
+
+use crate::rpc::serve::{BindError, Limits, Listener, Metrics};
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: node\r\n\r\n";
+const HALF_A_REQUEST: &[u8] = b"GET / HTTP/1.1\r\nx: ";
+
+/// Serves a router while `client` runs, then stops; returns what the client did.
+async fn with<T, F: Future<Output = T>>(
+    limits: Limits,
+    router: Router,
+    client: impl FnOnce(SocketAddr) -> F,
+) -> T {
+    let listener = Listener::bind("127.0.0.1:0", limits, Metrics::default()).await.unwrap();
+    let address = listener.local_addr();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(listener.serve(router, async {
+        let _ = stopped.await;
+    }));
+    let did = client(address).await;
+    drop(stop);
+    server.await.unwrap();
+    did
+}
+
+fn greeting() -> Router {
+    Router::new().route("/", get(async || "hello"))
+}
+
+async fn connect(address: SocketAddr) -> TcpStream {
+    TcpStream::connect(address).await.unwrap()
+}
+
+/// Everything the server says until it closes the connection, however it does so.
+async fn said(stream: &mut TcpStream) -> String {
+    let mut all = Vec::new();
+    let mut chunk = [0; 1024];
+    while let Ok(count) = stream.read(&mut chunk).await
+        && count > 0
+    {
+        all.extend_from_slice(&chunk[..count]);
+    }
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+async fn answered(address: SocketAddr) -> bool {
+    match reqwest::get(format!("http://{address}/")).await {
+        Ok(response) => response.status() == 200 && response.text().await.is_ok_and(|text| text == "hello"),
+        Err(_) => false,
+    }
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_told_so_and_there_is_room_again_later() {
+    let limits = Limits { connections: 1, ..Limits::default() };
+    with(limits, greeting(), async |address| {
+        let first = connect(address).await;
+        let refusal = said(&mut connect(address).await).await;
+        assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
+        assert!(refusal.ends_with("\r\n\r\ntoo many connections\n"), "{refusal}");
+        drop(first);
+        while !answered(address).await {}
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_trickles_its_header_is_cut_off() {
+    let limits = Limits { first_request: Duration::from_millis(200), ..Limits::default() };
+    with(limits, greeting(), async |address| {
+        let (mut reader, mut writer) = connect(address).await.into_split();
+        let trickle = async {
+            let mut next = HALF_A_REQUEST.iter().chain(std::iter::repeat(&b'a'));
+            while writer.write_all(&[*next.next().unwrap()]).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let mut end = [0; 16];
+        tokio::select! {
+            () = trickle => {}
+            end = reader.read(&mut end) => assert!(matches!(end, Ok(0) | Err(_)), "it was answered: {end:?}"),
+        }
+        assert!(answered(address).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
+    let limits = Limits { idle: Duration::from_millis(100), ..Limits::default() };
+    let slow = async || {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        "slow"
+    };
+    with(limits, Router::new().route("/", get(slow)), async |address| {
+        let mut stream = connect(address).await;
+        stream.write_all(REQUEST).await.unwrap();
+        let said = said(&mut stream).await;
+        assert!(said.starts_with("HTTP/1.1 200 ") && said.ends_with("slow"), "{said}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_serves_many_requests() {
+    let limits = Limits { first_request: Duration::from_millis(300), ..Limits::default() };
+    with(limits, greeting(), async |address| {
+        let mut stream = connect(address).await;
+        for _ in 0..10 {
+            stream.write_all(REQUEST).await.unwrap();
+            let mut seen = Vec::new();
+            while !seen.ends_with(b"hello") {
+                seen.push(stream.read_u8().await.unwrap());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn garbage_on_the_port_does_no_harm() {
+    with(
+        Limits { first_request: Duration::from_millis(200), ..Limits::default() },
+        greeting(),
+        async |address| {
+            let long_header = [b"GET / HTTP/1.1\r\nx: ".as_slice(), &[b'a'; 200_000]].concat();
+            let garbage: [&[u8]; 8] = [
+                b"",
+                b"\0\0\0\0\0\0\0\0",
+                b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS client says hello",
+                b"GET / HTTP/9.9\r\n\r\n",
+                b"POST / HTTP/1.1\r\ncontent-length: -1\r\n\r\n",
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+                b"GET /\xff\xfe HTTP/1.1\r\n\r\n",
+                &long_header,
+            ];
+            for bytes in garbage {
+                let mut stream = connect(address).await;
+                let _ = stream.write_all(bytes).await;
+                let answer = said(&mut stream).await;
+                assert!(!answer.starts_with("HTTP/1.1 200"), "{bytes:?} was answered: {answer}");
+                assert!(answered(address).await, "after {:?}", &bytes[..bytes.len().min(40)]);
+            }
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let first = Listener::bind("127.0.0.1:0", Limits::default(), Metrics::default()).await.unwrap();
+    let address = first.local_addr().to_string();
+    let error = Listener::bind(&address, Limits::default(), Metrics::default()).await.unwrap_err();
+    assert!(matches!(&error, BindError::Taken { address: named } if *named == address), "{error}");
+    assert!(error.to_string().contains(&address), "{error}");
+    let error = Listener::bind("127.0.0.1", Limits::default(), Metrics::default()).await.unwrap_err();
+    assert!(matches!(error, BindError::Refused { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_stop_lets_the_request_under_way_end() {
+    let (began, may_end) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let slow = {
+        let (began, may_end) = (Arc::clone(&began), Arc::clone(&may_end));
+        move || async move {
+            began.notify_one();
+            may_end.notified().await;
+            "done"
+        }
+    };
+    let listener = Listener::bind("127.0.0.1:0", Limits::default(), Metrics::default()).await.unwrap();
+    let address = listener.local_addr();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = tokio::spawn(listener.serve(Router::new().route("/", get(slow)), async {
+        let _ = stopped.await;
+    }));
+    let request = tokio::spawn(reqwest::get(format!("http://{address}/")));
+    began.notified().await;
+    drop(stop);
+    while TcpStream::connect(address).await.is_ok() {}
+    may_end.notify_one();
+    assert_eq!(request.await.unwrap().unwrap().text().await.unwrap(), "done");
+    server.await.unwrap();
+}
