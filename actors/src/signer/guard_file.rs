@@ -43,6 +43,24 @@ impl FileGuard {
             Err(TryLockError::Error(error)) => Err(failure("lock", &lock_path, &error)),
         }
     }
+
+    /// What is in a guard, without the lock: to look at one that is in use. A slot that is
+    /// being written may look torn.
+    ///
+    /// # Errors
+    ///
+    /// `GuardIo` when the file cannot be read.
+    pub fn peek(path: &Path) -> Result<Slots, GuardIo> {
+        let bytes = match files::read_public(path, 2 * SLOT_BYTES as u64) {
+            Ok(bytes) => bytes,
+            Err(files::FileError::Missing { .. }) => return Ok(Slots::Missing),
+            // Not a guard as it was made: neither part of it is to be trusted.
+            Err(files::FileError::TooLarge { .. }) => vec![],
+            Err(error) => return Err(GuardIo(error.to_string())),
+        };
+        let (first, second) = bytes.split_at(bytes.len().min(SLOT_BYTES));
+        Ok(Slots::Present([first.to_vec(), second.to_vec()]))
+    }
 }
 
 fn failure(action: &str, path: &Path, error: &std::io::Error) -> GuardIo {
@@ -59,15 +77,7 @@ impl GuardStore for FileGuard {
         if self.file.is_none() {
             return Ok(Slots::Missing);
         }
-        let limit = 2 * SLOT_BYTES as u64;
-        let bytes = match files::read_public(&self.path, limit) {
-            Ok(bytes) => bytes,
-            // Not a guard as it was made: neither part of it is to be trusted.
-            Err(files::FileError::TooLarge { .. }) => vec![],
-            Err(error) => return Err(GuardIo(error.to_string())),
-        };
-        let (first, second) = bytes.split_at(bytes.len().min(SLOT_BYTES));
-        Ok(Slots::Present([first.to_vec(), second.to_vec()]))
+        Self::peek(&self.path)
     }
 
     fn write(&mut self, slot: usize, bytes: &[u8]) -> Result<(), GuardIo> {
