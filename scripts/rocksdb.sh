@@ -55,7 +55,11 @@ if [ ! -s "$library" ]; then
     mkdir -p "$place" 2>/dev/null || give_up "cannot make $place"
     [ -w "$place" ] || give_up "cannot write to $place"
     exec 9>"$cache/rocksdb/.lock"
-    if command -v flock >/dev/null; then flock 9; fi
+    if command -v flock >/dev/null; then
+        flock 9
+        # Left by a build that was killed.
+        rm -rf "$cache"/rocksdb/.build.*
+    fi
     if [ ! -s "$library" ]; then
         say "rocksdb: building RocksDB once (13 minutes on 2 cores), kept in $place"
         rm -f "$place"/.librocksdb.a.*

@@ -31,13 +31,15 @@ has_libclang() {
     command -v clang >/dev/null && ldconfig -p 2>/dev/null | grep -q 'libclang[-.]'
 }
 
-# The newest version that the configured archives have both packages of.
+# Of the versions that the configured archives have both packages of: the distribution's own, which
+# is the one it tests, else the newest.
 libclang_packages() {
-    local version
-    version=$(comm -12 \
-        <(apt-cache pkgnames libclang1- | sed -n 's/^libclang1-\([0-9]\+\)$/\1/p' | sort) \
-        <(apt-cache pkgnames libclang-common- | sed -n 's/^libclang-common-\([0-9]\+\)-dev$/\1/p' | sort) |
-        sort -n | tail -n 1)
+    local versions own version
+    versions=$(comm -12 \
+        <(apt-cache search --names-only '^libclang1-[0-9]+$' | sed -n 's/^libclang1-\([0-9]\+\) .*/\1/p' | sort) \
+        <(apt-cache search --names-only '^libclang-common-[0-9]+-dev$' | sed -n 's/^libclang-common-\([0-9]\+\)-dev .*/\1/p' | sort))
+    own=$(apt-cache depends libclang-dev 2>/dev/null | sed -n 's/.*Depends: libclang-\([0-9]\+\)-dev$/\1/p' | head -n 1)
+    version=$(grep -x "${own:-none}" <<<"$versions" || sort -n <<<"$versions" | tail -n 1)
     [ -n "$version" ] && echo "libclang1-$version libclang-common-$version-dev"
 }
 

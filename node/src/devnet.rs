@@ -29,6 +29,7 @@ use crate::devnet::fleet::Fleet;
 use crate::devnet::plan::{Member, Wish, loopback};
 use crate::devnet::printer::Printer;
 use crate::devnet::probe::Probe;
+use crate::exit::{ExitCode, ExitError};
 
 pub use crate::devnet::process::die_with_parent;
 
@@ -135,8 +136,26 @@ pub enum Error {
     },
 }
 
+impl From<Error> for ExitError {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::Nodes(_) | Error::NoTime(_) | Error::NoRoom(_) | Error::NoHome => ExitCode::Usage,
+            Error::PortTaken { .. } => ExitCode::RetryLater,
+            Error::NeverListened { code, .. } => code_of_child(*code),
+            Error::Init(_) | Error::Start { .. } | Error::Client(_) | Error::System { .. } => ExitCode::Other,
+        };
+        Self::new(code, error)
+    }
+}
+
+/// A child that says what its end means says it for the devnet, too.
+fn code_of_child(code: Option<i32>) -> ExitCode {
+    let codes = [ExitCode::Usage, ExitCode::Integrity, ExitCode::RetryLater, ExitCode::Config];
+    codes.into_iter().find(|known| code == Some(*known as i32)).unwrap_or(ExitCode::Other)
+}
+
 /// Runs a devnet until it is told to stop. Everything has stopped when this returns.
-pub async fn run(args: Args) -> Result<(), Error> {
+pub async fn run(args: Args) -> Result<(), ExitError> {
     let mut stop =
         StopSignals::new().map_err(|source| Error::System { what: "cannot listen for signals", source })?;
     let deadline = args.run_for.map(|run_for| Instant::now() + run_for);
@@ -265,6 +284,16 @@ mod tests {
         let wish = Wish { base_port: port, ..wish(&parse(&[])).unwrap() };
         let error = check_ports(&plan::members(&wish).unwrap()[..1]).unwrap_err().to_string();
         assert!(error.contains(&format!("port {port} (rpc of da) is taken")), "{error}");
+    }
+
+    #[test]
+    fn the_end_of_a_child_is_the_end_of_the_devnet() {
+        let ended = |code| Error::NeverListened { name: "node1".to_owned(), log: "/l".to_owned(), code };
+        assert_eq!(ExitError::from(ended(Some(78))).code, ExitCode::Config);
+        assert_eq!(ExitError::from(ended(Some(70))).code, ExitCode::Integrity);
+        assert_eq!(ExitError::from(ended(Some(101))).code, ExitCode::Other);
+        assert_eq!(ExitError::from(ended(None)).code, ExitCode::Other);
+        assert_eq!(ExitError::from(Error::Nodes(3)).code, ExitCode::Usage);
     }
 
     #[test]

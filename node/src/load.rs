@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use futures::future::join_all;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::exit::{ExitCode, ExitError};
 use crate::load::pace::Pace;
 use crate::load::tally::{Counters, Summary, Tally};
 use crate::load::target::{Outcome, Target, Wait};
@@ -96,8 +97,19 @@ pub enum Error {
     Output(#[from] io::Error),
 }
 
+impl From<Error> for ExitError {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::Url { .. } => ExitCode::Usage,
+            Error::NoAnswer { .. } => ExitCode::RetryLater,
+            Error::Client(_) | Error::Output(_) => ExitCode::Other,
+        };
+        Self::new(code, error)
+    }
+}
+
 /// Posts for the time asked for, or until Ctrl-C, and prints a summary.
-pub async fn run(args: Args) -> Result<(), Error> {
+pub async fn run(args: Args) -> Result<(), ExitError> {
     let summary = post(&args).await?;
     let text = match args.json {
         true => serde_json::to_string(&summary).expect("numbers are written as JSON") + "\n",
@@ -135,16 +147,14 @@ async fn post(args: &Args) -> Result<Summary, Error> {
     let connections: Vec<_> = connections.collect();
     let aborts: Vec<_> = connections.iter().map(tokio::task::JoinHandle::abort_handle).collect();
 
-    let mut all = std::pin::pin!(join_all(connections));
     tokio::select! {
         biased;
         _ = tokio::signal::ctrl_c() => {}
         () = progress(&shared, start) => {}
-        _ = &mut all => {}
     }
     let took = start.elapsed();
     shared.stop.store(true, Ordering::Relaxed);
-    if tokio::time::timeout(DRAIN, all).await.is_err() {
+    if timeout(DRAIN, join_all(connections)).await.is_err() {
         aborts.iter().for_each(tokio::task::AbortHandle::abort);
     }
     let after = shared.target.counters().await.ok();
@@ -189,6 +199,95 @@ async fn connection(shared: Arc<Shared>, start: Instant) {
             rest = (rest * 2).min(REST.1);
         } else {
             rest = REST.0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::{get, post as posted};
+    use clap::Parser;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(words: &[&str]) -> Args {
+        Cli::try_parse_from(std::iter::once(&"load").chain(words)).unwrap().args
+    }
+
+    /// What a node that refuses every third transaction saw.
+    #[derive(Default)]
+    struct Node {
+        posted: AtomicU64,
+        now: AtomicU64,
+        most: AtomicU64,
+    }
+
+    impl Node {
+        async fn take(&self) -> StatusCode {
+            let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(now, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            self.now.fetch_sub(1, Ordering::SeqCst);
+            match self.posted.fetch_add(1, Ordering::SeqCst) % 3 {
+                0 => StatusCode::TOO_MANY_REQUESTS,
+                _ => StatusCode::ACCEPTED,
+            }
+        }
+    }
+
+    async fn serve() -> (Arc<Node>, String) {
+        let node = Arc::new(Node::default());
+        let taking = node.clone();
+        let tx = posted(move || {
+            let node = taking.clone();
+            async move { node.take().await }
+        });
+        let stats = get(|| async { r#"{"injected_txs":0,"executed_txs":0,"blocks_produced":0}"# });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().route("/tx", tx).route("/stats", stats);
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        (node, url)
+    }
+
+    #[tokio::test]
+    async fn every_request_is_counted_once_and_no_more_are_in_flight_than_connections() {
+        let (node, url) = serve().await;
+        let summary = post(&args(&["--url", &url, "--for", "300ms", "--connections", "3"])).await.unwrap();
+        assert!(node.most.load(Ordering::SeqCst) <= 3);
+        assert!(summary.accepted > 0 && summary.back_pressure > 0);
+        assert_eq!(summary.accepted + summary.back_pressure, node.posted.load(Ordering::SeqCst));
+        assert_eq!(summary.failed, 0);
+    }
+
+    #[tokio::test]
+    async fn a_rate_is_never_exceeded() {
+        let (node, url) = serve().await;
+        post(&args(&["--url", &url, "--for", "500ms", "--rate", "20"])).await.unwrap();
+        assert!((1..=10).contains(&node.posted.load(Ordering::SeqCst)));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_not_there_is_named() {
+        let error = post(&args(&["--url", "http://127.0.0.1:1"])).await.unwrap_err().to_string();
+        assert!(error.contains("http://127.0.0.1:1/stats does not answer"), "{error}");
+    }
+
+    #[test]
+    fn numbers_without_a_bound_are_refused() {
+        for words in [["--connections", "0"], ["--rate", "0"], ["--size", "10"], ["--connections", "1000000"]]
+        {
+            let words = std::iter::once("load").chain(words);
+            assert!(Cli::try_parse_from(words).is_err());
         }
     }
 }
