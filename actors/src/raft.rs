@@ -22,7 +22,7 @@ use baton_messages::raft::{
     Applied, Committed, GetRaftView, LeadershipChanged, LeaseChanged, ProposeBlock, ProposeError,
     RaftHealthChanged, RaftView, Record, TermApplied,
 };
-use baton_messages::supervisor::IntegrityStop;
+use baton_messages::supervisor::{IntegrityStop, Shutdown};
 use baton_messages::types::{LogIndex, Member, MemberId, Role, Term};
 use baton_storage::raft_types::TypeConfig;
 use baton_storage::{OpenError, StateMachine, Store};
@@ -132,6 +132,7 @@ pub struct Raft {
     told_applied: Option<Term>,
     lease_held: bool,
     proposing: Rc<Cell<bool>>,
+    closing: bool,
 }
 
 impl Raft {
@@ -150,6 +151,7 @@ impl Raft {
             told_applied: None,
             lease_held: false,
             proposing: Rc::default(),
+            closing: false,
         }
     }
 
@@ -251,6 +253,9 @@ impl Raft {
 
     /// Nobody leads here until the store is open again.
     fn begin_reopen(&mut self, trouble: String, ctx: &mut Context<Self>) {
+        if self.closing {
+            return;
+        }
         let raft = self.raft.take();
         self.failures += 1;
         self.told_applied = None;
@@ -357,6 +362,21 @@ impl Handler<Record> for Raft {
             match written.await? {
                 (_, Verdict::Refused(refusal, tip)) => Err(ProposeError::Refused { refusal, tip }),
                 (_, Verdict::Committed(_) | Verdict::Recorded | Verdict::Internal) => Ok(()),
+            }
+        })
+    }
+}
+
+impl Handler<Shutdown> for Raft {
+    type Result = ResponseFuture<()>;
+
+    /// Ends openraft before the store is closed under it.
+    fn handle(&mut self, _: Shutdown, _: &mut Context<Self>) -> Self::Result {
+        self.closing = true;
+        let raft = self.raft.take();
+        Box::pin(async move {
+            if let Some(raft) = raft {
+                let _ = raft.shutdown().await;
             }
         })
     }

@@ -329,8 +329,8 @@ pub struct Node {
     pub engine: EnginePorts,
     /// The signer.
     pub signer: SignerPorts,
-    /// Ends everything in order.
-    pub shutdown: Recipient<Shutdown>,
+    /// End the node, in this order; each answers when it has.
+    pub shutdown: Vec<Recipient<Shutdown>>,
     /// What the supervisor does.
     pub supervisor: Recipient<GetSupervisorView>,
     /// Hear how the disk is.
@@ -451,7 +451,7 @@ impl Wiring {
             sequencer: sequencer_ports,
             engine: engine_ports,
             signer: signer_ports,
-            shutdown: supervisor.clone().recipient(),
+            shutdown: vec![supervisor.clone().recipient(), raft.recipient()],
             supervisor: supervisor.clone().recipient(),
             disk: vec![sequencer.recipient(), supervisor.recipient()],
             reader,
