@@ -1,1 +1,410 @@
-//! To be written.
+//! The HTTP API of the key-value app.
+//!
+//! `POST /tx`, `POST /tx/batch`, `GET /kv`, `GET /store` and `GET /stats` answer with the statuses
+//! and bodies of ev-node's testapp, so that programs written for it run unchanged. Two things
+//! differ: a transaction is accepted only once it is on disk, and what is too large is refused
+//! instead of cut off. `POST /tx?wait=accepted|committed|executed[&timeout=5s]` answers in JSON
+//! how far the transaction came.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{MailboxError, Recipient};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, RawQuery, Request, State};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::any;
+use baton_actors::engine::kv::View;
+use baton_messages::sequencer::{AwaitError, AwaitTx, Level, Receipt, SubmitError, SubmitTxs};
+use baton_messages::types::{Hash, Tx};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tracing::{debug, error};
+
+mod answer;
+#[cfg(test)]
+mod tests;
+
+use answer::{Answer, Stats, error_text, json_line, refusal, text, value};
+
+/// What can be set.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The largest body of `POST /tx`.
+    pub max_tx_bytes: usize,
+    /// The largest body of `POST /tx/batch`.
+    pub max_batch_bytes: usize,
+    /// How long a client may take to send its body, and how long the node may take to accept it.
+    pub request_timeout: Duration,
+    /// How long `wait` waits when the request does not say.
+    pub default_wait: Duration,
+    /// The longest `timeout` a request may ask for.
+    pub max_wait: Duration,
+    /// Most requests at a time; more are refused.
+    pub max_requests: usize,
+    /// Most entries `GET /store` lists.
+    pub max_entries: usize,
+    /// Most bytes `GET /store` lists.
+    pub max_listing_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_tx_bytes: 1 << 20,
+            max_batch_bytes: 4 << 20,
+            request_timeout: Duration::from_secs(10),
+            default_wait: Duration::from_secs(10),
+            max_wait: Duration::from_secs(60),
+            max_requests: 8_192,
+            max_entries: 100_000,
+            max_listing_bytes: 16 << 20,
+        }
+    }
+}
+
+/// What the API counts.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Transactions accepted since the start.
+    pub accepted: Counter,
+    /// Transactions refused since the start.
+    pub refused: Counter,
+    /// Requests refused because too many ran.
+    pub overloaded: Counter,
+}
+
+impl Metrics {
+    /// Adds the metrics to a registry, all with the prefix `kv_http`.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("kv_http");
+        registry.register("txs_accepted", "Transactions accepted over HTTP", self.accepted.clone());
+        registry.register("txs_refused", "Transactions refused over HTTP", self.refused.clone());
+        registry.register("overloaded", "Requests refused: too many at a time", self.overloaded.clone());
+    }
+}
+
+/// The API and what it talks to.
+#[derive(Clone, Debug)]
+pub struct KvHttp {
+    /// Takes transactions: the sequencer, or the engine when the app runs with a pool.
+    pub submit: Recipient<SubmitTxs>,
+    /// Says how far a transaction came.
+    pub await_tx: Recipient<AwaitTx>,
+    /// The app's state.
+    pub view: View,
+    /// Limits.
+    pub config: Config,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+type Shared = Arc<KvHttp>;
+
+impl KvHttp {
+    /// The routes, to be served by any server that limits connections and header sizes.
+    pub fn router(self) -> Router {
+        let slots = Arc::new(Semaphore::new(self.config.max_requests));
+        let overloaded = self.metrics.overloaded.clone();
+        let limit = middleware::from_fn(move |request: Request, next: Next| {
+            let (slots, overloaded) = (Arc::clone(&slots), overloaded.clone());
+            async move {
+                let Ok(_slot) = slots.try_acquire() else {
+                    overloaded.inc();
+                    return refusal(StatusCode::TOO_MANY_REQUESTS, "full", "too many requests at a time");
+                };
+                next.run(request).await
+            }
+        });
+        Router::new()
+            .route("/tx", any(post_tx))
+            .route("/tx/batch", any(post_batch))
+            .route("/kv", any(get_value))
+            .route("/store", any(get_store))
+            .route("/stats", any(get_stats))
+            .fallback(|| async { error_text(StatusCode::NOT_FOUND, "404 page not found") })
+            .layer(limit)
+            .with_state(Arc::new(self))
+    }
+
+    /// Submits transactions; the error is the response to give.
+    async fn accept(&self, txs: Vec<Tx>) -> Result<Vec<Receipt>, Response> {
+        let count = txs.len() as u64;
+        let answer = self.submit.send(SubmitTxs { txs }).timeout(self.config.request_timeout).await;
+        let refused = match answer {
+            Ok(Ok(receipts)) => {
+                self.metrics.accepted.inc_by(count);
+                return Ok(receipts);
+            }
+            Ok(Err(error)) => refused(&error),
+            Err(MailboxError::Timeout) => refusal(
+                StatusCode::GATEWAY_TIMEOUT,
+                "unknown",
+                format!(
+                    "not accepted within {:?}; it may be queued, sending it again is safe",
+                    self.config.request_timeout
+                ),
+            ),
+            Err(MailboxError::Closed) => {
+                refusal(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "the node is stopping")
+            }
+        };
+        self.metrics.refused.inc_by(count);
+        Err(refused)
+    }
+
+    /// Waits until an accepted transaction came that far.
+    async fn follow(&self, hash: Hash, wait: Wait, timeout: Duration, receipt: Receipt) -> Response {
+        let level = match (wait, receipt) {
+            (Wait::Accepted, Receipt::Queued(_)) => {
+                return Answer::accepted(hash).respond(StatusCode::ACCEPTED);
+            }
+            (Wait::Accepted | Wait::Committed, Receipt::InChain(_, place)) => {
+                return Answer::committed(hash, place).respond(StatusCode::OK);
+            }
+            (Wait::Committed, Receipt::Queued(_)) => Level::Committed,
+            (Wait::Executed, _) => Level::Executed,
+        };
+        let queued = |status, reason: String| Answer::accepted(hash).because(reason).respond(status);
+        match self.await_tx.send(AwaitTx { hash, level }).timeout(timeout).await {
+            Ok(Ok(outcome)) => match level {
+                Level::Committed => Answer::committed(hash, outcome.place).respond(StatusCode::OK),
+                Level::Executed => Answer::executed(hash, outcome).respond(StatusCode::OK),
+            },
+            Ok(Err(AwaitError::Dropped(reason))) => {
+                Answer::new("dropped", hash).because(reason).respond(StatusCode::UNPROCESSABLE_ENTITY)
+            }
+            Ok(Err(error @ AwaitError::Unknown)) => {
+                Answer::new("unknown", hash).because(error.to_string()).respond(StatusCode::NOT_FOUND)
+            }
+            Ok(Err(error @ AwaitError::TooMany(_))) => {
+                let reason = format!("{error}; the transaction stays queued");
+                queued(StatusCode::TOO_MANY_REQUESTS, reason)
+            }
+            Err(MailboxError::Timeout) => {
+                let reason = format!("not {} within {timeout:?}; the transaction stays queued", wait.word());
+                queued(StatusCode::GATEWAY_TIMEOUT, reason)
+            }
+            Err(MailboxError::Closed) => {
+                let reason = "the node is stopping; the transaction stays queued".to_owned();
+                queued(StatusCode::SERVICE_UNAVAILABLE, reason)
+            }
+        }
+    }
+}
+
+/// What each refusal is in HTTP.
+fn refused(error: &SubmitError) -> Response {
+    let (status, word) = match error {
+        SubmitError::QueueFull { .. } => (StatusCode::TOO_MANY_REQUESTS, "full"),
+        SubmitError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+        SubmitError::Empty => return error_text(StatusCode::BAD_REQUEST, "Empty transaction"),
+        SubmitError::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
+    };
+    refusal(status, word, error.to_string())
+}
+
+/// How far a transaction should get before the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Wait {
+    Accepted,
+    Committed,
+    Executed,
+}
+
+impl Wait {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Committed => "committed",
+            Self::Executed => "executed",
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct TxQuery {
+    wait: Option<Wait>,
+    #[serde(default, with = "humantime_serde")]
+    timeout: Option<Duration>,
+}
+
+async fn post_tx(
+    State(api): State<Shared>,
+    method: Method,
+    query: Result<Query<TxQuery>, QueryRejection>,
+    body: Body,
+) -> Response {
+    if method != Method::POST {
+        return error_text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
+    }
+    let Query(TxQuery { wait, timeout }) = match query {
+        Ok(query) => query,
+        Err(error) => return refusal(StatusCode::BAD_REQUEST, "invalid", error.body_text()),
+    };
+    let longest = api.config.max_wait;
+    let timeout = timeout.unwrap_or(api.config.default_wait);
+    if timeout > longest || timeout.is_zero() {
+        let reason = format!("timeout is {timeout:?}, allowed is more than zero and at most {longest:?}");
+        return refusal(StatusCode::BAD_REQUEST, "invalid", reason);
+    }
+    let tx = match read(body, api.config.max_tx_bytes, api.config.request_timeout).await {
+        Ok(body) => Tx(body),
+        Err(unread) => return unread.respond(),
+    };
+    if tx.0.is_empty() {
+        return error_text(StatusCode::BAD_REQUEST, "Empty transaction");
+    }
+    let hash = tx.hash();
+    let receipts = match api.accept(vec![tx]).await {
+        Ok(receipts) => receipts,
+        Err(refused) => return refused,
+    };
+    let receipt = receipts.first().copied().unwrap_or(Receipt::Queued(hash));
+    debug!(%hash, "accepted a transaction");
+    match wait {
+        None => text(StatusCode::ACCEPTED, "Transaction accepted"),
+        Some(wait) => api.follow(hash, wait, timeout, receipt).await,
+    }
+}
+
+/// One transaction per line; all are accepted or none.
+async fn post_batch(State(api): State<Shared>, method: Method, body: Body) -> Response {
+    if method != Method::POST {
+        return error_text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
+    }
+    let body = match read(body, api.config.max_batch_bytes, api.config.request_timeout).await {
+        Ok(body) => body,
+        Err(unread) => return unread.respond(),
+    };
+    if body.is_empty() {
+        return text(StatusCode::BAD_REQUEST, "Empty body");
+    }
+    let lines = body.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let txs: Vec<Tx> = lines.filter(|line| !line.is_empty()).map(|line| Tx(body.slice_ref(line))).collect();
+    let accepted = txs.len();
+    if accepted > 0
+        && let Err(refused) = api.accept(txs).await
+    {
+        return refused;
+    }
+    json_line(&serde_json::json!({ "accepted": accepted }))
+}
+
+async fn get_value(State(api): State<Shared>, method: Method, RawQuery(query): RawQuery) -> Response {
+    if method != Method::GET {
+        return error_text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
+    }
+    let key = key_of(query.as_deref().unwrap_or_default());
+    if key.is_empty() {
+        return error_text(StatusCode::BAD_REQUEST, "Missing key parameter");
+    }
+    match api.view.get(&key) {
+        Ok(Some(found)) => value(found),
+        Ok(None) => error_text(StatusCode::NOT_FOUND, "Key not found"),
+        Err(error) => {
+            error!(%error, "read no value");
+            error_text(StatusCode::INTERNAL_SERVER_ERROR, "Failed to retrieve key")
+        }
+    }
+}
+
+/// The whole state, up to the limits; then the header `baton-truncated` says so.
+async fn get_store(State(api): State<Shared>, method: Method) -> Response {
+    if method != Method::GET {
+        return error_text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
+    }
+    match api.view.all(api.config.max_entries, api.config.max_listing_bytes) {
+        Ok(listing) => {
+            let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+            let map: serde_json::Map<String, serde_json::Value> =
+                listing.entries.iter().map(|(key, value)| (text(key), text(value).into())).collect();
+            let mut response = json_line(&map);
+            if listing.truncated {
+                response.headers_mut().insert("baton-truncated", HeaderValue::from_static("true"));
+            }
+            response
+        }
+        Err(error) => {
+            error!(%error, "listed no values");
+            error_text(StatusCode::INTERNAL_SERVER_ERROR, "Failed to list the store")
+        }
+    }
+}
+
+/// `injected_txs` counts since the process started, the others since the first block.
+async fn get_stats(State(api): State<Shared>, method: Method) -> Response {
+    if method != Method::GET {
+        return error_text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
+    }
+    match api.view.stats() {
+        Ok(stats) => json_line(&Stats {
+            injected_txs: api.metrics.accepted.get(),
+            executed_txs: stats.txs,
+            blocks_produced: stats.blocks,
+        }),
+        Err(error) => {
+            error!(%error, "read no counters");
+            error_text(StatusCode::INTERNAL_SERVER_ERROR, "Failed to read the counters")
+        }
+    }
+}
+
+/// The first `key` of a query. Keys are bytes, so this is not the usual lossy decoding.
+fn key_of(query: &str) -> Vec<u8> {
+    let decode =
+        |text: &str| -> Vec<u8> { percent_encoding::percent_decode_str(&text.replace('+', " ")).collect() };
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let mut values = pairs.filter(|(name, _)| decode(name) == b"key").map(|(_, value)| decode(value));
+    values.next().unwrap_or_default()
+}
+
+/// Why there is no body.
+#[derive(Debug)]
+enum Unread {
+    Broken,
+    TooLarge(usize),
+    TooSlow(Duration),
+}
+
+impl Unread {
+    fn respond(self) -> Response {
+        match self {
+            Self::Broken => error_text(StatusCode::BAD_REQUEST, "Failed to read request body"),
+            Self::TooLarge(limit) => {
+                let reason = format!("the body is over the limit of {limit} bytes");
+                refusal(StatusCode::PAYLOAD_TOO_LARGE, "too_large", reason)
+            }
+            Self::TooSlow(limit) => {
+                let reason = format!("the body did not arrive within {limit:?}");
+                refusal(StatusCode::REQUEST_TIMEOUT, "too_slow", reason)
+            }
+        }
+    }
+}
+
+/// Reads a body up to a limit of size and time.
+async fn read(body: Body, limit: usize, within: Duration) -> Result<Bytes, Unread> {
+    let mut parts = body.into_data_stream();
+    let all = async {
+        let mut all = BytesMut::new();
+        while let Some(part) = parts.next().await {
+            let part = part.map_err(|_| Unread::Broken)?;
+            if all.len() + part.len() > limit {
+                return Err(Unread::TooLarge(limit));
+            }
+            all.extend_from_slice(&part);
+        }
+        Ok(all.freeze())
+    };
+    tokio::time::timeout(within, all).await.unwrap_or(Err(Unread::TooSlow(within)))
+}

@@ -206,6 +206,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let change = |state: &mut State, batch: &mut Batch| {
             let last = last_log_id.max(state.purged);
             let from = last.map_or(0, |last| last.index + 1);
+            if from >= state.next() {
+                return Ok(());
+            }
             let bodies = state.bodies_of(&*self.inner.backend, from, u64::MAX)?;
             self.release(state, bodies, batch)?;
             batch.delete_range(Family::Log, number_key(from), number_key(u64::MAX));
