@@ -1,5 +1,7 @@
 //! The DA client against the dev DA layer, and against servers that misbehave.
 
+#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test")]
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;

@@ -116,3 +116,41 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     *rest = after;
     Some(*first)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_lies_in_the_file_as_it_always_did() {
+        let plain = StoredBlob {
+            namespace: [1; 29],
+            data: vec![2, 3],
+            share_version: 0,
+            commitment: [4; 32],
+            signer: None,
+        };
+        let signed = StoredBlob { share_version: 1, signer: Some([5; 20]), ..plain.clone() };
+        let blobs = [plain, signed];
+        let frame = encode(7, 8, &blobs).unwrap();
+        let blob = |head: &str, signer: &str| {
+            [&"01".repeat(29), head, &signer.repeat(20), &"04".repeat(32), "02000000", "0203"].concat()
+        };
+        let payload =
+            ["0700000000000000", "0800000000000000", "02000000", &blob("0000", "00"), &blob("0101", "05")];
+        let golden = ["c6000000", "73ebee8c", &payload.concat()].concat();
+        assert_eq!(hex::encode(&frame), golden);
+        assert_eq!(decode(&frame).unwrap(), blobs);
+        assert_eq!(length(&frame), Some(frame.len()));
+    }
+
+    #[test]
+    fn a_frame_with_any_bit_flipped_is_not_read() {
+        let frame = encode(7, 8, &[]).unwrap();
+        for bit in 32..frame.len() * 8 {
+            let mut damaged = frame.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode(&damaged), None, "bit {bit}");
+        }
+    }
+}
