@@ -22,7 +22,7 @@ pub struct NodeStatus {
     pub tip: Tip,
     /// DA progress as applied.
     pub da: DaProgress,
-    /// What is wrong with the store. Tip and DA progress are zero while it is closed.
+    /// What is wrong with the store; tip and DA progress are as last known then.
     pub store_trouble: Option<String>,
     /// Raft.
     pub raft: Option<RaftView>,

@@ -17,13 +17,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use baton_storage::Store;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tracing::error;
 
 use crate::rpc::Condition;
-use crate::status::CurrentStore;
 
 /// What the text is, as scrapers negotiate it.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -55,7 +55,7 @@ impl Builder {
 
     /// Everything is registered. Condition and store are asked at each scrape.
     #[must_use]
-    pub fn build(mut self, condition: Condition, store: CurrentStore) -> Metrics {
+    pub fn build(mut self, condition: Condition, store: Store) -> Metrics {
         let snapshot = node::Snapshot::default();
         let registry = self.registry();
         registry.sub_registry_with_prefix("node").register_collector(Box::new(node::Node(snapshot.clone())));

@@ -12,47 +12,7 @@ use baton_messages::signer::GetSignerView;
 use baton_messages::status::{GetNodeStatus, NodeStatus};
 use baton_messages::supervisor::GetSupervisorView;
 use baton_storage::Store;
-use tokio::sync::watch;
 use tracing::debug;
-
-/// The store of the moment, for those who only read it. On a storage error it is closed, and
-/// opened again later (P8): take it for one answer and let it go.
-#[derive(Clone, Debug)]
-pub struct CurrentStore(watch::Receiver<Result<Store, String>>);
-
-/// Says which store is the one of the moment. Held by whoever opens and closes it.
-#[derive(Debug)]
-pub struct StoreSwitch(watch::Sender<Result<Store, String>>);
-
-impl CurrentStore {
-    /// Starts with this store.
-    #[must_use]
-    pub fn new(store: Store) -> (StoreSwitch, Self) {
-        let (sender, receiver) = watch::channel(Ok(store));
-        (StoreSwitch(sender), Self(receiver))
-    }
-
-    /// The store that is open now.
-    ///
-    /// # Errors
-    ///
-    /// Why none is.
-    pub fn get(&self) -> Result<Store, String> {
-        self.0.borrow().clone()
-    }
-}
-
-impl StoreSwitch {
-    /// The store was closed, for this reason. The last answer may still hold it for a moment.
-    pub fn closed(&self, reason: String) {
-        drop(self.0.send_replace(Err(reason)));
-    }
-
-    /// A store is open again.
-    pub fn opened(&self, store: Store) {
-        drop(self.0.send_replace(Ok(store)));
-    }
-}
 
 /// How patient the board is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,13 +45,13 @@ pub struct Links {
 pub struct Board {
     config: Config,
     links: Links,
-    store: CurrentStore,
+    store: Store,
 }
 
 impl Board {
     /// A board that asks these actors and reads this store.
     #[must_use]
-    pub const fn new(config: Config, links: Links, store: CurrentStore) -> Self {
+    pub const fn new(config: Config, links: Links, store: Store) -> Self {
         Self { config, links, store }
     }
 }
@@ -104,16 +64,10 @@ impl Handler<GetNodeStatus> for Board {
     type Result = ResponseFuture<NodeStatus>;
 
     fn handle(&mut self, _: GetNodeStatus, _: &mut Self::Context) -> Self::Result {
-        let mut stored = NodeStatus::default();
-        match self.store.get() {
-            Ok(store) => {
-                let reader = store.reader();
-                stored.tip = reader.tip();
-                stored.da = reader.da_progress();
-                stored.store_trouble = store.trouble().map(|trouble| trouble.to_string());
-            }
-            Err(reason) => stored.store_trouble = Some(reason),
-        }
+        // All three are in memory: the board does not wait for a disk.
+        let reader = self.store.reader();
+        let (tip, da) = (reader.tip(), reader.da_progress());
+        let store_trouble = self.store.trouble().map(|trouble| trouble.to_string());
         let Links { raft_view, supervisor_view, queue_view, signer_view } = self.links.clone();
         let within = self.config.reply_within;
         Box::pin(async move {
@@ -129,7 +83,7 @@ impl Handler<GetNodeStatus> for Board {
                 ask("sequencer", &queue_view, GetQueueView, within),
                 signer,
             );
-            NodeStatus { raft, supervisor, queue, signer, ..stored }
+            NodeStatus { tip, da, store_trouble, raft, supervisor, queue, signer }
         })
     }
 }
@@ -225,7 +179,7 @@ mod tests {
     }
 
     /// What a board says, with a silent or a talking Raft among talking actors.
-    async fn board_says(raft_is_silent: bool, change: impl FnOnce(&StoreSwitch)) -> NodeStatus {
+    async fn board_says(raft_is_silent: bool, store: Store) -> NodeStatus {
         let ask = async {
             let others = Actors { silent: false }.start();
             let links = Links {
@@ -234,8 +188,6 @@ mod tests {
                 queue_view: others.clone().recipient(),
                 signer_view: Some(others.recipient()),
             };
-            let (switch, store) = CurrentStore::new(store());
-            change(&switch);
             Board::new(Config::default(), links, store).start().send(GetNodeStatus).await.unwrap()
         };
         LocalSet::new().run_until(ask).await
@@ -243,7 +195,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_board_says_what_the_actors_say() {
-        let status = board_says(false, |_| {}).await;
+        let status = board_says(false, store()).await;
         assert_eq!(status.raft.map(|raft| raft.term), Some(Term(3)));
         assert_eq!(status.supervisor.map(|supervisor| supervisor.executed), Some(Height(7)));
         assert_eq!(status.queue.map(|queue| queue.txs), Some(5));
@@ -253,21 +205,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_actor_is_a_missing_part_and_no_more() {
-        let status = board_says(true, |_| {}).await;
+        let status = board_says(true, store()).await;
         assert_eq!(status.raft, None);
         assert_eq!(status.supervisor.map(|supervisor| supervisor.executed), Some(Height(7)));
         assert_eq!(status.queue.map(|queue| queue.txs), Some(5));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_closed_store_is_trouble_and_an_opened_one_is_not() {
-        let status = board_says(false, |switch| switch.closed("input/output error".to_owned())).await;
-        assert_eq!(status.store_trouble.as_deref(), Some("input/output error"));
+    async fn a_store_that_fails_is_trouble_beside_everything_else() {
+        let store = store();
+        store.close();
+        let failed = store.reader().header(Height(1)).unwrap_err();
+        let status = board_says(false, store).await;
+        assert_eq!(status.store_trouble, Some(failed.to_string()));
         assert_eq!(status.raft.map(|raft| raft.term), Some(Term(3)));
-        let reopened = |switch: &StoreSwitch| {
-            switch.closed("input/output error".to_owned());
-            switch.opened(store());
-        };
-        assert_eq!(board_says(false, reopened).await.store_trouble, None);
     }
 }

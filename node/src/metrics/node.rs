@@ -62,20 +62,14 @@ impl Collector for Node {
             "1 when something is wrong with the store",
             Some(status.store_trouble.is_some().into()),
         )?;
-        if status.store_trouble.is_none() || status.tip.height.0 > 0 {
-            gauges.put("tip_height", "The last applied block", Some(status.tip.height.0))?;
-            gauges.put(
-                "da_headers_height",
-                "Headers up to this height are on DA",
-                Some(status.da.headers.0),
-            )?;
-            gauges.put("da_data_height", "Data up to this height is on DA", Some(status.da.data.0))?;
-            gauges.put(
-                "da_included_height",
-                "Both up to this height, as recorded",
-                Some(status.da.included.0),
-            )?;
-        }
+        gauges.put("tip_height", "The last applied block", Some(status.tip.height.0))?;
+        gauges.put("da_headers_height", "Headers up to this height are on DA", Some(status.da.headers.0))?;
+        gauges.put("da_data_height", "Data up to this height is on DA", Some(status.da.data.0))?;
+        gauges.put(
+            "da_included_height",
+            "Both up to this height, as recorded",
+            Some(status.da.included.0),
+        )?;
 
         let raft = status.raft.as_ref();
         gauges.put("leader", "1 on the leader", raft.map(|raft| (raft.role == Role::Leader).into()))?;

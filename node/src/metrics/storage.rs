@@ -2,20 +2,18 @@
 
 use std::fmt;
 
+use baton_storage::Store;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use crate::status::CurrentStore;
-
-/// Reads the store's counters at each scrape. A closed store has none; an opened one counts
-/// from zero.
+/// Reads the store's counters at each scrape.
 #[derive(Debug)]
-pub(super) struct Storage(pub(super) CurrentStore);
+pub(super) struct Storage(pub(super) Store);
 
 impl Collector for Storage {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let Ok(store) = self.0.get() else { return Ok(()) };
+        let Self(store) = self;
         let stats = store.stats();
         let counters = [
             ("fsyncs", "Syncs of the write-ahead log", stats.fsyncs),

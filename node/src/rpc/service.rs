@@ -21,13 +21,13 @@ use baton_messages::wire::rpc::{
     GetMetadataResponse, GetNamespaceResponse, GetP2pStoreInfoResponse, GetSignerInfoResponse,
     GetStateResponse, Identifier, P2pStoreEntry, P2pStoreSnapshot,
 };
+use baton_storage::Store;
 use connectrpc::ConnectError;
 use prost::bytes::Bytes;
 use tracing::debug;
 
 use super::index::Index;
 use super::view::{View, retrieve};
-use crate::status::CurrentStore;
 
 /// For the engine's position; without it the state of the block before is answered.
 const ENGINE_REPLIES_WITHIN: Duration = Duration::from_secs(1);
@@ -36,7 +36,7 @@ const ENGINE_REPLIES_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Chain {
     /// The store.
-    pub store: CurrentStore,
+    pub store: Store,
     /// The genesis.
     pub genesis: Arc<Genesis>,
     /// Who signs the chain's headers; empty where the public key is not known.
@@ -61,16 +61,13 @@ impl Service {
         Self { chain, index: Mutex::default() }
     }
 
-    fn view(&self) -> Result<View<'_>, ConnectError> {
-        let store = self.chain.store.get();
-        let store =
-            store.map_err(|reason| ConnectError::unavailable(format!("the store is closed: {reason}")))?;
-        Ok(View { reader: store.reader(), signer: &self.chain.signer })
+    fn view(&self) -> View<'_> {
+        View { reader: self.chain.store.reader(), signer: &self.chain.signer }
     }
 
     /// `GetBlock`.
     pub(super) fn block(&self, request: GetBlockRequest) -> Result<GetBlockResponse, ConnectError> {
-        let view = self.view()?;
+        let view = self.view();
         let height = match request.identifier {
             Some(Identifier::Height(0)) => newest(&view)?,
             Some(Identifier::Height(height)) => Height(height),
@@ -104,7 +101,7 @@ impl Service {
         _: Empty,
         engine: Option<EnginePosition>,
     ) -> Result<GetStateResponse, ConnectError> {
-        let view = self.view()?;
+        let view = self.view();
         let genesis = &self.chain.genesis;
         let tip = view.tip();
         let newest = view.header(tip.height)?.ok_or_else(|| ConnectError::not_found("no blocks yet"))?;
@@ -154,7 +151,7 @@ impl Service {
     }
 
     fn metadata_value(&self, key: &str) -> Result<Option<u64>, ConnectError> {
-        let view = self.view()?;
+        let view = self.view();
         let progress = view.da_progress();
         let known = |height: Height| Some(height.0).filter(|height| *height > 0);
         match (key, inclusion_key(key)) {
@@ -170,7 +167,7 @@ impl Service {
 
     /// `GetGenesisDaHeight`: known once the first block is included.
     pub(super) fn genesis_da_height(&self, _: Empty) -> Result<GetGenesisDaHeightResponse, ConnectError> {
-        let height = self.genesis_da(&self.view()?)?.ok_or_else(|| no_metadata("gdh"))?;
+        let height = self.genesis_da(&self.view())?.ok_or_else(|| no_metadata("gdh"))?;
         Ok(GetGenesisDaHeightResponse { height })
     }
 
@@ -181,7 +178,7 @@ impl Service {
 
     /// `GetP2PStoreInfo`: the headers and data this node can give to peers.
     pub(super) fn p2p_store_info(&self, _: Empty) -> Result<GetP2pStoreInfoResponse, ConnectError> {
-        let view = self.view()?;
+        let view = self.view();
         let ends = match view.newest_signed()? {
             Some(newest) => (view.block(newest)?, view.block(self.chain.genesis.initial_height)?),
             None => (None, None),

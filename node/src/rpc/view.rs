@@ -6,7 +6,7 @@ use std::sync::Arc;
 use baton_messages::chain::{Block, Header, SignedHeader, Signer};
 use baton_messages::command::{DaProgress, Lane};
 use baton_messages::types::{DaHeight, Hash, Height, Tip};
-use baton_storage::Reader;
+use baton_storage::{Reader, StoreError};
 use connectrpc::ConnectError;
 
 use super::index::Index;
@@ -31,22 +31,22 @@ impl View<'_> {
     }
 
     pub(super) fn header(&self, height: Height) -> Result<Option<Header>, ConnectError> {
-        self.reader.header(height).map_err(retrieve)
+        self.reader.header(height).map_err(failed)
     }
 
     pub(super) fn block(&self, height: Height) -> Result<Option<Arc<Block>>, ConnectError> {
-        self.reader.block(height).map_err(retrieve)
+        self.reader.block(height).map_err(failed)
     }
 
     pub(super) fn signed_header(&self, height: Height) -> Result<Option<SignedHeader>, ConnectError> {
-        self.reader.signed_header(height, self.signer).map_err(retrieve)
+        self.reader.signed_header(height, self.signer).map_err(failed)
     }
 
     /// The newest block whose signature is recorded here.
     pub(super) fn newest_signed(&self) -> Result<Option<Height>, ConnectError> {
         let tip = self.tip().height.0;
         for height in (tip.saturating_sub(UNSIGNED_TAIL).max(1)..=tip).rev().map(Height) {
-            if self.reader.signature(height).map_err(retrieve)?.is_some() {
+            if self.reader.signature(height).map_err(failed)?.is_some() {
                 return Ok(Some(height));
             }
         }
@@ -56,7 +56,7 @@ impl View<'_> {
     /// By header hash at any height; by ev-node's hash of the signed header's bytes among the
     /// newest blocks.
     pub(super) fn height_of(&self, hash: Hash, index: &mut Index) -> Result<Option<Height>, ConnectError> {
-        if let Some(height) = self.reader.height_of(&hash).map_err(retrieve)? {
+        if let Some(height) = self.reader.height_of(&hash).map_err(failed)? {
             return Ok(Some(height));
         }
         let Some(newest) = self.newest_signed()? else { return Ok(None) };
@@ -76,15 +76,23 @@ impl View<'_> {
             return Ok((None, None));
         }
         let Some(block) = self.block(height)? else { return Ok((None, None)) };
-        let header = self.reader.da_height(Lane::Header, height).map_err(retrieve)?;
+        let header = self.reader.da_height(Lane::Header, height).map_err(failed)?;
         if block.txs().is_empty() {
             return Ok((header, header));
         }
-        Ok((header, self.reader.da_height(Lane::Data, height).map_err(retrieve)?))
+        Ok((header, self.reader.da_height(Lane::Data, height).map_err(failed)?))
     }
 }
 
-/// ev-node's answer for everything that is not found or fails in the store.
+/// A store that fails may work again later; one that is damaged will not.
+fn failed(error: StoreError) -> ConnectError {
+    match error {
+        StoreError::Io(_) | StoreError::Full(_) => ConnectError::unavailable(error.to_string()),
+        StoreError::Corrupt(_) => retrieve(error),
+    }
+}
+
+/// ev-node's answer for everything that is not found.
 pub(super) fn retrieve(error: impl Display) -> ConnectError {
     ConnectError::internal(format!("failed to retrieve block data: {error}"))
 }

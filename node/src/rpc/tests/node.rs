@@ -27,7 +27,6 @@ use uuid::Uuid;
 
 use crate::metrics;
 use crate::rpc::{Chain, Condition, Limits, Metrics, Parts, Server};
-use crate::status::{CurrentStore, StoreSwitch};
 
 /// The time of the genesis; every block is a second after the one before.
 pub(super) const START: u64 = 1_735_787_046_123_456_789;
@@ -72,7 +71,7 @@ pub(super) struct Setup {
 /// A node that answers.
 pub(super) struct Node {
     pub(super) address: SocketAddr,
-    pub(super) switch: StoreSwitch,
+    pub(super) metrics: metrics::Metrics,
     http: reqwest::Client,
 }
 
@@ -180,7 +179,6 @@ impl Setup {
         LocalSet::new()
             .run_until(async {
                 let says = Says { status, position }.start();
-                let (switch, store) = CurrentStore::new(store);
                 let now = Arc::new(|| Timestamp(NOW));
                 let condition = Condition { node_status: says.clone().recipient(), now, stale_after: None };
                 let counters = Metrics::default();
@@ -195,14 +193,21 @@ impl Setup {
                     data_namespace: Namespace([2; 29]),
                     engine_position: Some(says.recipient()),
                 };
-                let parts = Parts { node: "n1".to_owned(), chain, condition, metrics, counters, limits };
+                let parts = Parts {
+                    node: "n1".to_owned(),
+                    chain,
+                    condition,
+                    metrics: metrics.clone(),
+                    counters,
+                    limits,
+                };
                 let server = Server::bind("127.0.0.1:0", parts).await.unwrap();
                 let address = server.local_addr();
                 let (stop, stopped) = oneshot::channel::<()>();
                 let serving = tokio::spawn(server.serve(async {
                     let _ = stopped.await;
                 }));
-                test(Node { address, switch, http: reqwest::Client::new() }).await;
+                test(Node { address, metrics, http: reqwest::Client::new() }).await;
                 drop(stop);
                 serving.await.unwrap();
             })

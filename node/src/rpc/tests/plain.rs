@@ -6,8 +6,10 @@ use baton_messages::supervisor::SupervisorView;
 use baton_messages::types::{Grant, Height, Member, MemberId, Role};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::node::{Setup, TERM, log};
+use crate::rpc::{Limits, Server};
 
 /// A node that leads and produces.
 fn leading() -> Setup {
@@ -161,6 +163,28 @@ async fn a_reason_is_a_series_while_it_holds() {
             let line =
                 "evnode_node_unready{chain_id=\"test-chain\",reason=\"not producing: say \\\"DA\\\"\"} 1";
             assert!(text.lines().any(|found| found == line), "{text}");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn metrics_have_a_port_of_their_own() {
+    leading()
+        .run(async |node| {
+            let server =
+                Server::bind_metrics("127.0.0.1:0", node.metrics.clone(), Limits::default()).await.unwrap();
+            let address = server.local_addr();
+            let (stop, stopped) = oneshot::channel::<()>();
+            let serving = tokio::spawn(server.serve(async {
+                let _ = stopped.await;
+            }));
+            let response = reqwest::get(format!("http://{address}/metrics")).await.unwrap();
+            let content_type = response.headers()["content-type"].to_str().unwrap().to_owned();
+            assert!(content_type.starts_with("application/openmetrics-text"), "{content_type}");
+            assert!(response.text().await.unwrap().contains("evnode_node_tip_height"));
+            assert_eq!(reqwest::get(format!("http://{address}/status")).await.unwrap().status(), 404);
+            drop(stop);
+            serving.await.unwrap();
         })
         .await;
 }

@@ -1,6 +1,7 @@
 //! ev-node's services over Connect, quirks included.
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +13,8 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use prost::Message;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::node::{Setup, blocks, index_hash, log, root, signature, signer};
 
@@ -324,21 +327,38 @@ async fn a_call_too_many_is_turned_away() {
 }
 
 #[tokio::test]
-async fn a_closed_store_is_unavailable_and_an_opened_one_answers_again() {
+async fn a_store_that_fails_is_unavailable_and_the_rest_answers() {
     let setup = Setup::new(log());
     let store = setup.store.clone();
     setup
         .run(async |node| {
-            node.switch.closed("input/output error".to_owned());
-            let (status, answer) = node.json("StoreService/GetBlock", json!({"height": "2"})).await;
-            assert_eq!((status, &answer["code"]), (503, &json!("unavailable")));
-            assert!(
-                answer["message"].as_str().is_some_and(|message| message.contains("input/output error")),
-                "{answer}"
-            );
+            store.close();
+            for (method, request) in
+                [("GetBlock", json!({"height": "2"})), ("GetMetadata", json!({"key": "gdh"}))]
+            {
+                let (status, answer) = node.json(&format!("StoreService/{method}"), request).await;
+                assert_eq!((status, &answer["code"]), (503, &json!("unavailable")), "{method}: {answer}");
+            }
             assert_eq!(node.json("ConfigService/GetSignerInfo", json!({})).await.0, 200);
-            node.switch.opened(store);
-            assert_eq!(node.json("StoreService/GetBlock", json!({"height": "2"})).await.0, 200);
+            assert_eq!(node.get("/health/live").await.0, 200);
+            assert_eq!(node.get("/metrics").await.0, 200);
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_given_up() {
+    let mut setup = Setup::new(log());
+    setup.limits.request = Duration::from_millis(200);
+    setup
+        .run(async |node| {
+            let mut stream = TcpStream::connect(node.address).await.unwrap();
+            let head = "POST /evnode.v1.StoreService/GetBlock HTTP/1.1\r\nhost: node\r\n\
+                content-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = [0; 13];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 504 ");
         })
         .await;
 }
