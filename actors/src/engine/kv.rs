@@ -58,6 +58,8 @@ pub struct Kv {
     config: Config,
     /// `None` before `init_chain`.
     head: Option<Head>,
+    /// A write failed: what is stored is read again before anything else.
+    doubtful: bool,
     pool: Option<Pool>,
 }
 
@@ -83,7 +85,7 @@ impl Kv {
         let head = Head::load(backend.as_ref()).map_err(failed)?;
         let height = head.as_ref().map_or(Height(0), |head| head.mark.height);
         let pool = config.pool.map(|limits| Pool::new(limits, height));
-        Ok(Self { backend, config, head, pool })
+        Ok(Self { backend, config, head, doubtful: false, pool })
     }
 
     /// The read side.
@@ -92,15 +94,27 @@ impl Kv {
         View::new(Arc::clone(&self.backend))
     }
 
-    fn head(&self) -> Result<&Head, EngineError> {
-        self.head.as_ref().ok_or_else(|| EngineError::Unavailable("the chain is not initialised".into()))
+    /// Where the app stands, if the chain has begun.
+    fn begun(&mut self) -> Result<Option<&Head>, EngineError> {
+        if self.doubtful {
+            self.head = Head::load(self.backend.as_ref()).map_err(failed)?;
+            self.doubtful = false;
+        }
+        Ok(self.head.as_ref())
+    }
+
+    fn head(&mut self) -> Result<Head, EngineError> {
+        let head = self.begun()?.cloned();
+        head.ok_or_else(|| EngineError::Unavailable("the chain is not initialised".into()))
     }
 
     /// Writes a batch with the new head; only then the head holds.
     fn commit(&mut self, mut batch: Batch, head: Head) -> Result<(), EngineError> {
         head.store(&mut batch);
+        self.doubtful = true;
         self.backend.write(batch).map_err(failed)?;
         self.head = Some(head);
+        self.doubtful = false;
         Ok(())
     }
 
@@ -124,7 +138,7 @@ impl Kv {
     }
 
     fn execute(&mut self, block: &Block) -> Result<Executed, EngineError> {
-        let head = self.head()?;
+        let mut head = self.head()?;
         let (height, hash, before) = (block.height(), block.hash(), head.mark);
         if height == before.height
             && let Some(executed) = before.hash
@@ -162,7 +176,6 @@ impl Kv {
         let new = values.iter().map(|(key, _)| (key, changed.get(key)));
         let root = self.change(&mut batch, before.root, new)?;
         Undo { before, values }.store(&mut batch, height);
-        let mut head = head.clone();
         head.mark =
             Mark { height, hash: Some(hash), root, blocks: before.blocks + 1, txs: before.txs + applied };
         forget(&mut batch, &mut head, Height(height.0.saturating_sub(self.config.undo_blocks)));
@@ -175,7 +188,7 @@ impl Kv {
 
     /// Takes the last block back.
     fn step_back(&mut self) -> Result<(), EngineError> {
-        let mut head = self.head()?.clone();
+        let mut head = self.head()?;
         let height = head.mark.height;
         let undo = Undo::load(self.backend.as_ref(), height).map_err(failed)?;
         let mut batch = Batch::default();
@@ -206,7 +219,7 @@ fn forget(batch: &mut Batch, head: &mut Head, height: Height) {
 impl Execution for Kv {
     async fn init_chain(&mut self, genesis: InitChain) -> Result<StateRoot, EngineError> {
         let InitChain { initial_height, chain_id, .. } = genesis;
-        if let Some(head) = &self.head {
+        if let Some(head) = self.begun()? {
             if head.chain_id != chain_id || head.initial_height != initial_height {
                 return Err(EngineError::Corrupt(format!(
                     "the engine holds chain {} from height {}, not {chain_id} from height {initial_height}",
@@ -254,7 +267,7 @@ impl Execution for Kv {
         if height <= head.final_height {
             return Ok(());
         }
-        let head = Head { final_height: height, ..head.clone() };
+        let head = Head { final_height: height, ..head };
         self.commit(Batch::default(), head)
     }
 
@@ -263,7 +276,7 @@ impl Execution for Kv {
     }
 
     async fn position(&mut self) -> Result<EnginePosition, EngineError> {
-        Ok(self.head.as_ref().map_or_else(EnginePosition::default, |head| EnginePosition {
+        Ok(self.begun()?.map_or_else(EnginePosition::default, |head| EnginePosition {
             height: head.mark.height,
             hash: head.mark.hash,
             root: state_root(head.mark.root),
@@ -291,7 +304,7 @@ impl Execution for Kv {
     }
 
     async fn prune(&mut self, height: Height) -> Result<(), EngineError> {
-        let mut head = self.head()?.clone();
+        let mut head = self.head()?;
         if height <= head.oldest {
             return Ok(());
         }

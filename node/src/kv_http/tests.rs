@@ -19,11 +19,12 @@ use super::*;
 
 type Submitted = Result<Vec<Receipt>, SubmitError>;
 type Awaited = Result<Outcome, AwaitError>;
+type Script<M, T> = Box<dyn Fn(&M) -> Option<T>>;
 
 /// Answers for the sequencer, and writes down what it was handed. `None` is no answer ever.
 struct Sequencer {
-    submit: Box<dyn Fn(&SubmitTxs) -> Option<Submitted>>,
-    await_tx: Box<dyn Fn(&AwaitTx) -> Option<Awaited>>,
+    submit: Script<SubmitTxs, Submitted>,
+    await_tx: Script<AwaitTx, Awaited>,
     handed: Rc<RefCell<Vec<Vec<u8>>>>,
 }
 

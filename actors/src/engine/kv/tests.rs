@@ -1,79 +1,63 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use baton_messages::chain::{Data, Header};
 use baton_messages::types::Timestamp;
-use baton_storage::backend::{Direction, Operation};
+use baton_storage::backend::Direction;
+use baton_storage::memory::{Disk, Effect, EffectOutcome, Hook, Keep, Memory};
 use futures::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
 
-type Map = BTreeMap<(Family, Bytes), Bytes>;
-
-/// A store that forgets what was not synced when it crashes.
+/// A platter that loses what was not synced, and what is done to it.
 #[derive(Default)]
-struct Disk {
-    state: Mutex<Content>,
+struct Rig {
+    disk: Disk,
+    reads: Arc<AtomicUsize>,
 }
 
-#[derive(Default)]
-struct Content {
-    visible: Map,
-    durable: Map,
-    unsynced: Vec<Batch>,
-    reads: usize,
-    failing: Option<StoreError>,
+/// A process' view of the platter that counts how often it reads one key.
+struct Counted {
+    store: Memory,
+    reads: Arc<AtomicUsize>,
 }
 
-fn apply(map: &mut Map, batch: &Batch) {
-    for operation in &batch.operations {
-        match operation.clone() {
-            Operation::Put(family, key, value) => drop(map.insert((family, key), value)),
-            Operation::Delete(family, key) => drop(map.remove(&(family, key))),
-            Operation::DeleteRange(family, from, to) => {
-                map.retain(|(at, key), _| *at != family || *key < from || *key >= to);
-            }
-        }
+impl Rig {
+    fn attach(&self) -> Arc<dyn Backend> {
+        Arc::new(Counted { store: self.disk.attach(), reads: Arc::clone(&self.reads) })
     }
-}
 
-impl Disk {
-    /// Keeps the first writes since the last sync and loses the others.
-    fn crash(&self, keep: usize) {
-        let mut content = self.state.lock().unwrap();
-        let survivors: Vec<Batch> = content.unsynced.drain(..).take(keep).collect();
-        let mut durable = std::mem::take(&mut content.durable);
-        survivors.iter().for_each(|batch| apply(&mut durable, batch));
-        content.visible = durable.clone();
-        content.durable = durable;
+    fn sync(&self) {
+        self.attach().sync().unwrap();
     }
 
     fn entries(&self, family: Family) -> Vec<(Bytes, Bytes)> {
-        let content = self.state.lock().unwrap();
-        let of_family = content.visible.iter().filter(|((at, _), _)| *at == family);
-        of_family.map(|((_, key), value)| (key.clone(), value.clone())).collect()
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        self.attach().scan(family, all, Direction::Forward, usize::MAX).unwrap()
     }
 
+    /// Lets every write fail, or none.
     fn fail(&self, error: Option<StoreError>) {
-        self.state.lock().unwrap().failing = error;
+        let hook: Option<Hook> =
+            error.map(|error| -> Hook { Arc::new(move |_: Effect| EffectOutcome::Fail(error.clone())) });
+        self.disk.set_hook(hook);
     }
 
     fn take_reads(&self) -> usize {
-        std::mem::take(&mut self.state.lock().unwrap().reads)
+        self.reads.swap(0, Ordering::Relaxed)
     }
 
     fn change(&self, batch: Batch) {
-        apply(&mut self.state.lock().unwrap().visible, &batch);
+        self.attach().write(batch).unwrap();
     }
 }
 
-impl Backend for Disk {
+impl Backend for Counted {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let mut content = self.state.lock().unwrap();
-        content.reads += 1;
-        Ok(content.visible.get(&(family, Bytes::copy_from_slice(key))).cloned())
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.store.get(family, key)
     }
 
     fn scan(
@@ -83,28 +67,15 @@ impl Backend for Disk {
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        assert_eq!(direction, Direction::Forward);
-        let mut entries = self.entries(family);
-        entries.retain(|(key, _)| std::ops::RangeBounds::<[u8]>::contains(&range, &key[..]));
-        entries.truncate(limit);
-        Ok(entries)
+        self.store.scan(family, range, direction, limit)
     }
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
-        let mut content = self.state.lock().unwrap();
-        if let Some(error) = content.failing.clone() {
-            return Err(error);
-        }
-        apply(&mut content.visible, &batch);
-        content.unsynced.push(batch);
-        Ok(())
+        self.store.write(batch)
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        let mut content = self.state.lock().unwrap();
-        content.durable = content.visible.clone();
-        content.unsynced.clear();
-        Ok(())
+        self.store.sync()
     }
 }
 
@@ -116,16 +87,16 @@ fn genesis() -> InitChain {
     InitChain { time: Timestamp(1), initial_height: Height(1), chain_id: "kv".into() }
 }
 
-fn started(disk: &Arc<Disk>, config: Config) -> Kv {
-    let mut kv = Kv::open(Arc::clone(disk) as Arc<dyn Backend>, config).unwrap();
+fn started(rig: &Rig, config: Config) -> Kv {
+    let mut kv = Kv::open(rig.attach(), config).unwrap();
     now(kv.init_chain(genesis())).unwrap();
     kv
 }
 
-fn kv() -> (Arc<Disk>, Kv) {
-    let disk = Arc::<Disk>::default();
-    let kv = started(&disk, Config::default());
-    (disk, kv)
+fn kv() -> (Rig, Kv) {
+    let rig = Rig::default();
+    let kv = started(&rig, Config::default());
+    (rig, kv)
 }
 
 fn tx(bytes: &[u8]) -> Tx {
@@ -234,22 +205,22 @@ fn the_same_block_is_answered_again_and_another_one_refused() {
 
 #[test]
 fn nothing_runs_before_the_chain_is_initialised_and_another_chain_is_refused() {
-    let disk = Arc::<Disk>::default();
-    let mut kv = Kv::open(Arc::clone(&disk) as Arc<dyn Backend>, Config::default()).unwrap();
+    let rig = Rig::default();
+    let mut kv = Kv::open(rig.attach(), Config::default()).unwrap();
     assert_eq!(position(&mut kv), EnginePosition::default());
     assert!(matches!(now(kv.execute_block(texts(1, &[]))), Err(EngineError::Unavailable(_))));
     let root = now(kv.init_chain(genesis())).unwrap();
     run(&mut kv, &texts(1, &["a=1"]));
     assert_eq!(now(kv.init_chain(genesis())), Ok(root), "the root before the first block");
-    let mut kv = started(&disk, Config::default());
+    let mut kv = started(&rig, Config::default());
     let other = InitChain { chain_id: "other".into(), ..genesis() };
     assert!(matches!(now(kv.init_chain(other)), Err(EngineError::Corrupt(_))));
 }
 
 #[test]
 fn a_chain_may_begin_at_any_height() {
-    let disk = Arc::<Disk>::default();
-    let mut kv = Kv::open(disk, Config::default()).unwrap();
+    let rig = Rig::default();
+    let mut kv = Kv::open(rig.attach(), Config::default()).unwrap();
     now(kv.init_chain(InitChain { initial_height: Height(7), ..genesis() })).unwrap();
     assert_eq!(position(&mut kv).height, Height(6));
     run(&mut kv, &texts(7, &["a=1"]));
@@ -260,12 +231,12 @@ fn a_chain_may_begin_at_any_height() {
 
 #[test]
 fn only_so_many_blocks_can_be_taken_back() {
-    let disk = Arc::<Disk>::default();
-    let mut kv = started(&disk, Config { undo_blocks: 3, ..Config::default() });
+    let rig = Rig::default();
+    let mut kv = started(&rig, Config { undo_blocks: 3, ..Config::default() });
     for height in 1..=10 {
         run(&mut kv, &texts(height, &[&format!("k={height}")]));
     }
-    assert_eq!(disk.entries(Family::KvUndo).len(), 3);
+    assert_eq!(rig.entries(Family::KvUndo).len(), 3);
     let refused = EngineError::CannotRollBack { asked: Height(6), oldest: Height(7) };
     assert_eq!(now(kv.rollback(Height(6))), Err(refused));
     now(kv.prune(Height(9))).unwrap();
@@ -274,24 +245,24 @@ fn only_so_many_blocks_can_be_taken_back() {
     assert_eq!(now(kv.rollback(Height(9))).unwrap().height, Height(9));
     assert_eq!(kv.view().get(b"k").unwrap(), Some(Bytes::from_static(b"9")));
     now(kv.prune(Height(100))).unwrap();
-    assert_eq!(disk.entries(Family::KvUndo), [], "nothing is kept above the head either");
+    assert_eq!(rig.entries(Family::KvUndo), [], "nothing is kept above the head either");
     run(&mut kv, &texts(10, &[]));
     assert_eq!(now(kv.rollback(Height(9))).unwrap().height, Height(9));
 }
 
 #[test]
 fn a_state_taken_back_leaves_nothing_behind() {
-    let (disk, mut kv) = kv();
-    let tree = disk.entries(Family::KvTree);
+    let (rig, mut kv) = kv();
+    let tree = rig.entries(Family::KvTree);
     let many: Vec<String> = (0..200).map(|key| format!("k{key}=v")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     run(&mut kv, &texts(1, &many));
     run(&mut kv, &texts(2, &["k1=w", "x=y"]));
     let height = now(kv.rollback(Height(0))).unwrap().height;
     assert_eq!(height, Height(0));
-    assert_eq!(disk.entries(Family::KvState), []);
-    assert_eq!(disk.entries(Family::KvUndo), []);
-    let left: Vec<_> = disk.entries(Family::KvTree).into_iter().filter(|node| !tree.contains(node)).collect();
+    assert_eq!(rig.entries(Family::KvState), []);
+    assert_eq!(rig.entries(Family::KvUndo), []);
+    let left: Vec<_> = rig.entries(Family::KvTree).into_iter().filter(|node| !tree.contains(node)).collect();
     assert_eq!(left.len(), 1, "only the root node, which is empty");
     assert_eq!(position(&mut kv).root, root_of(&BTreeMap::new()));
 }
@@ -320,49 +291,66 @@ fn the_filter_keeps_the_order_and_postpones_what_does_not_fit() {
 
 #[test]
 fn a_block_costs_what_it_changes_and_not_what_is_there() {
-    let (disk, mut kv) = kv();
+    let (rig, mut kv) = kv();
     let many: Vec<Tx> = (0..20_000).map(|key| tx(format!("k{key}=v").as_bytes())).collect();
     run(&mut kv, &block(1, many));
-    disk.take_reads();
+    rig.take_reads();
     run(&mut kv, &texts(2, &["k1=w"]));
-    let reads = disk.take_reads();
+    let reads = rig.take_reads();
     assert!(reads <= 1 + 8, "{reads} reads: the old value and one node per level");
     run(&mut kv, &texts(3, &["k1=w", "k2=v"]));
-    assert_eq!(disk.take_reads(), 2, "what does not change costs no more than looking");
+    assert_eq!(rig.take_reads(), 2, "what does not change costs no more than looking");
 }
 
 #[test]
 fn a_damaged_tree_is_noticed() {
-    let (disk, mut kv) = kv();
+    let (rig, mut kv) = kv();
     run(&mut kv, &texts(1, &["a=1"]));
-    let (key, value) = disk.entries(Family::KvTree).remove(0);
+    let (key, value) = rig.entries(Family::KvTree).remove(0);
     let mut batch = Batch::default();
     let mut damaged = value.to_vec();
     *damaged.last_mut().unwrap() ^= 1;
     batch.put(Family::KvTree, key.clone(), damaged);
-    disk.change(batch);
+    rig.change(batch);
     assert!(matches!(now(kv.execute_block(texts(2, &["a=2"]))), Err(EngineError::Corrupt(_))));
     let mut batch = Batch::default();
     batch.delete(Family::KvTree, key);
-    disk.change(batch);
+    rig.change(batch);
     assert!(matches!(now(kv.execute_block(texts(2, &["a=2"]))), Err(EngineError::Corrupt(_))));
 }
 
 #[test]
 fn a_full_disk_changes_nothing_and_passes() {
-    let (disk, mut kv) = kv();
-    disk.fail(Some(StoreError::Full("no room".into())));
+    let (rig, mut kv) = kv();
+    rig.fail(Some(StoreError::Full("no room".into())));
     let next = texts(1, &["a=1"]);
     assert!(matches!(now(kv.execute_block(Arc::clone(&next))), Err(EngineError::Unavailable(_))));
     assert_eq!(position(&mut kv).height, Height(0));
-    disk.fail(None);
+    rig.fail(None);
     assert_eq!(run(&mut kv, &next).height, Height(1));
 }
 
 #[test]
+fn a_write_that_failed_but_is_there_is_noticed() {
+    let (rig, mut kv) = kv();
+    let fail = |effect| match effect {
+        Effect::AfterWrite => EffectOutcome::Fail(StoreError::Io("timed out".into())),
+        _ => EffectOutcome::Continue,
+    };
+    rig.disk.set_hook(Some(Arc::new(fail)));
+    let first = texts(1, &["a=1"]);
+    assert!(matches!(now(kv.execute_block(Arc::clone(&first))), Err(EngineError::Unavailable(_))));
+    rig.disk.set_hook(None);
+    assert_eq!(run(&mut kv, &first).hash, first.hash());
+    run(&mut kv, &texts(2, &["a=2"]));
+    let map = BTreeMap::from([(Bytes::from_static(b"a"), Bytes::from_static(b"2"))]);
+    assert_eq!(position(&mut kv).root, root_of(&map));
+}
+
+#[test]
 fn the_pool_feeds_the_reaper_until_the_block_is_executed() {
-    let disk = Arc::<Disk>::default();
-    let mut kv = started(&disk, Config { pool: Some(PoolLimits::default()), ..Config::default() });
+    let rig = Rig::default();
+    let mut kv = started(&rig, Config { pool: Some(PoolLimits::default()), ..Config::default() });
     now(kv.submit_txs(vec![tx(b"a=1"), tx(b"b=2")])).unwrap();
     assert_eq!(now(kv.pending_txs(100)).unwrap().len(), 2);
     run(&mut kv, &texts(1, &["a=1"]));
@@ -411,8 +399,8 @@ proptest! {
     /// the position, and so is the root.
     #[test]
     fn the_root_is_a_function_of_the_blocks(steps in prop::collection::vec(step(), 1..40)) {
-        let (disk, mut kv) = kv();
-        disk.sync().unwrap();
+        let (rig, mut kv) = kv();
+        rig.sync();
         let mut chain: Vec<Arc<Block>> = vec![];
         for step in steps {
             match step {
@@ -431,12 +419,12 @@ proptest! {
                     now(kv.rollback(Height(to as u64))).unwrap();
                     chain.truncate(to);
                 }
-                Step::Sync => disk.sync().unwrap(),
+                Step::Sync => rig.sync(),
                 Step::Crash(keep) => {
                     let before = position(&mut kv).height;
                     let blocks = chain.clone();
-                    disk.crash(keep);
-                    kv = started(&disk, Config::default());
+                    rig.disk.crash(Keep::Prefix(keep));
+                    kv = started(&rig, Config::default());
                     // The position is one the engine was in; what is missing is replayed.
                     let at = position(&mut kv);
                     if let Some(survivor) = at.height.0.checked_sub(1).and_then(|i| blocks.get(i as usize))
@@ -458,7 +446,7 @@ proptest! {
             prop_assert_eq!(at.height, Height(chain.len() as u64));
             prop_assert_eq!(at.hash, chain.last().map(|block| block.hash()));
             prop_assert_eq!(at.root, root_of(&map));
-            let stored: BTreeMap<Bytes, Bytes> = disk.entries(Family::KvState).into_iter().collect();
+            let stored: BTreeMap<Bytes, Bytes> = rig.entries(Family::KvState).into_iter().collect();
             prop_assert_eq!(stored, map);
         }
     }
