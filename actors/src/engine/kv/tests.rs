@@ -6,6 +6,7 @@ use baton_messages::chain::{Data, Header};
 use baton_messages::types::Timestamp;
 use baton_storage::backend::Direction;
 use baton_storage::memory::{Disk, Effect, EffectOutcome, Hook, Keep, Memory};
+use baton_storage::rocks::Rocks;
 use futures::FutureExt;
 use proptest::prelude::*;
 
@@ -317,6 +318,43 @@ fn a_damaged_tree_is_noticed() {
     batch.delete(Family::KvTree, key);
     rig.change(batch);
     assert!(matches!(now(kv.execute_block(texts(2, &["a=2"]))), Err(EngineError::Corrupt(_))));
+}
+
+#[test]
+fn a_block_is_one_write_and_no_sync() {
+    let (rig, mut kv) = kv();
+    rig.sync();
+    let (writes, syncs) = (rig.disk.writes(), rig.disk.syncs());
+    for height in 1..=3 {
+        run(&mut kv, &texts(height, &["a=1", "b=2", "no assignment"]));
+    }
+    assert_eq!((rig.disk.writes() - writes, rig.disk.syncs() - syncs), (3, 0));
+    now(kv.rollback(Height(1))).unwrap();
+    assert_eq!(rig.disk.writes() - writes, 5, "each block that is taken back is one, too");
+}
+
+#[test]
+fn rocksdb_and_its_twin_have_the_same_states() {
+    let directory = tempfile::tempdir().unwrap();
+    let rig = Rig::default();
+    let config = Config { undo_blocks: 2, ..Config::default() };
+    let rocks: Arc<dyn Backend> = Arc::new(Rocks::open(directory.path()).unwrap());
+    let mut on_rocks = Kv::open(Arc::clone(&rocks), config).unwrap();
+    now(on_rocks.init_chain(genesis())).unwrap();
+    let mut twin = started(&rig, config);
+    for height in 1..=6_u64 {
+        let txs = (0..40).map(|key| tx(format!("k{}={height}", key * height % 97).as_bytes())).collect();
+        let next = block(height, txs);
+        assert_eq!(run(&mut on_rocks, &next), run(&mut twin, &next));
+    }
+    assert_eq!(now(on_rocks.rollback(Height(4))), now(twin.rollback(Height(4))));
+    for kv in [&mut on_rocks, &mut twin] {
+        now(kv.prune(Height(4))).unwrap();
+    }
+    for family in [Family::KvState, Family::KvTree, Family::KvUndo, Family::KvMeta] {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        assert_eq!(rocks.scan(family, all, Direction::Forward, 10_000).unwrap(), rig.entries(family));
+    }
 }
 
 #[test]
