@@ -93,7 +93,9 @@ fn the_first_block_stands_at_the_initial_height_at_genesis_time_on_nothing() {
     let mut genesis = genesis();
     let first = next_block(&Tip::default(), &[]);
     let good = block_entry(1, &first);
-    let decide = |genesis: &Genesis, entry: &BlockEntry| verdict::block(genesis, &Tip::default(), None, Term(1), entry);
+    let decide = |genesis: &Genesis, entry: &BlockEntry| {
+        verdict::block(genesis, &Tip::default(), None, Term(1), entry)
+    };
     assert_eq!(decide(&genesis, &good), Decision::Commit(tip_of(&first, 1)));
 
     let late = block_entry(1, &block_at(&Tip::default(), Timestamp(1_001), &[]));
