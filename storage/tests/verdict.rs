@@ -265,7 +265,7 @@ fn log(steps: &[Step]) -> Vec<Entry> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn at_most_one_block_stands_at_a_height_and_all_are_linked(steps in prop::collection::vec(step(), 1..60)) {
