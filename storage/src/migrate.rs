@@ -102,3 +102,119 @@ fn run(backend: &dyn Backend, step: Step) -> Result<(), StoreError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Bound;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use baton_messages::genesis::Genesis;
+    use baton_messages::types::{DaHeight, Height, Timestamp, Tx};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::backend::Direction;
+    use crate::memory::{Disk, EffectOutcome, Keep};
+    use crate::records::number_key;
+    use crate::{Completion, OpenError, OpenOptions, Store};
+
+    const TXS: u64 = 10;
+
+    /// From a fake old format, in which the queue held transactions as they are.
+    fn wrap_queue(backend: &dyn Backend, at: &[u8]) -> Result<Piece, StoreError> {
+        let from = if at.is_empty() { Bound::Unbounded } else { Bound::Excluded(at) };
+        let found = backend.scan(Family::Queue, (from, Bound::Unbounded), Direction::Forward, 3)?;
+        let mut batch = Batch::default();
+        for (key, value) in &found {
+            batch.put(Family::Queue, key.clone(), encode(&Tx(value.clone())));
+        }
+        Ok(match found.last() {
+            Some((last, _)) => Piece::More(batch, last.clone()),
+            None => Piece::Last(batch),
+        })
+    }
+
+    const OLD: &[Step] = &[Step { from: 0, run: wrap_queue }];
+
+    fn options() -> OpenOptions {
+        let genesis = Genesis {
+            chain_id: "old".into(),
+            start_time: Timestamp(1),
+            initial_height: Height(1),
+            proposer_address: Bytes::new(),
+            da_start_height: DaHeight(0),
+            da_epoch_forced_inclusion: 1,
+        };
+        let path = PathBuf::from("memory");
+        OpenOptions { path, chain_id: "old".into(), genesis, completion: Completion::Inline }
+    }
+
+    fn old_store() -> Disk {
+        let disk = Disk::new();
+        Store::create_in_memory(&disk, options(), Uuid::nil()).expect("an empty disk").close();
+        let backend = disk.attach();
+        let mut batch = Batch::default();
+        set_format(&mut batch, 0);
+        for number in 0..TXS {
+            batch.put(Family::Queue, number_key(number), tx(number).0);
+        }
+        backend.write(batch).expect("no hook");
+        backend.sync().expect("no hook");
+        disk
+    }
+
+    fn tx(number: u64) -> Tx {
+        Tx(format!("transaction {number}").into())
+    }
+
+    fn open(disk: &Disk, steps: &[Step]) -> Result<Store, OpenError> {
+        Store::start(Arc::new(disk.attach()), options(), false, steps)
+    }
+
+    fn assert_migrated(store: &Store) {
+        let expected: Vec<_> = (0..TXS).map(|number| (number, tx(number))).collect();
+        assert_eq!(store.queue().load(), Ok(expected));
+        let backend = store.backend();
+        assert_eq!(format(&*backend), Ok(Some(1)));
+        assert_eq!(backend.get(Family::Meta, meta::MIGRATION), Ok(None));
+    }
+
+    #[test]
+    fn an_older_format_is_migrated_at_start_and_stays_migrated() {
+        let disk = old_store();
+        assert_migrated(&open(&disk, OLD).expect("a step for its format"));
+        disk.crash(Keep::None);
+        assert_migrated(&open(&disk, &[]).expect("the current format"));
+    }
+
+    #[test]
+    fn a_migration_goes_on_where_a_crash_stopped_it() {
+        for (effect, keep) in (1..16).flat_map(|effect| (0..4).map(move |keep| (effect, keep))) {
+            let disk = old_store();
+            let seen = AtomicUsize::new(0);
+            disk.set_hook(Some(Arc::new(move |_| {
+                if seen.fetch_add(1, Ordering::Relaxed) + 1 == effect {
+                    EffectOutcome::PowerOff
+                } else {
+                    EffectOutcome::Continue
+                }
+            })));
+            let interrupted = open(&disk, OLD);
+            assert!(matches!(interrupted, Err(OpenError::Io(_))), "effect {effect}: {interrupted:?}");
+            disk.set_hook(None);
+            disk.crash(Keep::Prefix(keep));
+            assert_migrated(&open(&disk, OLD).expect("the power is on"));
+        }
+    }
+
+    #[test]
+    fn a_format_that_nobody_can_migrate_is_damage_and_is_left_alone() {
+        let disk = old_store();
+        let writes = disk.writes();
+        let error = open(&disk, STEPS).expect_err("no step for format 0");
+        assert!(matches!(&error, OpenError::Damaged(reason) if reason.contains("format 0")), "{error}");
+        assert_eq!(disk.writes(), writes);
+    }
+}

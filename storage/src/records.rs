@@ -238,3 +238,121 @@ pub(crate) struct RangeRecord {
     pub(crate) from: Height,
     pub(crate) da_height: DaHeight,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use baton_messages::command::Command;
+    use baton_messages::types::Timestamp;
+    use openraft::EntryPayload;
+
+    use super::*;
+    use crate::log::record_of;
+    use crate::raft_types::Entry;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// A change here is a change of the store's format: it needs a migration step.
+    fn assert_golden<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, golden: &str) {
+        let bytes = codec::encode(value);
+        assert_eq!(hex(&bytes), golden, "{value:?}");
+        assert_eq!(&decode::<T>("golden", &bytes).expect("just encoded"), value);
+    }
+
+    fn members() -> Membership {
+        let member = Member {
+            name: "a".into(),
+            address: "h:1".into(),
+            storage: Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
+            witness: true,
+        };
+        let nodes = BTreeMap::from([(MemberId(1), member.clone()), (MemberId(2), member)]);
+        Membership::new(vec![BTreeSet::from([MemberId(1)])], nodes).expect("the voter is a node")
+    }
+
+    #[test]
+    fn votes_and_positions_keep_their_bytes() {
+        assert_golden(&VoteRecord::from(Vote::new_committed(300, MemberId(5))), "01fb2c010501");
+        assert_golden(&VoteRecord::from(Vote::new(3, MemberId(5))), "01030500");
+        assert_golden(&LogIdRecord::from(log_id(2, 70_000)), "0102fc70110100");
+    }
+
+    #[test]
+    fn log_records_keep_their_bytes() {
+        let entry = |payload| record_of(&Entry { log_id: log_id(2, 3), payload });
+        assert_golden(&entry(EntryPayload::Blank), "010200");
+        let membership = "01020101010102010161\
+            03683a31100102030405060708090a0b0c0d0e0f1001020161\
+            03683a31100102030405060708090a0b0c0d0e0f1001";
+        assert_golden(&entry(EntryPayload::Membership(members())), membership);
+        let signature = HeaderSignature {
+            height: Height(9),
+            hash: Hash([1; 32]),
+            signature: Bytes::from_static(&[2; 3]),
+        };
+        let ones = "01".repeat(32);
+        let golden = format!("01020309{ones}03020202");
+        assert_golden(&entry(EntryPayload::Normal(Command::Signature(signature.clone()))), &golden);
+        let range = Submitted { lane: Lane::Data, from: Height(1), to: Height(2), da_height: DaHeight(3) };
+        assert_golden(&entry(EntryPayload::Normal(Command::Submitted(range))), "01020401010203");
+        assert_golden(&entry(EntryPayload::Normal(Command::Included(Height(4)))), "01020504");
+        let block = BlockRecord {
+            term: Term(2),
+            hash: Hash([1; 32]),
+            header: Header {
+                height: Height(9),
+                time: Timestamp(8),
+                chain_id: "c".into(),
+                ..Header::default()
+            },
+            tail: Some(signature),
+            forced: ForcedPosition { da_height: DaHeight(6), tx_index: 7 },
+        };
+        let record = LogRecord { term: 2, content: Content::Block(block) };
+        let golden =
+            format!("01020202{ones}000009080000000000016300{}", format_args!("0109{ones}030202020607"));
+        assert_golden(&record, &golden);
+    }
+
+    #[test]
+    fn the_applied_state_keeps_its_bytes() {
+        let applied = Applied {
+            log: Some(LogIdRecord { term: 2, index: 3 }),
+            tip: Tip { height: Height(4), hash: Hash([1; 32]), time: Timestamp(5), term: Term(2) },
+            da: baton_messages::command::DaProgress {
+                headers: Height(6),
+                data: Height(7),
+                included: Height(8),
+                da_height: DaHeight(9),
+            },
+            forced: ForcedPosition { da_height: DaHeight(10), tx_index: 11 },
+        };
+        let ones = "01".repeat(32);
+        assert_golden(&applied, &format!("0101020304{ones}0502060708090a0b"));
+        assert_golden(&RangeRecord { from: Height(1), da_height: DaHeight(2) }, "010102");
+        let record = SignatureRecord { hash: Hash([1; 32]), signature: Bytes::from_static(&[2; 3]) };
+        assert_golden(&record, &format!("01{ones}03020202"));
+    }
+
+    #[test]
+    fn openrafts_types_come_back_as_they_were() {
+        for vote in [Vote::new(1, MemberId(2)), Vote::new_committed(3, MemberId(4))] {
+            assert_eq!(Vote::from(VoteRecord::from(vote)), vote);
+        }
+        let stored = StoredMembership::new(Some(log_id(1, 2)), members());
+        let back = StoredMembership::try_from(MembershipRecord::from(&stored));
+        assert_eq!(back, Ok(stored));
+        let none = StoredMembership::default();
+        assert_eq!(StoredMembership::try_from(MembershipRecord::from(&none)), Ok(none));
+    }
+
+    #[test]
+    fn keys_sort_as_their_numbers() {
+        assert!(number_key(255) < number_key(256));
+        assert!(body_key(Height(255), Hash([9; 32])) < body_key(Height(256), Hash([0; 32])));
+        assert!(range_key(Lane::Header, Height(u64::MAX)) < range_key(Lane::Data, Height(0)));
+    }
+}
