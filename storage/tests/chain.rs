@@ -1,4 +1,5 @@
 //! What the chain remembers: blocks, signatures, DA positions, snapshots and backfill.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

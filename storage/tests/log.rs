@@ -1,4 +1,5 @@
 //! The log on the store: bodies, the tail, the storage thread and its errors.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -329,4 +330,29 @@ async fn closing_finishes_what_is_queued_and_refuses_the_rest() {
     assert_eq!(store.queue().load().unwrap(), []);
     let next = store.queue().append(vec![Tx(Bytes::from_static(b"next"))]).await.unwrap();
     assert_eq!(next, [1], "a number is never given out twice, also when the queue was empty");
+}
+
+#[tokio::test]
+async fn a_store_that_failed_works_again_in_place_and_holds_what_survived() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let options = baton_storage::OpenOptions { path, ..options(Completion::Thread) };
+    let store = Store::create(options, STORAGE).unwrap();
+    let (mut log, reader) = (store.log(), store.reader());
+    let block = &blocks(1)[0];
+    let first = entry(1, 0, block);
+    append(&mut log, vec![first.clone()]).await.unwrap();
+    apply(&store, std::slice::from_ref(&first));
+    // Any damage a reader meets is trouble for the whole store.
+    let mut batch = baton_storage::Batch::default();
+    batch.put(Family::Signatures, 1u64.to_be_bytes().to_vec(), &b"nonsense"[..]);
+    store.backend().write(batch).unwrap();
+    assert!(reader.signature(block.height()).is_err());
+    assert!(append(&mut log, vec![blank(1, 1)]).await.is_err());
+
+    store.reopen().await.unwrap();
+    assert_eq!(store.trouble(), None);
+    assert_eq!(reader.tip(), tip_of(block, 1));
+    append(&mut log, vec![blank(1, 1)]).await.unwrap();
+    assert_eq!(log.try_get_log_entries(..).await.unwrap(), [first, blank(1, 1)]);
 }

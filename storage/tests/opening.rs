@@ -1,4 +1,5 @@
 //! Opening a store: what is refused, and how it says so.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! openraft's own suite for logs and state machines, on both stores.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

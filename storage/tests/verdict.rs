@@ -1,4 +1,5 @@
 //! Apply is a compare-and-set on the tip: every rule, and properties over random logs (P1, P5).
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

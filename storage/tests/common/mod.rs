@@ -1,5 +1,5 @@
 //! What the tests share: a genesis, blocks on top of each other, entries, a store in memory.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part, and fails by panicking")]
 
 use std::sync::{Arc, Mutex};
 
