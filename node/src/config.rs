@@ -8,6 +8,7 @@ pub mod reference;
 pub mod rules;
 pub mod settings;
 pub mod table;
+pub mod template;
 pub mod value;
 
 use std::fmt;
@@ -16,15 +17,15 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::home::Home;
+
 pub use crate::config::settings::{Env, Flags, Settings, Source};
 
 /// What the node is told to do. Made by [`Config::load`], so every rule holds.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The home directory.
-    pub home: PathBuf,
-    /// Directory of the store.
-    pub data_dir: PathBuf,
+    /// The home and where its files are (`db_path`, `signer.signer_path`, `audit.path`).
+    pub files: Home,
     /// Block production.
     pub node: Node,
     /// The DA layer.
@@ -45,16 +46,14 @@ pub struct Config {
     pub max_block_bytes: usize,
     /// Free bytes below which production stops (`disk.min_free`).
     pub min_free_disk: u64,
-    /// The record of signatures (`audit.path`), absolute or below the home.
-    pub audit_path: PathBuf,
     /// Metrics at an address of their own; `None` unless `instrumentation.prometheus`.
     pub metrics: Option<Metrics>,
     /// First part of the names of ev-node's metrics.
     pub metrics_namespace: String,
     /// Logging.
     pub log: Log,
-    /// The key.
-    pub signer: Signer,
+    /// File with the passphrase of the key; `-` is stdin.
+    pub passphrase_file: Option<PathBuf>,
     /// Consensus.
     pub raft: Raft,
     /// Every value and who said it.
@@ -183,15 +182,6 @@ impl Default for Log {
     fn default() -> Self {
         Self { level: "info".to_owned(), json: false, filter: String::new() }
     }
-}
-
-/// The key.
-#[derive(Clone, Debug)]
-pub struct Signer {
-    /// Directory of `signer.json` and the double-sign guard.
-    pub directory: PathBuf,
-    /// File with the passphrase; `-` is stdin.
-    pub passphrase_file: Option<PathBuf>,
 }
 
 /// Consensus. The relations between the times hold: interval < min < max, max > 3 intervals.
@@ -376,7 +366,7 @@ impl Config {
                 "it must be the same on every node of the chain, so there is no default",
             );
         }
-        if self.signer.passphrase_file.is_none() {
+        if self.passphrase_file.is_none() {
             return not_set("signer.passphrase_file", "a node that produces blocks needs its key");
         }
         Ok(())

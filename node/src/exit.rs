@@ -2,7 +2,13 @@
 
 use std::fmt;
 
+use baton_messages::engine::EngineError;
+use baton_storage::{OpenError, StoreError};
+
 use crate::config::ConfigError;
+use crate::dev_da::DevDaError;
+use crate::keys::KeysError;
+use crate::{devnet, genesis, load};
 
 /// The exit codes. `contrib/baton.service` acts on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +85,106 @@ impl ExitError {
 impl From<ConfigError> for ExitError {
     fn from(error: ConfigError) -> Self {
         Self::config(error)
+    }
+}
+
+impl From<genesis::Error> for ExitError {
+    fn from(error: genesis::Error) -> Self {
+        Self::config(error)
+    }
+}
+
+impl From<KeysError> for ExitError {
+    fn from(error: KeysError) -> Self {
+        let code = match &error {
+            KeysError::KeyFile(_)
+            | KeysError::File(_)
+            | KeysError::NotAKey
+            | KeysError::NodeKey { .. }
+            | KeysError::Refused(_) => ExitCode::Config,
+            KeysError::Confirm(_) => ExitCode::Usage,
+            // Another process has the guard, or the disk is full.
+            KeysError::Guard(_) | KeysError::Audit(_) => ExitCode::RetryLater,
+            KeysError::Stdin(_) | KeysError::GuardInOrder { .. } => ExitCode::Other,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<OpenError> for ExitError {
+    fn from(error: OpenError) -> Self {
+        let code = match &error {
+            OpenError::NotInitialised(_)
+            | OpenError::AlreadyInitialised(_)
+            | OpenError::OtherChain { .. }
+            | OpenError::NewerFormat { .. } => ExitCode::Config,
+            OpenError::InUse(_) | OpenError::Io(_) => ExitCode::RetryLater,
+            OpenError::Damaged(_) => ExitCode::Integrity,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<StoreError> for ExitError {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::Io(_) | StoreError::Full(_) => ExitCode::RetryLater,
+            StoreError::Corrupt(_) => ExitCode::Integrity,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<EngineError> for ExitError {
+    fn from(error: EngineError) -> Self {
+        let code = match &error {
+            EngineError::Unavailable(_) => ExitCode::RetryLater,
+            EngineError::NotNext { .. } | EngineError::CannotRollBack { .. } => ExitCode::Other,
+            EngineError::OtherBlock { .. } | EngineError::Poison { .. } | EngineError::Corrupt(_) => {
+                ExitCode::Integrity
+            }
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<DevDaError> for ExitError {
+    fn from(error: DevDaError) -> Self {
+        let code = match &error {
+            DevDaError::Config { .. } => ExitCode::Usage,
+            DevDaError::Listen { .. } | DevDaError::Store { .. } | DevDaError::InUse { .. } => {
+                ExitCode::RetryLater
+            }
+            DevDaError::NotOurs { .. } => ExitCode::Config,
+            DevDaError::Damaged { .. } => ExitCode::Integrity,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<devnet::Error> for ExitError {
+    fn from(error: devnet::Error) -> Self {
+        let code = match &error {
+            devnet::Error::Nodes(_)
+            | devnet::Error::NoTime(_)
+            | devnet::Error::NoRoom(_)
+            | devnet::Error::NoHome => ExitCode::Usage,
+            devnet::Error::PortTaken { .. } => ExitCode::RetryLater,
+            _ => ExitCode::Other,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<load::Error> for ExitError {
+    fn from(error: load::Error) -> Self {
+        let code = match &error {
+            load::Error::Url { .. } => ExitCode::Usage,
+            load::Error::NoAnswer { .. } => ExitCode::RetryLater,
+            load::Error::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::Clean,
+            load::Error::Client(_) | load::Error::Output(_) => ExitCode::Other,
+        };
+        Self::new(code, error)
     }
 }
 

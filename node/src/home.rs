@@ -18,6 +18,7 @@ pub struct Home {
     root: PathBuf,
     signer: PathBuf,
     data: PathBuf,
+    audit: PathBuf,
 }
 
 impl Home {
@@ -25,7 +26,7 @@ impl Home {
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        Self { signer: root.join("config"), data: root.join("data"), root }
+        Self { signer: root.join("config"), data: root.join("data"), audit: root.join("audit.jsonl"), root }
     }
 
     /// With the key in another directory (`signer.signer_path`), relative to the home.
@@ -39,6 +40,13 @@ impl Home {
     #[must_use]
     pub fn with_db_path(mut self, directory: impl AsRef<Path>) -> Self {
         self.data = self.root.join(directory);
+        self
+    }
+
+    /// With the record of signatures elsewhere (`audit.path`), relative to the home.
+    #[must_use]
+    pub fn with_audit_path(mut self, file: impl AsRef<Path>) -> Self {
+        self.audit = self.root.join(file);
         self
     }
 
@@ -93,7 +101,7 @@ impl Home {
     /// The record of everything that was signed and refused.
     #[must_use]
     pub fn audit(&self) -> PathBuf {
-        self.root.join("audit.jsonl")
+        self.audit.clone()
     }
 }
 

@@ -185,6 +185,15 @@ pub fn show(home: &Home) -> Result<Shown, KeysError> {
     Ok(Shown::of(&key_file::read_public(&home.signer())?))
 }
 
+/// The address of the sequencer's key; needs no passphrase.
+///
+/// # Errors
+///
+/// As `show`.
+pub fn address(home: &Home) -> Result<Hash, KeysError> {
+    Ok(Hash::of(&key_file::read_public(&home.signer())?))
+}
+
 /// What the guard holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GuardShown {

@@ -1,6 +1,6 @@
 //! What settings mean together: treatments, contradictions, and the typed configuration.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 use crate::config::key::Treatment;
 use crate::config::settings::{Setting, Settings};
 use crate::config::{
-    Config, ConfigError, Da, Engine, EngineKind, Kv, Log, Metrics, Node, P2p, Queue, Raft, Rpc, Secret,
-    Signer, Source, Warning,
+    Config, ConfigError, Da, Engine, EngineKind, Kv, Metrics, Node, P2p, Queue, Raft, Rpc, Secret, Source,
+    Warning,
 };
 
 /// Blocks that may wait for DA when nobody says how many.
@@ -82,8 +82,7 @@ fn typed(home: &Path, settings: Settings) -> Config {
     let max_block_bytes = s.size("block.max_bytes");
     let max_queue_bytes = s.size("queue.max_bytes");
     Config {
-        home: home.to_owned(),
-        data_dir: home.join(s.text("db_path")),
+        files: s.files(home),
         node: Node {
             block_time: s.duration("node.block_time"),
             max_pending: or(s.number("node.max_pending_headers_and_data"), DEFAULT_BACKLOG),
@@ -122,25 +121,16 @@ fn typed(home: &Path, settings: Settings) -> Config {
         replay_window: s.number("sequencer.replay_window"),
         max_block_bytes,
         min_free_disk: s.number("disk.min_free"),
-        audit_path: home.join(s.text("audit.path")),
         metrics: s.bool("instrumentation.prometheus").then(|| Metrics {
             address: bindable(s.text("instrumentation.prometheus_listen_addr")),
             max_connections: s.size("instrumentation.max_open_connections"),
         }),
         metrics_namespace: s.text("instrumentation.namespace"),
-        log: log(s),
-        signer: Signer {
-            directory: home.join(s.text("signer.signer_path")),
-            passphrase_file: optional("signer.passphrase_file").map(PathBuf::from),
-        },
+        log: s.log(),
+        passphrase_file: s.passphrase_file(),
         raft: raft(s),
         settings,
     }
-}
-
-/// Logging is set up before the rest is checked.
-pub(super) fn log(s: &Settings) -> Log {
-    Log { level: s.text("log.level"), json: s.text("log.format") == "json", filter: s.text("log.filter") }
 }
 
 fn raft(s: &Settings) -> Raft {

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use serde_yaml_ng::Value as Yaml;
 
-use crate::config::ConfigError;
 use crate::config::key::Key;
 use crate::config::table::{KEYS, find, is_section};
 use crate::config::value::{Kind, Value};
+use crate::config::{ConfigError, Log};
+use crate::home::Home;
 
 /// The longest configuration file that is read, in bytes.
 const LONGEST_FILE: u64 = 1 << 20;
@@ -200,6 +201,37 @@ impl Settings {
     #[must_use]
     pub fn get(&self, name: &str) -> &Setting {
         self.0.get(name).unwrap_or_else(|| panic!("{name} is not in the table of settings"))
+    }
+
+    /// How to log; usable before the rest is checked.
+    #[must_use]
+    pub fn log(&self) -> Log {
+        Log {
+            level: self.text("log.level"),
+            json: self.text("log.format") == "json",
+            filter: self.text("log.filter"),
+        }
+    }
+
+    /// Where the files of a home are.
+    #[must_use]
+    pub fn files(&self, home: &Path) -> Home {
+        Home::new(home)
+            .with_signer_path(self.text("signer.signer_path"))
+            .with_db_path(self.text("db_path"))
+            .with_audit_path(self.text("audit.path"))
+    }
+
+    /// The node's name in the cluster.
+    #[must_use]
+    pub fn node_id(&self) -> String {
+        Some(self.text("raft.node_id")).filter(|id| !id.is_empty()).unwrap_or_else(|| "baton".to_owned())
+    }
+
+    /// The file of the passphrase, where somebody said it.
+    #[must_use]
+    pub fn passphrase_file(&self) -> Option<PathBuf> {
+        Some(self.text("signer.passphrase_file")).filter(|text| !text.is_empty()).map(PathBuf::from)
     }
 
     pub(super) fn bool(&self, name: &str) -> bool {

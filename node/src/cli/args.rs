@@ -1,0 +1,265 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::Flags;
+use crate::dev_da::DevDaConfig;
+use crate::{devnet, load};
+
+/// A highly available sequencer node.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "baton", version = crate::cli::version(), arg_required_else_help = true)]
+pub struct Cli {
+    /// The home directory, before the command instead of after it.
+    #[arg(long = "home", id = "home_before", value_name = "DIR", hide = true)]
+    pub home: Option<PathBuf>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where the node is, and its settings.
+#[derive(Clone, Debug, Args)]
+pub struct NodeArgs {
+    /// The home directory [default: ~/.baton].
+    #[arg(long, value_name = "DIR", env = "BATON_HOME")]
+    pub home: Option<PathBuf>,
+
+    /// Settings.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Make a home: configuration, keys, genesis, guard and store, a cluster of one.
+    Init(Box<InitArgs>),
+    /// Run the node.
+    #[command(aliases = ["node", "run"])]
+    Start(Box<NodeArgs>),
+    /// Run a dev DA server that speaks Celestia's JSON-RPC.
+    Da(DaArgs),
+    /// Start a dev DA server and nodes as child processes.
+    Devnet(devnet::Args),
+    /// Post transactions and measure.
+    Load(load::Args),
+    /// Print the version.
+    Version,
+    /// Look at, export and import keys, and look at and set the double-sign guard.
+    Keys(KeysArgs),
+    /// Show, check and document the configuration.
+    Config(ConfigArgs),
+    /// Look at the store of a stopped node, or fill it for tests.
+    Store(StoreArgs),
+    /// Take the engine of a stopped node back; the next start replays the blocks.
+    Rollback(Box<RollbackArgs>),
+    /// Remove the store of a stopped node. The guard stays.
+    UnsafeClean(Box<CleanArgs>),
+    /// Print a script that completes commands in a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// Arguments of `init`.
+#[derive(Clone, Debug, Args)]
+pub struct InitArgs {
+    /// The name of a new chain.
+    #[arg(long = "chain_id", alias = "chain-id", value_name = "NAME")]
+    pub chain_id: Option<String>,
+
+    /// Derive the key of `signer.json` without effort. It protects nothing: for tests.
+    #[arg(long, hide = true)]
+    pub insecure_fast_kdf: bool,
+
+    /// Where, and settings for the new configuration.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Arguments of `da`.
+#[derive(Clone, Debug, Args)]
+pub struct DaArgs {
+    /// Where it listens.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7980")]
+    pub listen: SocketAddr,
+
+    /// The directory of the block file; without one everything is forgotten at the end.
+    #[arg(long, value_name = "DIR")]
+    pub home: Option<PathBuf>,
+
+    /// The time between empty blocks.
+    #[arg(long, value_name = "D", default_value = "1s", value_parser = humantime::parse_duration)]
+    pub block_time: Duration,
+
+    /// The largest blob.
+    #[arg(long, value_name = "BYTES", default_value_t = 7 << 20)]
+    pub max_blob_size: usize,
+
+    /// The mean delay of each request.
+    #[arg(long, value_name = "D", default_value = "0s", value_parser = humantime::parse_duration)]
+    pub latency: Duration,
+
+    /// The share of requests that fail, from 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub error_rate: f64,
+
+    /// Delays and failures are the same for the same seed and order of requests.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
+
+impl From<DaArgs> for DevDaConfig {
+    fn from(args: DaArgs) -> Self {
+        let DaArgs { listen, home, block_time, max_blob_size, latency, error_rate, seed } = args;
+        Self { listen, home, block_time, max_blob_size, latency, error_rate, seed }
+    }
+}
+
+/// Arguments of `keys`.
+#[derive(Clone, Debug, Args)]
+pub struct KeysArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+/// What to do with keys.
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Print address and public key of the sequencer's key.
+    Show(Box<NodeArgs>),
+    /// Print the private key in hex. Put on record.
+    Export(Box<NodeArgs>),
+    /// Encrypt a private key in hex and put it in place. Put on record.
+    Import {
+        /// A file that only its owner can read; `-` is stdin.
+        file: PathBuf,
+        /// Replace a key that is there.
+        #[arg(long)]
+        force: bool,
+        /// Where.
+        #[command(flatten)]
+        node: Box<NodeArgs>,
+    },
+    /// Print what the double-sign guard holds.
+    Guard(Box<NodeArgs>),
+    /// Set the guard of a stopped node from its store, after it was lost or damaged.
+    GuardFromCommitted {
+        /// Do it, having read what it means.
+        #[arg(long)]
+        yes: bool,
+        /// Where.
+        #[command(flatten)]
+        node: Box<NodeArgs>,
+    },
+}
+
+/// Arguments of `config`.
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// What to do with the configuration.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every value and who said it, without secrets.
+    Show(Box<NodeArgs>),
+    /// Check configuration, genesis and key files as a start would, and open nothing.
+    Check(Box<NodeArgs>),
+    /// Print the documentation of all settings, as in docs/config.md.
+    Reference,
+}
+
+/// Arguments of `store`.
+#[derive(Clone, Debug, Args)]
+pub struct StoreArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+/// What to do with the store.
+#[derive(Clone, Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Print what the store holds, as JSON.
+    Inspect(Box<NodeArgs>),
+    /// Fill a new store with a long valid chain, signed and executed, for tests.
+    Generate(Box<GenerateArgs>),
+}
+
+/// Arguments of `store generate`.
+#[derive(Clone, Debug, Args)]
+pub struct GenerateArgs {
+    /// How many blocks.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub blocks: u64,
+
+    /// Transactions per block.
+    #[arg(long, value_name = "M", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub txs: u32,
+
+    /// Where.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Arguments of `rollback`.
+#[derive(Clone, Debug, Args)]
+pub struct RollbackArgs {
+    /// The height to stand at afterwards [default: one below].
+    #[arg(long, value_name = "HEIGHT")]
+    pub height: Option<u64>,
+
+    /// Where.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Arguments of `unsafe-clean`.
+#[derive(Clone, Debug, Args)]
+pub struct CleanArgs {
+    /// Do it, having read what it costs.
+    #[arg(long)]
+    pub yes: bool,
+
+    /// Where.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+impl KeysCommand {
+    /// Changes where it works.
+    #[must_use]
+    pub fn map_node(mut self, change: &dyn Fn(NodeArgs) -> NodeArgs) -> Self {
+        let (Self::Show(node)
+        | Self::Export(node)
+        | Self::Guard(node)
+        | Self::Import { node, .. }
+        | Self::GuardFromCommitted { node, .. }) = &mut self;
+        **node = change((**node).clone());
+        self
+    }
+}
+
+impl ConfigCommand {
+    /// Changes where it works.
+    #[must_use]
+    pub fn map_node(mut self, change: &dyn Fn(NodeArgs) -> NodeArgs) -> Self {
+        if let Self::Show(node) | Self::Check(node) = &mut self {
+            **node = change((**node).clone());
+        }
+        self
+    }
+}

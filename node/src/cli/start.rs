@@ -1,0 +1,62 @@
+//! `baton start`: everything is checked before anything is opened.
+
+use std::path::Path;
+
+use baton_actors::signer::key::FileKey;
+use baton_messages::genesis::Genesis;
+use tracing::warn;
+
+use crate::cli::args::NodeArgs;
+use crate::cli::place::home;
+use crate::config::{Config, Env};
+use crate::exit::ExitError;
+use crate::{genesis, keys, logging};
+
+/// What a start has checked and read. Nothing is open yet: no store, no guard, no port.
+#[derive(Debug)]
+pub struct Start {
+    /// The configuration.
+    pub config: Config,
+    /// The genesis; its proposer is the key.
+    pub genesis: Genesis,
+    /// The key.
+    pub key: FileKey,
+}
+
+/// Reads and checks everything a start needs, and starts logging.
+///
+/// # Errors
+///
+/// What is refused, with exit code 78.
+pub fn prepare(args: &NodeArgs) -> Result<Start, ExitError> {
+    let root = home(args.home.as_deref())?;
+    let (config, warnings) = Config::load(&root, &args.flags, &Env::of_process())?;
+    logging::start(&config.log)?;
+    for warning in warnings {
+        warn!("{warning}");
+    }
+    config.check_start()?;
+    let files = &config.files;
+    let genesis = genesis::load(&files.genesis())?;
+    let passphrase_file = config.passphrase_file.as_deref().expect("check_start asks for it");
+    let key = keys::open(files, &keys::read_passphrase(passphrase_file)?)?;
+    genesis::check_proposer(&files.genesis(), &genesis, &files.signer(), key.address())?;
+    Ok(Start { config, genesis, key })
+}
+
+/// Checks as `prepare` does but does not decrypt the key: for `config check`.
+///
+/// # Errors
+///
+/// What a start would refuse.
+pub fn check(config: &Config) -> Result<Genesis, ExitError> {
+    config.check_start()?;
+    let files = &config.files;
+    let genesis = genesis::load(&files.genesis())?;
+    genesis::check_proposer(&files.genesis(), &genesis, &files.signer(), keys::address(files)?)?;
+    // Stdin can be read once only, and here it is not for us.
+    if let Some(file) = config.passphrase_file.as_deref().filter(|file| *file != Path::new("-")) {
+        keys::read_passphrase(file)?;
+    }
+    Ok(genesis)
+}

@@ -1,0 +1,31 @@
+//! Places where a test ends the process or makes a call fail. Release builds have none.
+
+#[cfg(all(feature = "failpoints", not(debug_assertions)))]
+compile_error!("the feature `failpoints` is for tests: release builds refuse it");
+
+/// Arms what the environment asks for: `FAILPOINTS` as the `fail` crate has it, and
+/// `BATON_KILL_AT=name:count`, which ends the process like `kill -9` when the place is passed
+/// for the count-th time.
+#[cfg(feature = "failpoints")]
+pub fn arm() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    // The scenario lives as long as the process: leaking it is meant.
+    std::mem::forget(fail::FailScenario::setup());
+    let Ok(kill) = std::env::var("BATON_KILL_AT") else { return };
+    let (name, count) = kill.split_once(':').expect("BATON_KILL_AT is name:count");
+    let count: u64 = count.parse().expect("BATON_KILL_AT is name:count");
+    let passed = AtomicU64::new(0);
+    let at = name.to_owned();
+    let end = move || {
+        if passed.fetch_add(1, Ordering::SeqCst) + 1 == count {
+            eprintln!("BATON_KILL_AT: {at} was passed for the {count}th time");
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+    };
+    fail::cfg_callback(name, end).expect("the place can be armed");
+}
+
+/// There is nothing to arm.
+#[cfg(not(feature = "failpoints"))]
+pub const fn arm() {}

@@ -1,0 +1,366 @@
+//! `baton start`: one node, from checked configuration to clean exit.
+//!
+//! Opens store, guard, key and ports, wires the actors, and waits for a signal or for the news
+//! that a person is needed. The actors never end the process; this does.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler};
+use baton_actors::da::celestia::{self, AuthToken, Celestia};
+use baton_actors::engine::kv::{self, Kv};
+use baton_actors::engine::{self, Execution};
+use baton_actors::signer::audit::FileAudit;
+use baton_actors::signer::guard::Progress;
+use baton_actors::signer::slot::ChainId;
+use baton_actors::signer::{self, FileGuard};
+use baton_actors::world::{Clock, World};
+use baton_actors::{da, da_submitter, executor, raft, sequencer, supervisor, syncer};
+use baton_messages::chain::Signer;
+use baton_messages::da::Namespace;
+use baton_messages::genesis::Genesis;
+use baton_messages::supervisor::{IntegrityStop, Shutdown};
+use baton_messages::types::{Height, Member, Timestamp};
+use baton_storage::{Reader, Store};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tracing::{error, info, warn};
+
+use crate::cli::place::open_options;
+use crate::cli::start::Start;
+use crate::config::Config;
+use crate::disk::{self, DiskWatch};
+use crate::exit::ExitError;
+use crate::kv_http::{self, KvHttp};
+use crate::rpc::{self, Limits};
+use crate::status::{self, Board, CurrentStore};
+use crate::wiring::{Node, Parts, Settings, Threads, Wiring};
+use crate::{failpoints, metrics};
+
+/// Bytes held back on the disk to get out of trouble with.
+const RESERVE: u64 = 32 << 20;
+/// What a stop may take before it is cut short; systemd's own limit is above it.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Runs the node until it is told to stop.
+///
+/// # Errors
+///
+/// Why it ended before that, with the code for the service manager.
+pub fn run(start: Start) -> Result<(), ExitError> {
+    failpoints::arm();
+    fail_stop_on_panic();
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(2).enable_all().build().expect("the operating system gives threads")
+    };
+    actix::System::with_tokio_rt(runtime).block_on(serve(start))
+}
+
+/// A panic leaves state nobody vouches for: the process ends and starts anew from the disk.
+fn fail_stop_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        error!(%panic, "a part of the node panicked: ending the process");
+        std::process::exit(1);
+    }));
+}
+
+/// The wall clock of this machine.
+struct SystemClock;
+
+impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods)] // The one place where the wall clock comes in.
+    fn now(&self) -> Timestamp {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Timestamp(since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Hears that a person is needed.
+struct Alarm(Option<oneshot::Sender<String>>);
+
+impl Actor for Alarm {
+    type Context = Context<Self>;
+}
+
+impl Handler<IntegrityStop> for Alarm {
+    type Result = ();
+
+    fn handle(&mut self, message: IntegrityStop, _: &mut Context<Self>) {
+        error!(reason = %message.reason, "integrity stop");
+        if let Some(alarm) = self.0.take() {
+            let _ = alarm.send(message.reason);
+        }
+    }
+}
+
+async fn serve(start: Start) -> Result<(), ExitError> {
+    let Start { config, genesis, key } = start;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let da = Celestia::new(celestia_config(&config)?).map_err(ExitError::config)?;
+    let store = Store::open(open_options(&config.files, &genesis))?;
+    let identity = store.identity();
+    info!(chain = %identity.chain_id, storage = %identity.storage, boot = identity.boot,
+        tip = store.reader().tip().height.0, "opened the store");
+    let kv = Kv::open(store.backend(), kv::Config::default())?;
+    let view = kv.view();
+    let signer = Signer::ed25519(&signer::key::Key::public(&key));
+    let now: Arc<dyn Fn() -> Timestamp + Send + Sync> = {
+        let clock = clock.clone();
+        Arc::new(move || clock.now())
+    };
+    let signer_metrics = signer::Metrics::default();
+    let signer_parts = signer::Parts {
+        key: Box::new(key),
+        guard: Box::new(FileGuard::open(&config.files.guard()).map_err(ExitError::retry_later)?),
+        audit: Box::new(FileAudit::open(&config.files.audit()).map_err(ExitError::retry_later)?),
+        now: now.clone(),
+        metrics: signer_metrics.clone(),
+    };
+    let parts = Parts {
+        world: World::new(clock, seed()),
+        store: store.clone(),
+        execution: Box::new(move || Box::new(kv) as Box<dyn Execution>),
+        da: Rc::new(da),
+        signer: signer_parts,
+        progress: progress(&store.reader())?,
+        threads: Threads::Dedicated,
+    };
+    let (alarm, alarmed) = oneshot::channel();
+    let alarm = Alarm(Some(alarm)).start();
+    let wiring = Wiring::new(settings(&config, &genesis, &store, &signer), parts, alarm.recipient());
+
+    let mut registry = metrics::Builder::new(&genesis.chain_id);
+    wiring.metrics.register(registry.registry());
+    signer_metrics.register(registry.registry());
+    let (kv_metrics, rpc_metrics, disk_metrics) =
+        (kv_http::Metrics::default(), rpc::Metrics::default(), disk::Metrics::default());
+    kv_metrics.register(registry.registry());
+    rpc_metrics.register(registry.registry());
+    disk_metrics.register(registry.registry());
+
+    // Ports come before actors: a taken one is named before anything was produced.
+    let kv_listener = match &config.kv.listen {
+        Some(address) => Some(
+            rpc::serve::Listener::bind(address, Limits::default(), rpc::serve::Metrics::default())
+                .await
+                .map_err(ExitError::retry_later)?,
+        ),
+        None => None,
+    };
+    let node = wiring.start();
+    let (_switch, current) = CurrentStore::new(store.clone());
+    let links = status::Links {
+        raft_view: node.raft.view.clone(),
+        supervisor_view: node.supervisor.clone(),
+        queue_view: node.sequencer.view.clone(),
+        signer_view: Some(node.signer.view.clone()),
+    };
+    let board = Board::new(status::Config::default(), links, current.clone()).start();
+    let condition = rpc::Condition {
+        node_status: board.recipient(),
+        now,
+        stale_after: Some(match config.node.lazy_mode {
+            true => config.node.lazy_block_interval * 2,
+            false => config.node.block_time * 5,
+        }),
+    };
+    let scraped = registry.build(condition.clone(), current.clone());
+    let rpc_parts = rpc::Parts {
+        node: config.raft.node_id.clone(),
+        chain: rpc::Chain {
+            store: current,
+            genesis: Arc::new(genesis),
+            signer,
+            header_namespace: Namespace::of(&config.da.namespace),
+            data_namespace: Namespace::of(&config.da.data_namespace),
+            engine_position: Some(node.engine.position.clone()),
+        },
+        condition,
+        metrics: scraped.clone(),
+        counters: rpc_metrics,
+        limits: Limits::default(),
+    };
+    let bound = rpc::Server::bind(&config.rpc.address, rpc_parts).await.map_err(ExitError::retry_later);
+    let server = match bound {
+        Ok(server) => server,
+        Err(error) => {
+            stop(&node, &store).await;
+            return Err(error);
+        }
+    };
+    let (closing, _) = watch::channel(false);
+    let until_closed = || {
+        let mut closed = closing.subscribe();
+        async move {
+            let _ = closed.wait_for(|closed| *closed).await;
+        }
+    };
+    let mut servers = vec![];
+    info!(address = %server.local_addr(), "rpc listens");
+    servers.push(tokio::spawn(server.serve(until_closed())));
+    if let Some(listener) = kv_listener {
+        info!(address = %listener.local_addr(), "kv listens");
+        let api = KvHttp {
+            submit: node.sequencer.submit_txs.clone(),
+            await_tx: node.sequencer.await_tx.clone(),
+            view,
+            config: kv_http::Config { max_tx_bytes: config.queue.max_tx_bytes, ..kv_http::Config::default() },
+            metrics: kv_metrics,
+        };
+        servers.push(tokio::spawn(listener.serve(api.router(), until_closed())));
+    }
+    if let Some(metrics) = &config.metrics {
+        let limits = Limits { connections: metrics.max_connections, ..Limits::default() };
+        match rpc::Server::bind_metrics(&metrics.address, scraped, limits).await {
+            Ok(server) => servers.push(tokio::spawn(server.serve(until_closed()))),
+            Err(error) => {
+                stop(&node, &store).await;
+                return Err(ExitError::retry_later(error));
+            }
+        }
+    }
+    let watch = disk::Config {
+        directory: config.files.data().to_owned(),
+        min_free: config.min_free_disk,
+        reserve: RESERVE,
+        interval: Duration::from_secs(1),
+    };
+    DiskWatch::new(watch, node.disk.clone(), disk_metrics).start();
+
+    let ended = told_to_stop(alarmed).await;
+    let _ = closing.send(true);
+    stop(&node, &store).await;
+    for server in servers {
+        let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
+    }
+    info!("stopped");
+    ended
+}
+
+/// Waits for a signal, or for the news that a person is needed.
+async fn told_to_stop(alarmed: oneshot::Receiver<String>) -> Result<(), ExitError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ExitError::other)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ExitError::other)?;
+    tokio::select! {
+        biased;
+        Ok(reason) = alarmed => Err(ExitError::integrity(reason)),
+        _ = terminate.recv() => {
+            info!("SIGTERM: stopping");
+            Ok(())
+        }
+        _ = interrupt.recv() => {
+            info!("SIGINT: stopping");
+            Ok(())
+        }
+    }
+}
+
+/// Producers first, then consensus, then the store.
+async fn stop(node: &Node, store: &Store) {
+    for part in &node.shutdown {
+        if let Err(error) = part.send(Shutdown).timeout(STOP_WITHIN).await {
+            warn!(%error, "a part did not stop in time");
+        }
+    }
+    store.close();
+}
+
+/// What the guard is compared with before Raft has applied everything again: a guard ahead of
+/// this is refused only until then.
+fn progress(reader: &Reader) -> Result<Progress, ExitError> {
+    let mut height = reader.tip().height;
+    let last_block = height;
+    while height >= reader.initial_height() {
+        if let (Some(_), Some(hash)) = (reader.signature(height)?, reader.hash(height)?) {
+            return Ok(Progress { last_block, last_signed: Some((height, hash)) });
+        }
+        height = height.previous();
+    }
+    Ok(Progress { last_block, last_signed: None })
+}
+
+fn celestia_config(config: &Config) -> Result<celestia::Config, ExitError> {
+    let options = match config.da.submit_options.trim() {
+        "" => "{}",
+        options => options,
+    };
+    let submit_options = serde_json::from_str(options)
+        .map_err(|error| ExitError::config(format!("da.submit_options is not what a DA node takes: {error}")))?;
+    Ok(celestia::Config {
+        address: config.da.address.clone(),
+        auth_token: config.da.auth_token.as_ref().map(|token| AuthToken::new(token.reveal())),
+        request_timeout: config.da.request_timeout,
+        submit_options,
+        signing_addresses: config.da.signing_addresses.clone(),
+        max_answer: config.da.max_response_bytes,
+    })
+}
+
+fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) -> Settings {
+    let call_timeout = config.engine.call_timeout;
+    let reply_within = call_timeout + Duration::from_secs(2);
+    let retry_after = Duration::from_millis(250);
+    let storage = store.identity().storage;
+    Settings {
+        raft: raft::Config {
+            member: Member { name: config.raft.node_id.clone(), storage, ..Member::default() },
+            heartbeat_interval: config.raft.heartbeat_interval,
+            election_timeout_min: config.raft.election_timeout_min,
+            election_timeout_max: config.raft.election_timeout_max,
+            snapshot_after: config.raft.snapshot_threshold,
+            keep_entries: config.raft.trailing_logs,
+            reopen_after: Duration::from_millis(500),
+            longest_pause: Duration::from_secs(30),
+        },
+        sequencer: sequencer::Config {
+            max_txs: config.queue.max_txs,
+            max_bytes: config.queue.max_bytes,
+            max_tx_bytes: config.queue.max_tx_bytes,
+            replay_window: usize::try_from(config.replay_window).unwrap_or(usize::MAX),
+            max_waiting: config.queue.max_waiting,
+        },
+        engine: engine::Config { call_timeout, ..engine::Config::default() },
+        executor: executor::Config {
+            block_time: config.node.block_time,
+            lazy: config.node.lazy_mode,
+            lazy_interval: config.node.lazy_block_interval,
+            max_bytes: config.max_block_bytes,
+            max_da_backlog: config.node.max_pending,
+            reply_within,
+            retry_after,
+            record_signature_after: (config.node.block_time * 2).max(Duration::from_millis(50)),
+        },
+        // The key-value app has no pool of its own: its transactions go to the sequencer.
+        reaper: None,
+        da: da::Config { request_timeout: config.da.request_timeout, ..da::Config::default() },
+        da_submitter: da_submitter::Config {
+            header_namespace: Namespace::of(&config.da.namespace),
+            data_namespace: Namespace::of(&config.da.data_namespace),
+            signer: signer.clone(),
+            max_bytes: config.da.max_blob_bytes,
+            max_blobs: 512,
+            interval: (config.da.block_time / 4).max(Duration::from_millis(100)),
+            da_block_time: config.da.block_time,
+            submit_within: config.da.request_timeout + Duration::from_secs(2),
+            reply_within,
+            search_depth: 1_000,
+        },
+        syncer: syncer::Config { reply_within, retry_after, log_every: 1_000 },
+        supervisor: supervisor::Config::default(),
+        signer: signer::Config {
+            chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },
+            initial_height: genesis.initial_height,
+        },
+    }
+}
+
+/// Where this life's chance comes from.
+#[allow(clippy::disallowed_methods)] // The one place where entropy comes in.
+fn seed() -> u64 {
+    rand::random()
+}
