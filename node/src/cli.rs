@@ -15,7 +15,7 @@ use crate::cli::args::{Cli, Command, DaArgs, NodeArgs, StoreCommand};
 use crate::config::{Env, Flags, Settings};
 use crate::exit::{ExitCode, ExitError};
 use crate::logging::{self, note, print};
-use crate::{dev_da, devnet, init, load, store_tool, wiring};
+use crate::{dev_da, devnet, init, load, run, store_tool};
 
 /// The version of the program and, where the build knows it, of its source.
 #[must_use]
@@ -64,7 +64,7 @@ fn run(cli: Cli) -> Result<(), ExitError> {
             args.node = with_home(args.node);
             init::run(&args)
         }
-        Command::Start(args) => wiring::run(start::prepare(&with_home(*args))?),
+        Command::Start(args) => run::run(start::prepare(&with_home(*args))?),
         Command::Da(args) => serve_da(args),
         Command::Devnet(args) => {
             log_from_env()?;

@@ -7,8 +7,8 @@ use baton_storage::{OpenError, StoreError};
 
 use crate::config::ConfigError;
 use crate::dev_da::DevDaError;
+use crate::genesis;
 use crate::keys::KeysError;
-use crate::{devnet, genesis, load};
 
 /// The exit codes. `contrib/baton.service` acts on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,32 +157,6 @@ impl From<DevDaError> for ExitError {
             }
             DevDaError::NotOurs { .. } => ExitCode::Config,
             DevDaError::Damaged { .. } => ExitCode::Integrity,
-        };
-        Self::new(code, error)
-    }
-}
-
-impl From<devnet::Error> for ExitError {
-    fn from(error: devnet::Error) -> Self {
-        let code = match &error {
-            devnet::Error::Nodes(_)
-            | devnet::Error::NoTime(_)
-            | devnet::Error::NoRoom(_)
-            | devnet::Error::NoHome => ExitCode::Usage,
-            devnet::Error::PortTaken { .. } => ExitCode::RetryLater,
-            _ => ExitCode::Other,
-        };
-        Self::new(code, error)
-    }
-}
-
-impl From<load::Error> for ExitError {
-    fn from(error: load::Error) -> Self {
-        let code = match &error {
-            load::Error::Url { .. } => ExitCode::Usage,
-            load::Error::NoAnswer { .. } => ExitCode::RetryLater,
-            load::Error::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::Clean,
-            load::Error::Client(_) | load::Error::Output(_) => ExitCode::Other,
         };
         Self::new(code, error)
     }

@@ -1,8 +1,7 @@
 //! The `baton` binary.
 
 fn main() -> std::process::ExitCode {
-    // Armed from the environment; does not exist in release builds.
-    #[cfg(feature = "failpoints")]
-    let _failpoints = fail::FailScenario::setup();
+    baton::devnet::die_with_parent();
+    baton::failpoints::arm();
     baton::cli::main().into()
 }

@@ -7,7 +7,7 @@
 mod connect;
 mod health;
 mod index;
-mod serve;
+pub mod serve;
 mod service;
 #[cfg(test)]
 mod tests;

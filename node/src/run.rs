@@ -3,7 +3,6 @@
 //! Opens store, guard, key and ports, wires the actors, and waits for a signal or for the news
 //! that a person is needed. The actors never end the process; this does.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +21,7 @@ use baton_messages::chain::Signer;
 use baton_messages::da::Namespace;
 use baton_messages::genesis::Genesis;
 use baton_messages::supervisor::{IntegrityStop, Shutdown};
-use baton_messages::types::{Height, Member, Timestamp};
+use baton_messages::types::{Member, Timestamp};
 use baton_storage::{Reader, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -34,10 +33,10 @@ use crate::config::Config;
 use crate::disk::{self, DiskWatch};
 use crate::exit::ExitError;
 use crate::kv_http::{self, KvHttp};
+use crate::metrics;
 use crate::rpc::{self, Limits};
 use crate::status::{self, Board, CurrentStore};
 use crate::wiring::{Node, Parts, Settings, Threads, Wiring};
-use crate::{failpoints, metrics};
 
 /// Bytes held back on the disk to get out of trouble with.
 const RESERVE: u64 = 32 << 20;
@@ -50,7 +49,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 ///
 /// Why it ended before that, with the code for the service manager.
 pub fn run(start: Start) -> Result<(), ExitError> {
-    failpoints::arm();
     fail_stop_on_panic();
     let runtime = || {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -289,8 +287,9 @@ fn celestia_config(config: &Config) -> Result<celestia::Config, ExitError> {
         "" => "{}",
         options => options,
     };
-    let submit_options = serde_json::from_str(options)
-        .map_err(|error| ExitError::config(format!("da.submit_options is not what a DA node takes: {error}")))?;
+    let submit_options = serde_json::from_str(options).map_err(|error| {
+        ExitError::config(format!("da.submit_options is not what a DA node takes: {error}"))
+    })?;
     Ok(celestia::Config {
         address: config.da.address.clone(),
         auth_token: config.da.auth_token.as_ref().map(|token| AuthToken::new(token.reveal())),
