@@ -3,12 +3,14 @@
 mod convert;
 pub mod exchange;
 mod hash;
+mod invalid;
 mod json;
 pub mod keys;
 pub mod p2p;
 pub mod proto;
 pub mod records;
 pub mod rpc;
+mod sequence;
 pub mod validate;
 
 use prost::Message;

@@ -1,5 +1,7 @@
 //! `genesis.json` (wire section 7.3).
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 use baton_messages::codec;
 use baton_messages::genesis::{Genesis, GenesisError};
 use baton_messages::types::{DaHeight, Height, Timestamp};

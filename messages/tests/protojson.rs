@@ -1,5 +1,7 @@
 //! The RPC messages in JSON, as protojson reads and writes them (wire section 7.2).
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 use baton_messages::chain::{Data, Header, Metadata, SignedHeader, Signer, State};
 use baton_messages::da::Namespace;
 use baton_messages::types::{DaHeight, Hash, Height, Timestamp, Tx};

@@ -37,7 +37,7 @@ impl From<&Header> for proto::Header {
             validator_hash: header.validator_hash.clone(),
             chain_id: header.chain_id.clone(),
             legacy: header.legacy.clone().unwrap_or_default(),
-            unknown: 0,
+            unknown: Default::default(),
         }
     }
 }

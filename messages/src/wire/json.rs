@@ -126,7 +126,8 @@ impl Serialize for Timestamp {
     /// RFC 3339 in UTC with 0, 3, 6 or 9 digits of fraction, as protojson writes it.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let instant = jiff::Timestamp::new(self.seconds, 0).map_err(serde::ser::Error::custom)?;
-        let nanos = u32::try_from(self.nanos).map_err(serde::ser::Error::custom)?;
+        let nanos = u32::try_from(self.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+        let nanos = nanos.ok_or_else(|| serde::ser::Error::custom("the nanoseconds are out of range"))?;
         let seconds = instant.strftime("%Y-%m-%dT%H:%M:%S");
         let text = match nanos {
             0 => format!("{seconds}Z"),

@@ -78,7 +78,7 @@ impl PublicKey {
             other => return Err(KeyError::Malformed(format!("key type {other} is not known"))),
         };
         let valid = match key_type {
-            KeyType::Ed25519 => raw.len() == 32,
+            KeyType::Ed25519 => ed25519_point(&raw).is_some(),
             KeyType::Secp256k1 => is_sec1_point(&raw),
             // A DER sequence whose length is the rest, as every PKIX key begins.
             KeyType::Rsa | KeyType::Ecdsa => is_der_sequence(&raw),
@@ -101,11 +101,14 @@ impl PublicKey {
         if self.key_type != KeyType::Ed25519 {
             return Err(KeyError::Unsupported(self.key_type));
         }
-        let raw: &[u8; 32] = self.raw.as_ref().try_into().map_err(|_| KeyError::Mismatch)?;
-        let key = VerifyingKey::from_bytes(raw).map_err(|_| KeyError::Mismatch)?;
+        let key = ed25519_point(&self.raw).ok_or(KeyError::Mismatch)?;
         let signature = Signature::from_slice(signature).map_err(|_| KeyError::Mismatch)?;
         ed25519_dalek::Verifier::verify(&key, payload, &signature).map_err(|_| KeyError::Mismatch)
     }
+}
+
+fn ed25519_point(raw: &[u8]) -> Option<VerifyingKey> {
+    VerifyingKey::from_bytes(raw.try_into().ok()?).ok()
 }
 
 fn is_sec1_point(raw: &[u8]) -> bool {

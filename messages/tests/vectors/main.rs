@@ -8,6 +8,8 @@
 //! (`other::payload_attributes`). Of the secp256k1 key the encoding and the address are checked,
 //! not the point's derivation. The dev EVM genesis is another program's output; only its shape is.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
 mod da;
 mod headers;
 mod keys;
