@@ -329,13 +329,13 @@ pub(crate) fn record_of(entry: &Entry) -> LogRecord {
         EntryPayload::Normal(Command::Signature(signature)) => Content::Signature(signature.clone()),
         EntryPayload::Normal(Command::Submitted(range)) => Content::Submitted(*range),
         EntryPayload::Normal(Command::Included(height)) => Content::Included(*height),
-        EntryPayload::Normal(Command::Block(entry)) => Content::Block(BlockRecord {
+        EntryPayload::Normal(Command::Block(entry)) => Content::Block(Box::new(BlockRecord {
             term: entry.term,
             hash: entry.block.hash(),
             header: entry.block.header().clone(),
             tail: entry.tail.clone(),
             forced: entry.forced,
-        }),
+        })),
     };
     LogRecord { term: entry.log_id.leader_id.term, content }
 }

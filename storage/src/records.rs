@@ -193,7 +193,7 @@ pub(crate) struct LogRecord {
 pub(crate) enum Content {
     Blank,
     Membership(MembersRecord),
-    Block(BlockRecord),
+    Block(Box<BlockRecord>),
     Signature(HeaderSignature),
     Submitted(Submitted),
     Included(Height),
@@ -311,7 +311,7 @@ mod tests {
             tail: Some(signature),
             forced: ForcedPosition { da_height: DaHeight(6), tx_index: 7 },
         };
-        let record = LogRecord { term: 2, content: Content::Block(block) };
+        let record = LogRecord { term: 2, content: Content::Block(Box::new(block)) };
         let golden =
             format!("01020202{ones}000009080000000000016300{}", format_args!("0109{ones}030202020607"));
         assert_golden(&record, &golden);
