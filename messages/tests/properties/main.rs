@@ -122,12 +122,16 @@ proptest! {
     }
 }
 
+type Exercise = fn(&[u8]);
+
+/// The fuzz targets; their corpora have the same names.
+const TARGETS: [(&str, Exercise); 3] =
+    [("wire", exercise::wire), ("codec", exercise::codec), ("text", exercise::text)];
+
 #[test]
 fn the_corpus_panics_nowhere() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    let targets: [(&str, fn(&[u8])); 3] =
-        [("wire", exercise::wire), ("codec", exercise::codec), ("text", exercise::text)];
-    for (target, exercise) in targets {
+    for (target, exercise) in TARGETS {
         let inputs = std::fs::read_dir(corpus.join(target)).unwrap();
         let mut count = 0;
         for input in inputs {
