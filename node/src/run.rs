@@ -35,7 +35,7 @@ use crate::exit::ExitError;
 use crate::kv_http::{self, KvHttp};
 use crate::metrics;
 use crate::rpc::{self, Limits};
-use crate::status::{self, Board, CurrentStore};
+use crate::status::{self, Board};
 use crate::wiring::{Node, Parts, Settings, Threads, Wiring};
 
 /// Bytes held back on the disk to get out of trouble with.
@@ -151,14 +151,13 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         None => None,
     };
     let node = wiring.start();
-    let (_switch, current) = CurrentStore::new(store.clone());
     let links = status::Links {
         raft_view: node.raft.view.clone(),
         supervisor_view: node.supervisor.clone(),
         queue_view: node.sequencer.view.clone(),
         signer_view: Some(node.signer.view.clone()),
     };
-    let board = Board::new(status::Config::default(), links, current.clone()).start();
+    let board = Board::new(status::Config::default(), links, store.clone()).start();
     let condition = rpc::Condition {
         node_status: board.recipient(),
         now,
@@ -167,11 +166,11 @@ async fn serve(start: Start) -> Result<(), ExitError> {
             false => config.node.block_time * 5,
         }),
     };
-    let scraped = registry.build(condition.clone(), current.clone());
+    let scraped = registry.build(condition.clone(), store.clone());
     let rpc_parts = rpc::Parts {
         node: config.raft.node_id.clone(),
         chain: rpc::Chain {
-            store: current,
+            store: store.clone(),
             genesis: Arc::new(genesis),
             signer,
             header_namespace: Namespace::of(&config.da.namespace),
