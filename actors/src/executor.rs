@@ -26,7 +26,9 @@ use baton_messages::types::{Grant, Hash, Height, StateRoot, Tx};
 use baton_storage::Reader;
 use baton_storage::backend::StoreError;
 use bytes::Bytes;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
@@ -92,8 +94,8 @@ pub struct Links {
 pub struct Metrics {
     /// Blocks this node had committed.
     pub blocks: Counter,
-    /// Transactions in them.
-    pub txs: Counter,
+    /// Transactions in them; a gauge that only rises, as in ev-node.
+    pub txs: Gauge,
     /// Transactions in the last block.
     pub last_txs: Gauge,
     /// Transaction bytes in the last block.
@@ -102,8 +104,8 @@ pub struct Metrics {
     pub last_height: Gauge,
     /// Transactions per block.
     pub txs_per_block: Histogram,
-    /// Seconds from asking for a batch to the executed block.
-    pub production: Histogram,
+    /// Seconds by operation: `block_production` is from asking for a batch to the executed block.
+    pub operations: Family<Operation, Histogram>,
     /// Seconds from proposing to committed.
     pub commit: Histogram,
     /// Seconds the engine took for a block.
@@ -116,22 +118,31 @@ pub struct Metrics {
     pub failures: Counter,
 }
 
+/// The label of a duration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Operation {
+    /// ev-node's word for it.
+    pub operation: &'static str,
+}
+
+/// Durations from a quarter of a millisecond to ten seconds.
+fn seconds() -> Histogram {
+    Histogram::new([
+        0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+    ])
+}
+
 impl Default for Metrics {
     fn default() -> Self {
-        let seconds = || {
-            Histogram::new([
-                0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
-            ])
-        };
         let txs = [0.0, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0];
         Self {
             blocks: Counter::default(),
-            txs: Counter::default(),
+            txs: Gauge::default(),
             last_txs: Gauge::default(),
             last_bytes: Gauge::default(),
             last_height: Gauge::default(),
             txs_per_block: Histogram::new(txs),
-            production: seconds(),
+            operations: Family::new_with_constructor(seconds),
             commit: seconds(),
             execution: seconds(),
             signing: seconds(),
@@ -149,9 +160,9 @@ impl Metrics {
         registry.register("num_txs", "Transactions in the last block", self.last_txs.clone());
         registry.register("block_size_bytes", "Transaction bytes in the last block", self.last_bytes.clone());
         registry.register("blocks_produced", "Blocks committed by this producer", self.blocks.clone());
-        registry.register("txs_produced", "Transactions in blocks made here", self.txs.clone());
+        registry.register("total_txs", "Transactions in blocks made here", self.txs.clone());
         registry.register("txs_per_block", "Transactions per block", self.txs_per_block.clone());
-        registry.register("block_production_seconds", "Batch to executed block", self.production.clone());
+        registry.register("operation_duration_seconds", "Duration by operation", self.operations.clone());
         registry.register("block_commit_seconds", "Proposed to committed", self.commit.clone());
         registry.register("block_execution_seconds", "The engine's time", self.execution.clone());
         registry.register("block_signing_seconds", "Guard and signature", self.signing.clone());
@@ -426,7 +437,9 @@ impl Executor {
             Ok(Ok(executed)) => {
                 info!(height = executed.height.0, root = %executed.root, "made a block");
                 self.executed = Some((executed.height, executed.root));
-                self.metrics.production.observe(self.round_began.elapsed().as_secs_f64());
+                let production = Operation { operation: "block_production" };
+                let took = self.round_began.elapsed().as_secs_f64();
+                self.metrics.operations.get_or_create(&production).observe(took);
                 self.pause(None);
                 let pause = self.config.block_time.saturating_sub(self.round_began.elapsed());
                 ctx.run_later(pause, Self::begin_round);
@@ -448,7 +461,7 @@ impl Executor {
     fn count(&self, block: &Block) {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.metrics.blocks.inc();
-        self.metrics.txs.inc_by(block.txs().len() as u64);
+        self.metrics.txs.inc_by(gauge(block.txs().len()));
         self.metrics.txs_per_block.observe(block.txs().len() as f64);
         self.metrics.last_txs.set(gauge(block.txs().len()));
         self.metrics.last_bytes.set(gauge(block.tx_bytes()));

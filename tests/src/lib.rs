@@ -27,7 +27,7 @@ mod skip;
 
 pub use client::{Ack, Oracle};
 pub use da::{FakeDa, Ledger};
-pub use node::{Machine, Node, Plan, check_chain};
+pub use node::{Adjust, Machine, MakeEngine, Node, Plan, check_chain};
 pub use power::{Cut, Power};
 pub use probe::{Probe, probe};
 pub use run::{SimClock, seeds, sim_run};

@@ -115,6 +115,12 @@ fn key(seed: u64) -> FileKey {
     FileKey::from_seed(&bytes)
 }
 
+/// Makes an engine over a node's store.
+pub type MakeEngine = Box<dyn Fn(&Store) -> Box<dyn Execution>>;
+
+/// Changes a wiring before it starts.
+pub type Adjust = Box<dyn Fn(&mut Wiring)>;
+
 /// How a node is started.
 pub struct Plan {
     /// On which machine.
@@ -132,9 +138,9 @@ pub struct Plan {
     /// How far the wall clock is off, nanoseconds.
     pub clock_offset: i64,
     /// Instead of the key-value app.
-    pub execution: Option<Box<dyn Fn(&Store) -> Box<dyn Execution>>>,
+    pub execution: Option<MakeEngine>,
     /// Changes the wiring before it starts.
-    pub adjust: Option<Box<dyn Fn(&mut Wiring)>>,
+    pub adjust: Option<Adjust>,
 }
 
 impl Default for Plan {

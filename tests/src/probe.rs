@@ -25,9 +25,11 @@ impl<M> Probe<M> {
     }
 }
 
+type Answers<M> = Box<dyn FnMut(&M) -> <M as Message>::Result>;
+
 struct Answering<M: Message> {
     heard: Arc<Mutex<Vec<M>>>,
-    answer: Box<dyn FnMut(&M) -> M::Result>,
+    answer: Answers<M>,
 }
 
 impl<M: Message + 'static> Actor for Answering<M> {
