@@ -68,11 +68,11 @@ fn run(cli: Cli) -> Result<(), ExitError> {
         Command::Da(args) => serve_da(args),
         Command::Devnet(args) => {
             log_from_env()?;
-            block_on(async { Ok(devnet::run(args).await?) })
+            block_on(devnet::run(args))
         }
         Command::Load(args) => {
             log_from_env()?;
-            block_on(async { Ok(load::run(args).await?) })
+            block_on(load::run(args))
         }
         Command::Version => print(&format!("baton {}\n", version())),
         Command::Keys(args) => tools::keys(args.command.map_node(&with_home)),

@@ -222,19 +222,32 @@ impl fmt::Debug for Secret {
 /// Something was accepted but has no effect, or not the one it has in ev-node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// The key.
-    pub key: &'static str,
-    /// Its value as it may be shown.
-    pub value: String,
-    /// Who said it.
-    pub source: Source,
+    /// What was said, by whom.
+    pub said: Said,
     /// Why it has no effect.
     pub text: String,
 }
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {:?} ({}) has no effect: {}", self.key, self.value, self.source, self.text)
+        write!(f, "{} has no effect: {}", self.said, self.text)
+    }
+}
+
+/// A value and who said it, for messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The key.
+    pub key: &'static str,
+    /// The value as it may be shown.
+    pub value: String,
+    /// Who said it.
+    pub source: Source,
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {:?} ({})", self.key, self.value, self.source)
     }
 }
 
@@ -290,20 +303,12 @@ pub enum ConfigError {
         from: Source,
     },
     /// Two values do not go together.
-    #[error("{key} = {value:?} ({from}) and {other} = {other_value:?} ({other_from}): {rule}")]
+    #[error("{one} and {other}: {rule}")]
     Contradiction {
-        /// One key.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// Who said it.
-        from: Source,
-        /// The other key.
-        other: &'static str,
-        /// Its value.
-        other_value: String,
-        /// Who said it.
-        other_from: Source,
+        /// One of them.
+        one: Box<Said>,
+        /// The other.
+        other: Box<Said>,
         /// The rule between them.
         rule: String,
     },

@@ -67,12 +67,7 @@ fn treat(settings: &Settings) -> Result<Vec<Warning>, ConfigError> {
 }
 
 fn warning(setting: &Setting, why: &str) -> Warning {
-    Warning {
-        key: setting.key.name,
-        value: setting.shown(),
-        source: setting.source.clone(),
-        text: why.to_owned(),
-    }
+    Warning { said: setting.said(), text: why.to_owned() }
 }
 
 fn typed(home: &Path, settings: Settings) -> Config {
@@ -234,14 +229,6 @@ fn check_addresses(config: &Config) -> Result<(), ConfigError> {
 }
 
 fn contradiction(settings: &Settings, key: &str, other: &str, rule: &str) -> ConfigError {
-    let (one, two) = (settings.get(key), settings.get(other));
-    ConfigError::Contradiction {
-        key: one.key.name,
-        value: one.shown(),
-        from: one.source.clone(),
-        other: two.key.name,
-        other_value: two.shown(),
-        other_from: two.source.clone(),
-        rule: rule.to_owned(),
-    }
+    let said = |key| Box::new(settings.get(key).said());
+    ConfigError::Contradiction { one: said(key), other: said(other), rule: rule.to_owned() }
 }

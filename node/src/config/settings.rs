@@ -10,7 +10,7 @@ use serde_yaml_ng::Value as Yaml;
 use crate::config::key::Key;
 use crate::config::table::{KEYS, find, is_section};
 use crate::config::value::{Kind, Value};
-use crate::config::{ConfigError, Log};
+use crate::config::{ConfigError, Log, Said};
 use crate::home::Home;
 
 /// The longest configuration file that is read, in bytes.
@@ -81,6 +81,12 @@ impl Setting {
     #[must_use]
     pub fn shown(&self) -> String {
         redacted(self.key, &self.value.to_string())
+    }
+
+    /// The value and who said it, for messages.
+    #[must_use]
+    pub fn said(&self) -> Said {
+        Said { key: self.key.name, value: self.shown(), source: self.source.clone() }
     }
 }
 

@@ -1,0 +1,396 @@
+//! The binary: what each command leaves behind, says, and ends with.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use baton::genesis;
+use baton::home::Home;
+use baton_storage::{Completion, OpenOptions, Store};
+
+const DA: &str = "--da.address=http://127.0.0.1:1";
+
+fn baton(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+    command.args(args).env_clear().stdin(Stdio::null());
+    command
+}
+
+/// Runs a command; returns its code, stdout, and the last line of stderr.
+fn run(args: &[&str]) -> (i32, String, String) {
+    told(&baton(args).output().unwrap())
+}
+
+fn told(output: &Output) -> (i32, String, String) {
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    let last = stderr.lines().last().unwrap_or_default().to_owned();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout.clone()).unwrap(), last)
+}
+
+struct Node {
+    dir: tempfile::TempDir,
+}
+
+impl Node {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let node = Self { dir };
+        node.write("passphrase", "secret\n");
+        node
+    }
+
+    fn made() -> Self {
+        let node = Self::new();
+        let (code, _, said) = node.init(&[]);
+        assert_eq!(code, 0, "{said}");
+        node
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
+    fn home(&self) -> Home {
+        Home::new(self.dir.path().join("home"))
+    }
+
+    fn run(&self, args: &[&str]) -> (i32, String, String) {
+        let home = self.home().root().display().to_string();
+        run(&[args, &["--home", &home]].concat())
+    }
+
+    fn init(&self, args: &[&str]) -> (i32, String, String) {
+        let passphrase = self.dir.path().join("passphrase").display().to_string();
+        self.run(
+            &[&["init", "--insecure-fast-kdf", "--evnode.signer.passphrase_file", &passphrase], args]
+                .concat(),
+        )
+    }
+
+    fn start(&self, args: &[&str]) -> (i32, String, String) {
+        self.run(&[&["start", DA], args].concat())
+    }
+
+    fn open_store(&self) -> Store {
+        let home = self.home();
+        let genesis = genesis::load(&home.genesis()).unwrap();
+        let chain_id = genesis.chain_id.clone();
+        Store::open(OpenOptions { path: home.store(), chain_id, genesis, completion: Completion::Thread })
+            .unwrap()
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn replace(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn help_and_version_are_no_errors_and_a_wrong_command_line_is_64() {
+    for args in [&["--help"][..], &["--version"], &["version"], &["start", "-h"], &["init", "--help"]] {
+        assert_eq!(run(args).0, 0, "{args:?}");
+    }
+    for args in
+        [&[][..], &["jump"], &["start", "--speed"], &["rollback", "--height", "x"], &["da", "--listen", "x"]]
+    {
+        let (code, stdout, said) = run(args);
+        assert_eq!((code, &*stdout), (64, ""), "{args:?}");
+        assert!(said.starts_with("baton: "), "{said}");
+    }
+}
+
+#[test]
+fn init_makes_a_home_that_only_its_owner_reads_and_refuses_a_second_time() {
+    let node = Node::new();
+    let (code, stdout, _) = node.init(&["--chain_id", "one", "--evnode.node.block_time=250ms"]);
+    assert_eq!((code, stdout.trim()), (0, &*node.home().root().display().to_string()));
+    let home = node.home();
+    for file in [home.config(), home.genesis(), home.node_key(), home.signer(), home.guard()] {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+    assert_eq!(genesis::load(&home.genesis()).unwrap().chain_id, "one");
+    let yaml = fs::read_to_string(home.config()).unwrap();
+    assert!(yaml.contains("block_time: 250ms") && yaml.contains("# Time between two blocks."), "{yaml}");
+    let (code, _, said) = node.init(&[]);
+    assert_eq!(code, 78);
+    assert!(said.contains("already"), "{said}");
+}
+
+#[test]
+fn an_init_that_was_cut_short_is_resumed() {
+    let node = Node::made();
+    let home = node.home();
+    let (config, guard) = (fs::read(home.config()).unwrap(), fs::read(home.guard()).unwrap());
+    let key = fs::read(home.signer()).unwrap();
+    fs::remove_dir_all(home.data()).unwrap();
+    fs::remove_file(home.node_key()).unwrap();
+    assert_eq!(node.init(&[]).0, 0);
+    assert_eq!(fs::read(home.config()).unwrap(), config);
+    assert_eq!(fs::read(home.guard()).unwrap(), guard);
+    assert_eq!(fs::read(home.signer()).unwrap(), key);
+    assert!(home.node_key().exists() && home.store().exists());
+}
+
+#[test]
+fn init_keeps_a_genesis_and_refuses_one_of_another_key() {
+    let node = Node::made();
+    let home = node.home();
+    fs::remove_dir_all(home.data()).unwrap();
+    let (code, _, said) = node.init(&["--chain_id", "other"]);
+    assert_eq!(code, 78, "{said}");
+    fs::write(home.genesis(), include_str!("data/genesis.json")).unwrap();
+    let (code, _, said) = node.init(&[]);
+    assert_eq!(code, 78);
+    assert!(said.contains("proposer_address"), "{said}");
+    assert!(!home.store().exists());
+}
+
+#[test]
+fn init_without_a_passphrase_makes_nothing() {
+    let node = Node::new();
+    let (code, _, said) = node.run(&["init"]);
+    assert_eq!(code, 78);
+    assert!(said.contains("signer.passphrase_file"), "{said}");
+    assert!(!node.home().root().exists());
+}
+
+#[test]
+fn a_start_refuses_with_78_and_opens_nothing() {
+    let node = Node::made();
+    let home = node.home();
+    let refused = |args: &[&str], part: &str| {
+        let (code, _, said) = node.start(args);
+        assert_eq!(code, 78, "{said}");
+        assert!(said.contains(part), "{said}");
+    };
+    refused(&["--node.block_time", "never"], "node.block_time");
+    refused(&["--evnode.node.light"], "node.light");
+    refused(&["--da.address="], "da.address");
+    refused(&["--signer.passphrase_file", "/nowhere"], "/nowhere");
+    let wrong = node.write("wrong", "wrong\n").display().to_string();
+    refused(&["--signer.passphrase_file", &wrong], "passphrase");
+    fs::set_permissions(&wrong, fs::Permissions::from_mode(0o644)).unwrap();
+    refused(&["--signer.passphrase_file", &wrong], "wrong");
+
+    let genesis = fs::read(home.genesis()).unwrap();
+    fs::write(home.genesis(), include_str!("data/genesis.json")).unwrap();
+    refused(&[], "proposer_address");
+    fs::write(home.genesis(), "{").unwrap();
+    refused(&[], "genesis.json");
+    fs::remove_file(home.genesis()).unwrap();
+    refused(&[], "genesis.json");
+    fs::write(home.genesis(), genesis).unwrap();
+
+    fs::write(home.signer(), "{}").unwrap();
+    refused(&[], "signer.json");
+    fs::remove_file(home.signer()).unwrap();
+    refused(&[], "signer.json");
+    replace(&home.config(), "block_time: 1s", "blocktime: 1s");
+    refused(&[], "blocktime");
+    fs::remove_file(home.config()).unwrap();
+    refused(&[], "baton init");
+    assert!(node.open_store().identity().boot == 2, "a refused start has opened the store");
+}
+
+#[test]
+fn config_show_names_every_source_and_hides_secrets() {
+    let node = Node::made();
+    let home = node.home().root().display().to_string();
+    let mut command = baton(&["config", "show", "--home", &home, "--da.auth_token", "hunter2"]);
+    let (code, stdout, _) = told(&command.env("BATON_DA_BLOCK_TIME", "3s").output().unwrap());
+    assert_eq!(code, 0);
+    assert!(!stdout.contains("hunter2"));
+    let line = |key: &str| stdout.lines().find(|line| line.starts_with(key)).unwrap();
+    assert!(line("da.auth_token:").ends_with("# flag --da.auth_token"));
+    assert!(line("da.block_time:").contains("\"3s\" # environment variable BATON_DA_BLOCK_TIME"));
+    assert!(line("node.aggregator:").contains("evnode.yaml:"));
+    assert!(line("clear_cache:").ends_with("# default"));
+    let (_, documented, _) = run(&["config", "reference"]);
+    assert!(documented.starts_with("# Settings"));
+}
+
+#[test]
+fn config_check_finds_what_a_start_would_refuse() {
+    let node = Node::made();
+    let (code, _, said) = node.run(&["config", "check"]);
+    assert_eq!(code, 78);
+    assert!(said.contains("da.address"), "{said}");
+    let (code, stdout, _) = node.run(&["config", "check", DA]);
+    assert_eq!(code, 0, "{stdout}");
+    fs::remove_file(node.home().signer()).unwrap();
+    assert_eq!(node.run(&["config", "check", DA]).0, 78);
+}
+
+#[test]
+fn a_generated_chain_is_whole_and_the_engine_can_be_taken_back() {
+    let node = Node::made();
+    let (code, _, said) = node.run(&["store", "generate", "--blocks", "300", "--txs", "3"]);
+    assert_eq!(code, 0, "{said}");
+    let (code, stdout, _) = node.run(&["store", "inspect"]);
+    assert_eq!(code, 0);
+    let view: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&view["tip"]["height"], &view["engine_height"]), (&300.into(), &300.into()));
+    assert_eq!((&view["tip"]["signed"], &view["missing"]), (&true.into(), &serde_json::Value::Null));
+    let (_, guard, _) = node.run(&["keys", "guard"]);
+    assert!(guard.contains("height 300"), "{guard}");
+
+    let (code, stdout, _) = node.run(&["rollback", "--height", "290"]);
+    assert_eq!(code, 0);
+    assert!(stdout.contains("290") && stdout.contains("the next start"), "{stdout}");
+    let (_, stdout, _) = node.run(&["store", "inspect"]);
+    let view: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&view["tip"]["height"], &view["engine_height"]), (&300.into(), &290.into()));
+
+    let (code, _, said) = node.run(&["rollback", "--height", "400"]);
+    assert_eq!(code, 1, "{said}");
+    let (code, _, said) = node.run(&["store", "generate", "--blocks", "1"]);
+    assert_eq!(code, 78, "{said}");
+    verify(&node);
+}
+
+/// Every block follows from the one before and is signed by the chain's key.
+fn verify(node: &Node) {
+    let store = node.open_store();
+    let reader = store.reader();
+    let public = baton_actors::signer::key_file::read_public(&node.home().signer()).unwrap();
+    let signer = baton_messages::chain::Signer::ed25519(&public);
+    let mut before: Option<baton_messages::chain::SignedHeader> = None;
+    for height in (1..=300).map(baton_messages::types::Height) {
+        let block = reader.block(height).unwrap().unwrap();
+        let signed = reader.signed_header(height, &signer).unwrap().unwrap();
+        signed.validate(baton_messages::types::Timestamp(u64::MAX / 4)).unwrap();
+        signed.header.validate_data(block.data()).unwrap();
+        if let Some(before) = &before {
+            assert_eq!(signed.header.last_header_hash, before.header.hash().to_bytes());
+            assert!(signed.header.time > before.header.time);
+        }
+        before = Some(signed);
+    }
+    store.close();
+}
+
+#[test]
+fn a_store_in_use_is_75_and_a_damaged_one_70() {
+    let node = Node::made();
+    let store = node.open_store();
+    for args in [&["store", "inspect"][..], &["rollback"], &["unsafe-clean", "--yes"]] {
+        let (code, _, said) = node.run(args);
+        assert_eq!(code, 75, "{args:?}: {said}");
+        assert!(said.contains("in use"), "{said}");
+    }
+    store.close();
+    drop(store);
+    assert_eq!(node.run(&["store", "inspect"]).0, 0);
+
+    let manifest = fs::read_dir(node.home().store()).unwrap().map(|entry| entry.unwrap().path());
+    let manifest = manifest.into_iter().find(|path| path.to_string_lossy().contains("MANIFEST")).unwrap();
+    fs::write(manifest, "garbage in place of what was there").unwrap();
+    let (code, _, said) = node.run(&["store", "inspect"]);
+    assert_eq!(code, 70, "{said}");
+    assert!(said.contains("damaged"), "{said}");
+}
+
+#[test]
+fn unsafe_clean_says_what_it_costs_and_never_removes_the_guard() {
+    let node = Node::made();
+    assert_eq!(node.run(&["store", "generate", "--blocks", "2"]).0, 0);
+    let home = node.home();
+    let guard = fs::read(home.guard()).unwrap();
+    let (code, _, said) = node.run(&["unsafe-clean"]);
+    assert_eq!(code, 64);
+    assert!(said.contains("--yes"), "{said}");
+    assert!(home.store().exists());
+    assert_eq!(node.run(&["unsafe-clean", "--yes"]).0, 0);
+    assert!(!home.store().exists());
+    assert_eq!(fs::read(home.guard()).unwrap(), guard);
+    // The new store is empty, and the guard still knows better.
+    assert_eq!(node.init(&[]).0, 0);
+    assert_eq!(fs::read(home.guard()).unwrap(), guard);
+}
+
+#[test]
+fn an_empty_data_directory_is_no_store() {
+    let node = Node::made();
+    fs::remove_dir_all(node.home().data()).unwrap();
+    fs::create_dir_all(node.home().store()).unwrap();
+    let (code, _, said) = node.run(&["store", "inspect"]);
+    assert_eq!(code, 78);
+    assert!(said.contains("baton init"), "{said}");
+}
+
+#[test]
+fn keys_are_shown_and_exported_and_imported_without_a_secret_on_the_command_line() {
+    let node = Node::made();
+    let (code, shown, _) = node.run(&["keys", "show"]);
+    assert_eq!(code, 0);
+    let (code, hex, _) = node.run(&["keys", "export"]);
+    assert_eq!((code, hex.trim().len()), (0, 128));
+    let file = node.write("key.hex", &hex).display().to_string();
+    let (code, _, said) = node.run(&["keys", "import", &file]);
+    assert_eq!(code, 78, "{said}");
+    let (code, again, _) = node.run(&["keys", "import", &file, "--force"]);
+    assert_eq!((code, again), (0, shown));
+    let (code, _, said) = node.run(&["keys", "guard-from-committed"]);
+    assert_eq!(code, 1, "{said}");
+}
+
+#[test]
+fn a_reader_who_has_gone_is_no_failure() {
+    let mut child =
+        baton(&["config", "reference"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let (code, _, said) = told(&child.wait_with_output().unwrap());
+    assert_eq!((code, &*said), (0, ""));
+}
+
+#[test]
+fn logs_go_to_stderr_as_json_when_asked() {
+    let node = Node::made();
+    let home = node.home().root().display().to_string();
+    let args = [
+        "start",
+        DA,
+        "--home",
+        &home,
+        "--log.format",
+        "json",
+        "--p2p.peers",
+        "x",
+        "--signer.passphrase_file",
+        "/nowhere",
+    ];
+    let output = baton(&args).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let first: serde_json::Value = serde_json::from_str(stderr.lines().next().unwrap()).unwrap();
+    assert_eq!(first["level"], "WARN");
+    assert!(first["message"].as_str().unwrap().contains("p2p.peers"));
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = run(&["completions", shell]);
+        assert_eq!(code, 0);
+        assert!(script.contains("unsafe-clean") && script.contains("node.block_time"), "{shell}");
+    }
+}
+
+#[test]
+fn the_unit_file_does_not_restart_what_needs_a_person() {
+    let unit = include_str!("../../contrib/baton.service");
+    assert!(unit.contains("RestartPreventExitStatus=64 70 78\n") && unit.contains("Restart=on-failure\n"));
+    assert!(unit.contains("LoadCredential=passphrase:") && unit.contains("TimeoutStopSec="));
+}

@@ -1,0 +1,274 @@
+//! The configuration: ev-node's files as they are, precedence, and what is refused.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use baton::config::table::{KEYS, find};
+use baton::config::{Config, ConfigError, Env, Flags, Warning, config_file};
+use baton_messages::genesis::Genesis;
+
+const EVNODE: &str = include_str!("data/evnode.yaml");
+
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn with(yaml: &str) -> Self {
+        let home = Self(tempfile::tempdir().unwrap());
+        std::fs::create_dir(home.path().join("config")).unwrap();
+        std::fs::write(home.file(), yaml).unwrap();
+        home
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn file(&self) -> PathBuf {
+        config_file(self.path())
+    }
+
+    fn load(
+        &self,
+        flags: &[(&'static str, &str)],
+        env: &[(&str, &str)],
+    ) -> Result<(Config, Vec<Warning>), ConfigError> {
+        let flags = Flags(flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect());
+        let env = Env(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect());
+        Config::load(self.path(), &flags, &env)
+    }
+
+    fn refusal(&self, flags: &[(&'static str, &str)]) -> String {
+        self.load(flags, &[]).unwrap_err().to_string()
+    }
+}
+
+fn aggregator() -> Home {
+    Home::with("node:\n  aggregator: true\n")
+}
+
+#[test]
+fn a_file_of_ev_node_loads_as_it_is() {
+    let (config, warnings) = Home::with(EVNODE).load(&[], &[]).unwrap();
+    assert_eq!(config.node.block_time, Duration::from_secs(1));
+    assert_eq!(config.node.lazy_block_interval, Duration::from_secs(60));
+    assert_eq!(config.node.max_pending, 100_000);
+    assert_eq!(config.da.address, "http://localhost:7980");
+    assert_eq!((&*config.da.namespace, &*config.da.data_namespace), ("kE3vB9xQzL", "kE3vB9xQzL"));
+    assert_eq!(config.rpc.address, "127.0.0.1:7331");
+    assert!(config.metrics.is_none());
+    // Its own default is the one thing that has another effect here.
+    let warned: Vec<_> = warnings.iter().map(|warning| warning.said.key).collect();
+    assert_eq!(warned, ["da.batching_strategy"]);
+    let warning = warnings[0].to_string();
+    assert!(warning.contains("evnode.yaml:72") && warning.contains("\"time\""), "{warning}");
+}
+
+#[test]
+fn the_file_of_ev_node_has_every_key_that_is_not_flag_only() {
+    let yaml: serde_yaml_ng::Value = serde_yaml_ng::from_str(EVNODE).unwrap();
+    let flag_only = ["clear_cache", "da.start_height", "signer.passphrase_file"];
+    for key in KEYS.iter().filter(|key| key.is_evnode() && !flag_only.contains(&key.name)) {
+        let found = key.name.split('.').try_fold(&yaml, |at, part| at.get(part));
+        assert!(found.is_some(), "{}", key.name);
+    }
+}
+
+#[test]
+fn a_genesis_of_ev_node_loads_as_it_is() {
+    let genesis = Genesis::from_json(include_str!("data/genesis.json")).unwrap();
+    assert_eq!(genesis.chain_id, "ev-test");
+    assert_eq!(genesis.start_time.0 % 1_000_000_000, 123_456_789);
+    assert_eq!(genesis.proposer_address.len(), 32);
+}
+
+#[test]
+fn flags_win_over_environment_over_file_over_default() {
+    let home = Home::with("node:\n  aggregator: true\n  block_time: 2s\n");
+    let env = [("BATON_NODE_BLOCK_TIME", "3s")];
+    let time = |flags: &[(&'static str, &str)], env: &[(&str, &str)]| {
+        home.load(flags, env).unwrap().0.node.block_time
+    };
+    assert_eq!(time(&[("node.block_time", "4s")], &env), Duration::from_secs(4));
+    assert_eq!(time(&[], &env), Duration::from_secs(3));
+    assert_eq!(time(&[], &[]), Duration::from_secs(2));
+    assert_eq!(aggregator().load(&[], &[]).unwrap().0.node.block_time, Duration::from_secs(1));
+}
+
+#[test]
+fn a_refusal_names_key_value_rule_and_source() {
+    let home = Home::with("node:\n  aggregator: true\n\n  block_time: soon\n");
+    let said = home.refusal(&[]);
+    for part in ["node.block_time", "\"soon\"", "evnode.yaml:4", "duration like"] {
+        assert!(said.contains(part), "{said}");
+    }
+    let said = aggregator().refusal(&[("node.block_time", "0")]);
+    assert!(said.contains("flag --node.block_time") && said.contains("more than zero"), "{said}");
+    let said = aggregator().load(&[], &[("BATON_RPC_ADDRESS", "x")]).unwrap_err().to_string();
+    assert!(said.contains("environment variable BATON_RPC_ADDRESS") && said.contains("host:port"), "{said}");
+}
+
+#[test]
+fn a_bad_value_is_refused_also_when_another_source_overrides_it() {
+    let home = Home::with("node:\n  aggregator: true\n  block_time: soon\n");
+    assert!(home.load(&[("node.block_time", "1s")], &[]).is_err());
+}
+
+#[test]
+fn unknown_keys_are_refused_wherever_they_are() {
+    let typo = Home::with("node:\n  aggregator: true\n  blocktime: 1s\n");
+    let said = typo.refusal(&[]);
+    assert!(said.contains("node.blocktime") && said.contains("evnode.yaml:3"), "{said}");
+    assert!(Home::with("nodes: 1\n").refusal(&[]).contains("unknown key nodes"));
+    let said = aggregator().load(&[], &[("BATON_NODE_BLOCKTIME", "1s")]).unwrap_err().to_string();
+    assert!(said.contains("BATON_NODE_BLOCKTIME"), "{said}");
+    assert!(aggregator().load(&[], &[("BATON_DA_SERVICE_HOST", "10.0.0.1")]).is_ok());
+}
+
+#[test]
+fn what_is_no_configuration_is_refused_and_says_where() {
+    for (yaml, said) in [
+        ("node: [", "is not YAML"),
+        ("node:\n  aggregator: true\nnode:\n  light: false\n", "duplicate"),
+        ("- a\n", "must hold keys and values"),
+        ("node: 7\n", "must hold keys and values"),
+        ("node:\n  block_time: [1s]\n", "must be a single value"),
+        ("raft:\n  node_id: 1.50\n", "must be in quotes"),
+        ("1: 2\n", "unknown key 1"),
+        ("\u{0}", "is not YAML"),
+    ] {
+        let error = Home::with(yaml).refusal(&[]);
+        assert!(error.contains(said) && error.contains("evnode.yaml"), "{yaml:?}: {error}");
+    }
+    let home = aggregator();
+    std::fs::remove_file(home.file()).unwrap();
+    assert!(home.refusal(&[]).contains("baton init"));
+    std::fs::create_dir(home.file()).unwrap();
+    assert!(home.refusal(&[]).contains("must be a file"));
+}
+
+#[test]
+fn an_empty_value_means_that_nothing_was_said() {
+    let home = Home::with("node:\n  aggregator: true\n  block_time:\nda:\n");
+    assert_eq!(home.load(&[], &[]).unwrap().0.node.block_time, Duration::from_secs(1));
+}
+
+#[test]
+fn what_is_not_supported_yet_is_refused() {
+    for (key, value) in [
+        ("node.aggregator", "false"),
+        ("node.promotable", "true"),
+        ("node.based_sequencer", "true"),
+        ("node.light", "true"),
+        ("da.forced_inclusion_namespace", "forced"),
+        ("signer.signer_type", "kms"),
+        ("pruning.pruning_mode", "all"),
+    ] {
+        let said = aggregator().refusal(&[(key, value)]);
+        assert!(said.contains(key) && said.contains("not supported yet"), "{said}");
+    }
+    assert!(Home::with("").refusal(&[]).contains("node.aggregator"));
+}
+
+#[test]
+fn a_cluster_of_several_is_refused_and_peers_without_raft_say_nothing() {
+    let peers = ("raft.peers", "b@10.0.0.2:5001");
+    let said = aggregator().refusal(&[("raft.enable", "true"), peers]);
+    assert!(said.contains("raft.peers") && said.contains("not supported yet"), "{said}");
+    assert_eq!(aggregator().load(&[peers], &[]).unwrap().1, []);
+    assert!(aggregator().load(&[("raft.enable", "true")], &[]).is_ok());
+}
+
+#[test]
+fn every_ignored_key_warns_when_it_is_changed() {
+    use baton::config::key::Treatment;
+    use baton::config::value::Kind;
+    for key in KEYS.iter().filter(|key| matches!(key.treatment, Treatment::Ignored(_))) {
+        let changed = match key.kind {
+            Kind::Bool => "true",
+            Kind::Duration => "7s",
+            Kind::Count | Kind::Bytes => "7",
+            Kind::Fraction => "0.7",
+            Kind::Text | Kind::List if key.name == "da.batching_strategy" => "size",
+            Kind::Text | Kind::List => "else",
+        };
+        let mut flags = vec![(key.name, changed)];
+        flags.extend(key.when.map(|other| (other, "true")));
+        let (_, warnings) = aggregator().load(&flags, &[]).unwrap();
+        assert!(warnings.iter().any(|warning| warning.said.key == key.name), "{}", key.name);
+    }
+    assert_eq!(aggregator().load(&[], &[]).unwrap().1, []);
+}
+
+#[test]
+fn peers_are_accepted_and_a_warning_says_that_they_are_not_used() {
+    let (config, warnings) = aggregator().load(&[("p2p.peers", "/ip4/1.2.3.4/tcp/1/p2p/x, y")], &[]).unwrap();
+    assert_eq!(config.p2p.peers.len(), 2);
+    assert_eq!(warnings[0].said.key, "p2p.peers");
+}
+
+#[test]
+fn election_times_follow_from_ev_nodes_and_keep_their_relations() {
+    let millis = |flags: &[(&'static str, &str)]| {
+        let raft = aggregator().load(flags, &[]).unwrap().0.raft;
+        [raft.heartbeat_interval, raft.election_timeout_min, raft.election_timeout_max]
+            .map(|time| time.as_millis())
+    };
+    assert_eq!(millis(&[]), [70, 210, 350]);
+    assert_eq!(millis(&[("raft.heartbeat_timeout", "150ms")]), [30, 90, 150]);
+    assert_eq!(millis(&[("raft.heartbeat_interval", "100ms")]), [100, 210, 350]);
+    for (key, value, said) in [
+        ("raft.heartbeat_interval", "210ms", "longer than the heartbeat interval"),
+        ("raft.heartbeat_interval", "120ms", "three heartbeat intervals"),
+        ("raft.election_timeout_min", "350ms", "longer than the shortest"),
+        ("raft.election_timeout_max", "210ms", "longer than the shortest"),
+        ("raft.heartbeat_timeout", "4ms", "less than 1ms"),
+    ] {
+        let error = aggregator().refusal(&[(key, value)]);
+        assert!(error.contains(said) && error.contains("raft."), "{error}");
+    }
+}
+
+#[test]
+fn values_that_do_not_go_together_are_refused_and_both_are_named() {
+    for (flags, parts) in [
+        (
+            &[("node.lazy_mode", "true"), ("node.lazy_block_interval", "1s")][..],
+            ["node.lazy_block_interval", "node.block_time"],
+        ),
+        (&[("block.max_bytes", "5MiB")], ["block.max_bytes", "da.max_blob_bytes"]),
+        (&[("kv.listen", "127.0.0.1:7331")], ["kv.listen", "rpc.address"]),
+        (&[("raft.enable", "true"), ("node.catchup_timeout", "3s")], ["node.catchup_timeout", "raft.enable"]),
+    ] {
+        let said = aggregator().refusal(flags);
+        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+    }
+}
+
+#[test]
+fn a_secret_is_in_no_error_and_no_listing() {
+    let home = Home::with("node:\n  aggregator: true\nda:\n  auth_token: [hunter2]\n");
+    assert!(!home.refusal(&[]).contains("hunter2"));
+    let (config, _) = aggregator().load(&[("da.auth_token", "hunter2")], &[]).unwrap();
+    assert_eq!(config.da.auth_token.as_ref().unwrap().reveal(), "hunter2");
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_start_says_what_it_needs() {
+    let needs = |flags: &[(&'static str, &str)]| {
+        aggregator().load(flags, &[]).unwrap().0.check_start().map_err(|error| error.to_string())
+    };
+    assert!(needs(&[]).unwrap_err().contains("da.address"));
+    let da = ("da.address", "http://127.0.0.1:1");
+    assert!(needs(&[da]).unwrap_err().contains("da.namespace"));
+    assert!(needs(&[da, ("da.namespace", "n")]).unwrap_err().contains("signer.passphrase_file"));
+    assert_eq!(needs(&[da, ("da.namespace", "n"), ("signer.passphrase_file", "/p")]), Ok(()));
+}
+
+#[test]
+fn names_become_variables() {
+    assert_eq!(find("node.block_time").unwrap().env(), "BATON_NODE_BLOCK_TIME");
+    assert_eq!(find("signer.kms.aws.key_id").unwrap().env(), "BATON_SIGNER_KMS_AWS_KEY_ID");
+}
