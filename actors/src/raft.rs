@@ -178,6 +178,9 @@ impl Raft {
 
     /// Tells what the metrics say and waits for the next change.
     fn observe(&mut self, watch: &MetricsWatch, ctx: &mut Context<Self>) {
+        if self.closing {
+            return;
+        }
         let metrics = watch.borrow_watched().clone();
         if let Err(fatal) = &metrics.running_state {
             return self.end_in_fatal(fatal, ctx);

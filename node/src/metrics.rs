@@ -32,25 +32,27 @@ const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 #[derive(Debug)]
 pub struct Builder {
     registry: Registry,
+    namespace: String,
 }
 
 impl Builder {
-    /// A registry for this chain that knows the process and the build.
+    /// A registry for this chain that knows the process and the build. The namespace is the first
+    /// part of the names, `evnode` in ev-node and by default.
     #[must_use]
-    pub fn new(chain_id: &str) -> Self {
+    pub fn new(chain_id: &str, namespace: &str) -> Self {
         let labels = [("chain_id".into(), escaped(chain_id).into())];
         let mut registry = Registry::with_labels(labels.into_iter());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("baton_build", "Which build this is", build);
         registry.register_collector(Box::new(process::Process));
-        Self { registry }
+        Self { registry, namespace: namespace.to_owned() }
     }
 
-    /// Where the actors register what they count, below `evnode_`. ev-node's own names are
-    /// below `evnode_sequencer_`, everything else below a prefix of the actor's own. A name may be
+    /// Where the actors register what they count, below the namespace. ev-node's own names are
+    /// below its `sequencer_`, everything else below a prefix of the actor's own. A name may be
     /// registered once: Prometheus refuses a scrape with a series in it twice.
     pub fn registry(&mut self) -> &mut Registry {
-        self.registry.sub_registry_with_prefix("evnode")
+        self.registry.sub_registry_with_prefix(self.namespace.clone())
     }
 
     /// Everything is registered. Condition and store are asked at each scrape.

@@ -132,7 +132,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let alarm = Alarm(Some(alarm)).start();
     let wiring = Wiring::new(settings(&config, &genesis, &store, &signer), parts, alarm.recipient());
 
-    let mut registry = metrics::Builder::new(&genesis.chain_id);
+    let mut registry = metrics::Builder::new(&genesis.chain_id, &config.metrics_namespace);
     wiring.metrics.register(registry.registry());
     signer_metrics.register(registry.registry());
     let (kv_metrics, rpc_metrics, disk_metrics) =

@@ -382,7 +382,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
         sequencer: sequencer::Config {
             max_txs: 1_000,
             max_bytes: 1 << 20,
-            max_tx_bytes: 10_000,
+            max_tx_bytes: 9_900,
             replay_window: 500,
             max_waiting: 1_000,
         },

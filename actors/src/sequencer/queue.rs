@@ -57,19 +57,27 @@ impl Queue {
         Some(order)
     }
 
-    /// The first transactions that fit into so many bytes together, in order. A transaction that
-    /// does not fit ends the batch: nothing overtakes it.
+    /// The first transactions whose encoding fits into so many bytes together, in order. A
+    /// transaction that does not fit ends the batch: nothing overtakes it.
     #[must_use]
     pub fn first(&self, max_bytes: usize) -> Vec<Tx> {
         let mut room = max_bytes;
         self.by_order
             .values()
             .map_while(|tx| {
-                room = room.checked_sub(tx.0.len())?;
+                room = room.checked_sub(encoded_len(tx))?;
                 Some(tx.clone())
             })
             .collect()
     }
+}
+
+/// What a transaction takes in a block's encoding (field 2 of Data): a block of many small
+/// ones must fit into a blob, too.
+const fn encoded_len(tx: &Tx) -> usize {
+    let bytes = tx.0.len();
+    let significant_bits = (usize::BITS - (bytes | 1).leading_zeros()) as usize;
+    1 + significant_bits.div_ceil(7) + bytes
 }
 
 #[cfg(test)]
@@ -101,7 +109,16 @@ mod tests {
     #[test]
     fn nothing_overtakes_a_transaction_that_does_not_fit() {
         let queue = queue(&["a=1", "b=2222", "c=3"]);
-        assert_eq!(queue.first(8), [tx("a=1")]);
+        assert_eq!(queue.first(8 + 4), [tx("a=1")]);
+    }
+
+    #[test]
+    fn a_transaction_counts_as_in_the_encoding_of_a_block() {
+        for length in [1, 127, 128, 16_383, 16_384, 300_000] {
+            let tx = Tx(Bytes::from(vec![7; length]));
+            let data = baton_messages::chain::Data { metadata: None, txs: vec![tx.clone()] };
+            assert_eq!(encoded_len(&tx), data.encode().len());
+        }
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::config::{
 /// Blocks that may wait for DA when nobody says how many.
 const DEFAULT_BACKLOG: u64 = 100_000;
 
+/// The most that the encoding of a block adds to a transaction.
+const TX_FRAME: usize = 16;
+
 /// Bytes of a blob that are not transactions.
 const BLOB_OVERHEAD: usize = 64 << 10;
 
@@ -110,7 +113,8 @@ fn typed(home: &Path, settings: Settings) -> Config {
         queue: Queue {
             max_txs: s.size("queue.max_txs"),
             max_bytes: max_queue_bytes,
-            max_tx_bytes: max_block_bytes.min(max_queue_bytes),
+            // A transaction must fit into a block with its frame.
+            max_tx_bytes: max_block_bytes.saturating_sub(TX_FRAME).min(max_queue_bytes),
             max_waiting: s.size("queue.max_waiting"),
         },
         replay_window: s.number("sequencer.replay_window"),

@@ -182,7 +182,7 @@ impl Setup {
                 let now = Arc::new(|| Timestamp(NOW));
                 let condition = Condition { node_status: says.clone().recipient(), now, stale_after: None };
                 let counters = Metrics::default();
-                let mut registry = metrics::Builder::new("test-chain");
+                let mut registry = metrics::Builder::new("test-chain", "evnode");
                 counters.register(registry.registry());
                 let metrics = registry.build(condition.clone(), store.clone());
                 let chain = Chain {
