@@ -247,6 +247,9 @@ impl Raft {
     }
 
     fn end_in_fatal(&mut self, fatal: &Fatal<TypeConfig>, ctx: &mut Context<Self>) {
+        if self.closing {
+            return;
+        }
         error!(%fatal, "raft stopped");
         if let Some(baton_storage::backend::StoreError::Corrupt(reason)) = self.store.trouble() {
             self.links.integrity_stop.do_send(IntegrityStop { reason });

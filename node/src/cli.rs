@@ -142,6 +142,9 @@ fn block_on(work: impl Future<Output = Result<(), ExitError>>) -> Result<(), Exi
 
 #[cfg(test)]
 mod tests {
+    use baton_actors::signer::guard::Refusal;
+    use baton_messages::types::Height;
+
     use super::*;
 
     #[test]
@@ -180,5 +183,12 @@ mod tests {
             assert!(matches!(cli.command, Command::Start(_)), "{name}");
             assert_eq!(cli.home.as_deref(), Some(std::path::Path::new("/h")));
         }
+    }
+    #[test]
+    fn the_command_that_a_refusing_guard_advises_exists() {
+        let advice = Refusal::Missing(Height(1)).to_string();
+        let command = advice.split('`').nth(1).expect("a command in backticks");
+        let cli = Cli::try_parse_from(command.split(' ')).unwrap();
+        assert!(matches!(cli.command, Command::Keys(_)), "{command}");
     }
 }

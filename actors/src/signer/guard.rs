@@ -117,7 +117,7 @@ pub enum Refusal {
 }
 
 const RESOLVE: &str = "once it is certain that no other node uses this key and that the store holds the \
-                       newest blocks, stop the node and run `baton keys guard --from-committed`";
+                       newest blocks, stop the node and run `baton keys guard-from-committed`";
 
 /// A chain in a message.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -248,7 +248,7 @@ fn power_lost_while_the_first_guard_is_made_leaves_a_chain_that_can_start() {
 #[test]
 fn a_missing_guard_with_a_chain_needs_an_operator() {
     let progress = Progress { last_block: Height(5), last_signed: None };
-    Bench::default().expect_refusal(&progress, "baton keys guard --from-committed");
+    Bench::default().expect_refusal(&progress, "baton keys guard-from-committed");
     assert_eq!(Bench::default().guard.slots(), Slots::Missing);
 }
 
