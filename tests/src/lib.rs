@@ -32,3 +32,8 @@ pub use power::{Cut, Power};
 pub use probe::{Probe, probe};
 pub use run::{SimClock, seeds, sim_run};
 pub use skip::skip;
+
+/// The README's code compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
