@@ -36,7 +36,8 @@ fn report(place: Place, txs: usize, blocks: usize) {
     let before = node.timings();
     let elapsed = node.execute(feed.txs(blocks * txs));
     let spent = node.timings() - before;
-    let share = |seconds: f64| format!("{:.0}%", 100.0 * seconds / elapsed.as_secs_f64());
+    // The first round may have begun a moment before the clock.
+    let share = |seconds: f64| format!("{:.0}%", 100.0 * seconds.max(0.0) / elapsed.as_secs_f64());
     println!(
         "{:<28} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>10.1}",
         format!("store={place} txs={txs}"),
