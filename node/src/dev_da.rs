@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::extract::ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection};
 use axum::http::{StatusCode, header};
@@ -27,6 +27,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use tracing::{debug, info, warn};
+
+use crate::body::{Budget, Unread};
 
 use self::faults::Faults;
 use self::rpc::{Request, RpcError, response};
@@ -47,7 +49,9 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(60);
 const CONNECTIONS: usize = 256;
 /// WebSocket connections at the same time.
 const SOCKETS: usize = 256;
-/// HTTP requests whose body is held in memory at the same time.
+/// Bytes of HTTP requests in memory at the same time.
+const BODIES: usize = 4 * MAX_REQUEST;
+/// HTTP requests being worked on at the same time.
 const REQUESTS: usize = 16;
 /// How long running requests may take to end after the sign to stop.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
@@ -155,6 +159,7 @@ struct Shared {
     store: Store,
     faults: Faults,
     max_blob_size: usize,
+    bodies: Budget,
     requests: Semaphore,
     sockets: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
@@ -193,6 +198,7 @@ pub async fn bind(config: DevDaConfig) -> Result<DevDa, DevDaError> {
         store,
         faults: Faults::new(config.latency, config.error_rate, config.seed),
         max_blob_size: config.max_blob_size,
+        bodies: Budget::new(BODIES),
         requests: Semaphore::new(REQUESTS),
         sockets: Arc::new(Semaphore::new(SOCKETS)),
         stop: stopped,
@@ -319,16 +325,17 @@ async fn entry(
 }
 
 async fn post(shared: &Arc<Shared>, body: Body) -> Response {
-    let _permit = shared.requests.acquire().await.expect("the semaphore is never closed");
-    let text = match timeout(REQUEST_WITHIN, to_bytes(body, MAX_REQUEST)).await {
-        Ok(Ok(text)) => text,
-        Ok(Err(error)) => {
-            let error =
-                RpcError::invalid_request(format!("cannot read a request of at most 100 MiB: {error}"));
+    let (text, _held) = match shared.bodies.read(body, MAX_REQUEST, REQUEST_WITHIN).await {
+        Ok(read) => read,
+        Err(Unread::TooSlow(_)) => return StatusCode::REQUEST_TIMEOUT.into_response(),
+        Err(Unread::NoRoom(_)) => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        Err(error @ (Unread::Broken | Unread::TooLarge(_))) => {
+            let error = RpcError::invalid_request(format!("cannot read a request: {error}"));
             return respond(StatusCode::PAYLOAD_TOO_LARGE, response(None, &Err(error)));
         }
-        Err(_) => return StatusCode::REQUEST_TIMEOUT.into_response(),
     };
+    // Taken for a request that is there: one that trickles in holds up nobody.
+    let _permit = shared.requests.acquire().await.expect("the semaphore is never closed");
     let (id, answer) = answer(shared, text).await;
     let status = answer.as_ref().err().map_or(200, RpcError::status);
     let status = StatusCode::from_u16(status).expect("the statuses of errors are valid");

@@ -154,6 +154,11 @@ impl DiskWatch {
 }
 
 fn free_bytes(directory: &Path) -> io::Result<u64> {
+    #[cfg(feature = "failpoints")]
+    fail::fail_point!("disk.free", |bytes| {
+        let bytes = bytes.expect("disk.free=return(BYTES) says how many");
+        Ok(bytes.parse().expect("disk.free=return(BYTES) takes a number"))
+    });
     let stat = rustix::fs::statvfs(directory)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

@@ -6,6 +6,7 @@
 //! instead of cut off. `POST /tx?wait=accepted|committed|executed[&timeout=5s]` answers in JSON
 //! how far the transaction came.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +22,8 @@ use axum::routing::any;
 use baton_actors::engine::kv::View;
 use baton_messages::sequencer::{AwaitError, AwaitTx, Level, Receipt, SubmitError, SubmitTxs};
 use baton_messages::types::{Hash, Tx};
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use baton_storage::StoreError;
+use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
@@ -33,6 +34,7 @@ mod answer;
 #[cfg(test)]
 mod tests;
 
+use crate::body::{Budget, Unread};
 use answer::{Answer, Stats, error_text, json_line, refusal, text, value};
 
 /// What can be set.
@@ -50,6 +52,10 @@ pub struct Config {
     pub max_wait: Duration,
     /// Most requests at a time; more are refused.
     pub max_requests: usize,
+    /// Most bytes of bodies at a time; requests beyond it are refused.
+    pub max_body_bytes: usize,
+    /// Most `GET /store` at a time; more wait.
+    pub max_listings: usize,
     /// Most entries `GET /store` lists.
     pub max_entries: usize,
     /// Most bytes `GET /store` lists.
@@ -65,6 +71,8 @@ impl Default for Config {
             default_wait: Duration::from_secs(10),
             max_wait: Duration::from_secs(60),
             max_requests: 8_192,
+            max_body_bytes: 128 << 20,
+            max_listings: 2,
             max_entries: 100_000,
             max_listing_bytes: 16 << 20,
         }
@@ -107,7 +115,35 @@ pub struct KvHttp {
     pub metrics: Metrics,
 }
 
-type Shared = Arc<KvHttp>;
+/// What the handlers share.
+struct Api {
+    http: KvHttp,
+    bodies: Budget,
+    listings: Arc<Semaphore>,
+}
+
+impl Deref for Api {
+    type Target = KvHttp;
+
+    fn deref(&self) -> &KvHttp {
+        &self.http
+    }
+}
+
+impl Api {
+    /// Reads the state on a thread where a slow disk holds up nobody else.
+    async fn read<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&View) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, String> {
+        let view = self.view.clone();
+        #[allow(clippy::disallowed_methods, reason = "the HTTP server is no part of the simulation")]
+        let read = tokio::task::spawn_blocking(move || what(&view).map_err(|error| error.to_string()));
+        read.await.unwrap_or_else(|failed| Err(failed.to_string()))
+    }
+}
+
+type Shared = Arc<Api>;
 
 impl KvHttp {
     /// The routes, to be served by any server that limits connections and header sizes.
@@ -132,7 +168,11 @@ impl KvHttp {
             .route("/stats", any(get_stats))
             .fallback(|| async { error_text(StatusCode::NOT_FOUND, "404 page not found") })
             .layer(limit)
-            .with_state(Arc::new(self))
+            .with_state(Arc::new(Api {
+                bodies: Budget::new(self.config.max_body_bytes),
+                listings: Arc::new(Semaphore::new(self.config.max_listings)),
+                http: self,
+            }))
     }
 
     /// Submits transactions; the error is the response to give.
@@ -257,9 +297,10 @@ async fn post_tx(
         let reason = format!("timeout is {timeout:?}, allowed is more than zero and at most {longest:?}");
         return refusal(StatusCode::BAD_REQUEST, "invalid", reason);
     }
-    let tx = match read(body, api.config.max_tx_bytes, api.config.request_timeout).await {
-        Ok(body) => Tx(body),
-        Err(unread) => return unread.respond(),
+    let read = api.bodies.read(body, api.config.max_tx_bytes, api.config.request_timeout).await;
+    let (tx, held) = match read {
+        Ok((body, held)) => (Tx(body), held),
+        Err(error) => return unread(error),
     };
     if tx.0.is_empty() {
         return error_text(StatusCode::BAD_REQUEST, "Empty transaction");
@@ -269,6 +310,8 @@ async fn post_tx(
         Ok(receipts) => receipts,
         Err(refused) => return refused,
     };
+    // From here on it counts in the queue.
+    drop(held);
     let receipt = receipts.first().copied().unwrap_or(Receipt::Queued(hash));
     debug!(%hash, "accepted a transaction");
     match wait {
@@ -282,9 +325,10 @@ async fn post_batch(State(api): State<Shared>, method: Method, body: Body) -> Re
     if method != Method::POST {
         return error_text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
     }
-    let body = match read(body, api.config.max_batch_bytes, api.config.request_timeout).await {
-        Ok(body) => body,
-        Err(unread) => return unread.respond(),
+    let read = api.bodies.read(body, api.config.max_batch_bytes, api.config.request_timeout).await;
+    let (body, _held) = match read {
+        Ok(read) => read,
+        Err(error) => return unread(error),
     };
     if body.is_empty() {
         return text(StatusCode::BAD_REQUEST, "Empty body");
@@ -308,7 +352,7 @@ async fn get_value(State(api): State<Shared>, method: Method, RawQuery(query): R
     if key.is_empty() {
         return error_text(StatusCode::BAD_REQUEST, "Missing key parameter");
     }
-    match api.view.get(&key) {
+    match api.read(move |view| view.get(&key)).await {
         Ok(Some(found)) => value(found),
         Ok(None) => error_text(StatusCode::NOT_FOUND, "Key not found"),
         Err(error) => {
@@ -323,13 +367,19 @@ async fn get_store(State(api): State<Shared>, method: Method) -> Response {
     if method != Method::GET {
         return error_text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
     }
-    match api.view.all(api.config.max_entries, api.config.max_listing_bytes) {
-        Ok(listing) => {
-            let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
-            let map: serde_json::Map<String, serde_json::Value> =
-                listing.entries.iter().map(|(key, value)| (text(key), text(value).into())).collect();
-            let mut response = json_line(&map);
-            if listing.truncated {
+    // A listing takes several times its size for a moment.
+    let _turn = api.listings.acquire().await.expect("the semaphore is never closed");
+    let (max_entries, max_bytes) = (api.config.max_entries, api.config.max_listing_bytes);
+    let listed = api.read(move |view| {
+        let listing = view.all(max_entries, max_bytes)?;
+        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let map: serde_json::Map<String, serde_json::Value> =
+            listing.entries.iter().map(|(key, value)| (text(key), text(value).into())).collect();
+        Ok((json_line(&map), listing.truncated))
+    });
+    match listed.await {
+        Ok((mut response, truncated)) => {
+            if truncated {
                 response.headers_mut().insert("baton-truncated", HeaderValue::from_static("true"));
             }
             response
@@ -346,7 +396,7 @@ async fn get_stats(State(api): State<Shared>, method: Method) -> Response {
     if method != Method::GET {
         return error_text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
     }
-    match api.view.stats() {
+    match api.read(View::stats).await {
         Ok(stats) => json_line(&Stats {
             injected_txs: api.metrics.accepted.get(),
             executed_txs: stats.txs,
@@ -368,43 +418,12 @@ fn key_of(query: &str) -> Vec<u8> {
     values.next().unwrap_or_default()
 }
 
-/// Why there is no body.
-#[derive(Debug)]
-enum Unread {
-    Broken,
-    TooLarge(usize),
-    TooSlow(Duration),
-}
-
-impl Unread {
-    fn respond(self) -> Response {
-        match self {
-            Self::Broken => error_text(StatusCode::BAD_REQUEST, "Failed to read request body"),
-            Self::TooLarge(limit) => {
-                let reason = format!("the body is over the limit of {limit} bytes");
-                refusal(StatusCode::PAYLOAD_TOO_LARGE, "too_large", reason)
-            }
-            Self::TooSlow(limit) => {
-                let reason = format!("the body did not arrive within {limit:?}");
-                refusal(StatusCode::REQUEST_TIMEOUT, "too_slow", reason)
-            }
-        }
-    }
-}
-
-/// Reads a body up to a limit of size and time.
-async fn read(body: Body, limit: usize, within: Duration) -> Result<Bytes, Unread> {
-    let mut parts = body.into_data_stream();
-    let all = async {
-        let mut all = BytesMut::new();
-        while let Some(part) = parts.next().await {
-            let part = part.map_err(|_| Unread::Broken)?;
-            if all.len() + part.len() > limit {
-                return Err(Unread::TooLarge(limit));
-            }
-            all.extend_from_slice(&part);
-        }
-        Ok(all.freeze())
+fn unread(unread: Unread) -> Response {
+    let (status, word) = match unread {
+        Unread::Broken => return error_text(StatusCode::BAD_REQUEST, "Failed to read request body"),
+        Unread::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+        Unread::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
+        Unread::NoRoom(_) => (StatusCode::TOO_MANY_REQUESTS, "full"),
     };
-    tokio::time::timeout(within, all).await.unwrap_or(Err(Unread::TooSlow(within)))
+    refusal(status, word, unread.to_string())
 }

@@ -34,6 +34,7 @@ pub use health::{Condition, Report, unready};
 pub use serve::{BindError, Limits};
 pub use service::Chain;
 
+use crate::body::{Budget, Unread};
 use crate::metrics;
 
 /// Answers from this size on are compressed for those who ask, as ev-node does.
@@ -177,23 +178,39 @@ fn services(chain: Chain, metrics: connect::Metrics, limits: Limits) -> Router {
         .with_limits(bounds)
         .with_deadline_policy(deadline)
         .with_compression_policy(CompressionPolicy::default().with_min_size(COMPRESS_FROM));
-    let places = Arc::new(Semaphore::new(limits.calls));
+    let door =
+        Door { bodies: Budget::new(limits.bodies), places: Arc::new(Semaphore::new(limits.calls)), limits };
     let mut routes = Router::new();
     for name in ["StoreService", "ConfigService"] {
         routes = routes.route_service(&format!("/evnode.v1.{name}/{{method}}"), service.clone());
     }
-    routes.layer(middleware::from_fn_with_state(places, bounded))
+    routes.layer(middleware::from_fn_with_state(door, bounded))
 }
 
-/// Turns calls away while too many are being worked on: their bodies would fill the memory.
-async fn bounded(State(places): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    match places.try_acquire() {
-        Ok(_place) => next.run(request).await,
-        Err(_) => {
-            let error = ConnectError::unavailable("too many calls at once");
-            error.into_http_response(request.headers()).map(Body::new)
-        }
-    }
+/// What a call must pass.
+#[derive(Clone)]
+struct Door {
+    bodies: Budget,
+    places: Arc<Semaphore>,
+    limits: Limits,
+}
+
+/// Reads the whole call, then turns it away while too many are being worked on. A place is
+/// taken for a call that is there: one that trickles in holds up nobody.
+async fn bounded(State(door): State<Door>, request: Request, next: Next) -> Response {
+    let Limits { body: limit, request: within, .. } = door.limits;
+    let (head, body) = request.into_parts();
+    let refused = match door.bodies.read(body, limit, within).await {
+        Ok((body, _held)) => match door.places.try_acquire() {
+            Ok(_place) => return next.run(Request::from_parts(head, Body::from(body))).await,
+            Err(_) => ConnectError::unavailable("too many calls at once"),
+        },
+        Err(error @ Unread::Broken) => ConnectError::invalid_argument(error.to_string()),
+        Err(error @ Unread::TooLarge(_)) => ConnectError::resource_exhausted(error.to_string()),
+        Err(error @ Unread::TooSlow(_)) => ConnectError::deadline_exceeded(error.to_string()),
+        Err(error @ Unread::NoRoom(_)) => ConnectError::unavailable(error.to_string()),
+    };
+    refused.into_http_response(&head.headers).map(Body::new)
 }
 
 /// Whether the process works: its actors answer. It stays true while the store or the quorum is

@@ -98,6 +98,7 @@ impl Handler<IntegrityStop> for Alarm {
 
 async fn serve(start: Start) -> Result<(), ExitError> {
     let Start { config, genesis, key } = start;
+    let limits = Limits::default().within(rpc::serve::raise_open_files());
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let da = Celestia::new(celestia_config(&config)?).map_err(ExitError::config)?;
     let store = Store::open(open_options(&config.files, &genesis))?;
@@ -144,7 +145,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     // Ports come before actors: a taken one is named before anything was produced.
     let kv_listener = match &config.kv.listen {
         Some(address) => Some(
-            rpc::serve::Listener::bind(address, Limits::default(), rpc::serve::Metrics::default())
+            rpc::serve::Listener::bind(address, limits, rpc::serve::Metrics::default())
                 .await
                 .map_err(ExitError::retry_later)?,
         ),
@@ -180,7 +181,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         condition,
         metrics: scraped.clone(),
         counters: rpc_metrics,
-        limits: Limits::default(),
+        limits,
     };
     let bound = rpc::Server::bind(&config.rpc.address, rpc_parts).await.map_err(ExitError::retry_later);
     let server = match bound {
@@ -212,7 +213,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         servers.push(tokio::spawn(listener.serve(api.router(), until_closed())));
     }
     if let Some(metrics) = &config.metrics {
-        let limits = Limits { connections: metrics.max_connections, ..Limits::default() };
+        let limits = Limits { connections: metrics.max_connections.min(limits.connections), ..limits };
         match rpc::Server::bind_metrics(&metrics.address, scraped, limits).await {
             Ok(server) => servers.push(tokio::spawn(server.serve(until_closed()))),
             Err(error) => {

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -26,6 +28,8 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
+use crate::body::Budget;
+
 /// How much a client may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -38,9 +42,12 @@ pub struct Limits {
     pub idle: Duration,
     /// From a request's header to its answer, the body's arrival included.
     pub request: Duration,
-    /// Bytes of a request's body. No request of these services needs more than a few hundred;
-    /// times `calls` it bounds the memory that strangers can take.
+    /// Bytes of a request's body. No request of these services needs more than a few hundred.
     pub body: usize,
+    /// Bytes of all bodies of RPC calls at once; calls beyond it get `unavailable`.
+    pub bodies: usize,
+    /// Bytes of all answers that are not read yet; further ones become 503.
+    pub answers: usize,
     /// RPC calls worked on at once; further ones get `unavailable`.
     pub calls: usize,
     /// RPC calls that read the store at once; further ones wait.
@@ -57,11 +64,42 @@ impl Default for Limits {
             idle: Duration::from_secs(120),
             request: Duration::from_secs(10),
             body: 1 << 20,
+            bodies: 64 << 20,
+            answers: 128 << 20,
             calls: 64,
             reads: 8,
             drain: Duration::from_secs(5),
         }
     }
+}
+
+impl Limits {
+    /// Files that the process needs for other things than connections: the store's, mostly.
+    const OTHER_FILES: u64 = 640;
+    /// Ports with connections: RPC, metrics, key-value.
+    const PORTS: u64 = 3;
+
+    /// These limits for a process that may open so many files: a connection is one, and a store
+    /// that cannot open its files is worse than a client that is turned away.
+    #[must_use]
+    pub fn within(self, open_files: u64) -> Self {
+        let each = open_files.saturating_sub(Self::OTHER_FILES) / Self::PORTS;
+        let each = usize::try_from(each).unwrap_or(usize::MAX).max(16);
+        Self { connections: self.connections.min(each), ..self }
+    }
+}
+
+/// Raises the number of files this process may open to what the system allows it, and returns it.
+/// Shells and service managers start with 1024, which is for programs that use `select`.
+pub fn raise_open_files() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    if let Err(error) = raised {
+        debug!(%error, "cannot raise the limit of open files");
+        return current.unwrap_or(u64::MAX);
+    }
+    maximum.unwrap_or(u64::MAX)
 }
 
 /// Streams one HTTP/2 connection may have open, as in ev-node.
@@ -151,6 +189,7 @@ impl Listener {
     pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()>) {
         let Self { listener, limits, metrics, .. } = self;
         let places = Arc::new(Semaphore::new(limits.connections));
+        let answers = Budget::new(limits.answers);
         let (stop, stopping) = watch::channel(false);
         let mut connections = JoinSet::new();
         tokio::pin!(shutdown);
@@ -163,7 +202,7 @@ impl Listener {
                     Ok((stream, peer)) => match Arc::clone(&places).try_acquire_owned() {
                         Ok(place) => {
                             let place = Place::taken(place, metrics.open.clone());
-                            connections.spawn(converse(stream, router.clone(), limits, stopping.clone(), place));
+                            connections.spawn(converse(stream, router.clone(), answers.clone(), limits, stopping.clone(), place));
                         }
                         Err(_) => {
                             debug!(%peer, "refused a connection: too many are open");
@@ -231,6 +270,7 @@ fn refuse(stream: TcpStream) {
 async fn converse(
     stream: TcpStream,
     router: Router,
+    answers: Budget,
     limits: Limits,
     mut stopping: watch::Receiver<bool>,
     _place: Place,
@@ -239,10 +279,14 @@ async fn converse(
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let busy = pace.begin();
         let answer = router.clone().oneshot(request.map(Body::new));
+        let answers = answers.clone();
         async move {
             let answer = answer.await;
             drop(busy);
-            answer
+            answer.map(|answer| {
+                let full = || (StatusCode::SERVICE_UNAVAILABLE, "too many answers are not read\n");
+                answers.hold(answer).unwrap_or_else(|| full().into_response())
+            })
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -223,7 +223,9 @@ fn newest(view: &View<'_>) -> Result<Height, ConnectError> {
 }
 
 fn no_metadata(key: &str) -> ConnectError {
-    ConnectError::not_found(format!("no metadata {key:?}"))
+    // Errors travel in headers: what strangers send is not repeated at length.
+    let shown: String = key.chars().take(64).collect();
+    ConnectError::not_found(format!("no metadata {shown:?}"))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

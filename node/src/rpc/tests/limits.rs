@@ -194,3 +194,10 @@ async fn a_stop_lets_the_request_under_way_end() {
     assert_eq!(request.await.unwrap().unwrap().text().await.unwrap(), "done");
     server.await.unwrap();
 }
+
+#[test]
+fn connections_leave_files_for_the_store() {
+    let of = |open_files| Limits::default().within(open_files).connections;
+    assert_eq!((of(u64::MAX), of(20_000), of(4_096)), (1024, 1024, 1024));
+    assert_eq!((of(1_024), of(256), of(0)), (128, 16, 16));
+}

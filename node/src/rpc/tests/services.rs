@@ -362,3 +362,35 @@ async fn a_body_that_never_ends_is_given_up() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn calls_that_trickle_in_hold_up_nobody() {
+    let mut setup = Setup::new(log());
+    setup.limits.calls = 1;
+    setup
+        .run(async |node| {
+            let head = "POST /evnode.v1.StoreService/GetBlock HTTP/1.1\r\nhost: node\r\n\
+                content-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+            let mut slow = vec![];
+            for _ in 0..10 {
+                let mut stream = TcpStream::connect(node.address).await.unwrap();
+                stream.write_all(head.as_bytes()).await.unwrap();
+                slow.push(stream);
+            }
+            let (status, answer) = node.json("StoreService/GetBlock", json!({"height": "2"})).await;
+            assert_eq!(status, 200, "{answer}");
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn an_error_does_not_repeat_at_length_what_it_was_sent() {
+    Setup::new(log())
+        .run(async |node| {
+            let (status, answer) =
+                node.json("StoreService/GetMetadata", json!({"key": "k".repeat(100_000)})).await;
+            assert_eq!(status, 404, "{answer}");
+            assert!(answer.to_string().len() < 200, "{answer}");
+        })
+        .await;
+}
