@@ -218,7 +218,9 @@ pub fn read(path: &Path, passphrase: &Passphrase) -> Result<FileKey, KeyFileErro
     let json = parse(path)?;
     let wrong = || KeyFileError::WrongPassphrase { path: path.to_path_buf() };
     let salt = json.salt.as_deref().unwrap_or_default();
-    let derived = json.kdf.unwrap_or(Kdf::EVNODE).derive(passphrase, salt)?;
+    let derived = json.kdf.unwrap_or(Kdf::EVNODE).derive(passphrase, salt);
+    // What the file asks for is the file's fault.
+    let derived = derived.map_err(|error| damaged(path, &error.to_string()))?;
     let opened = cipher(&derived).decrypt(Nonce::from_slice(&json.nonce), json.priv_key_encrypted.as_slice());
     let plain = Zeroizing::new(opened.map_err(|_| wrong())?);
     let damaged = |reason: &str| damaged(path, reason);
@@ -433,7 +435,9 @@ mod tests {
     fn a_file_cannot_ask_for_all_memory() {
         let greedy = serde_json::json!({"time": 1, "memory_kib": u32::MAX, "lanes": 1});
         let file = edited(|json| json["kdf"] = greedy);
-        assert!(matches!(read(&file.path(), &passphrase()), Err(KeyFileError::Kdf(_))));
+        let refused = read(&file.path(), &passphrase()).unwrap_err();
+        assert!(matches!(refused, KeyFileError::Damaged { .. }), "{refused}");
+        assert!(refused.to_string().contains("is refused"), "{refused}");
     }
 
     #[test]
