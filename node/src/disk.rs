@@ -58,7 +58,7 @@ pub enum Room {
 pub fn room(free: u64, min_free: u64, before: Room) -> Room {
     let enough = match before {
         Room::Enough => min_free,
-        Room::Low | Room::Critical => min_free.saturating_add(min_free / 2),
+        Room::Low | Room::Critical => enough_again(min_free),
     };
     if free >= enough {
         Room::Enough
@@ -67,6 +67,10 @@ pub fn room(free: u64, min_free: u64, before: Room) -> Room {
     } else {
         Room::Low
     }
+}
+
+const fn enough_again(min_free: u64) -> u64 {
+    min_free.saturating_add(min_free / 2)
 }
 
 /// The watch.
@@ -116,8 +120,10 @@ impl DiskWatch {
             }
             Room::Low | Room::Critical => {
                 error!(free, mark = self.config.min_free, "the disk is filling up");
-                let mark = self.config.min_free;
-                Some(format!("{free} bytes are free, production stops below {mark}: make room"))
+                let (mark, enough) = (self.config.min_free, enough_again(self.config.min_free));
+                Some(format!(
+                    "{free} bytes are free; production stops below {mark} and goes on at {enough}: make room"
+                ))
             }
         };
         for listener in &self.listeners {
