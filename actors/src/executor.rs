@@ -365,6 +365,7 @@ impl Executor {
 
     fn begin_proposal(&mut self, block: Arc<Block>, ctx: &mut Context<Self>) {
         self.forget_recorded();
+        fail::fail_point!("executor.before_propose");
         let propose = ProposeBlock {
             grant: self.grant,
             block: block.clone(),
@@ -418,6 +419,7 @@ impl Executor {
         self.count(block);
         self.forget_recorded();
         self.unsigned.push_back(block.clone());
+        fail::fail_point!("executor.after_commit_before_execute");
         self.begin_signing(ctx);
         let began = Instant::now();
         let execute = ExecuteBlock { block: block.clone() };
@@ -435,6 +437,7 @@ impl Executor {
     ) {
         match reply {
             Ok(Ok(executed)) => {
+                fail::fail_point!("executor.after_execute");
                 info!(height = executed.height.0, root = %executed.root, "made a block");
                 self.executed = Some((executed.height, executed.root));
                 let production = Operation { operation: "block_production" };

@@ -303,12 +303,14 @@ impl Raft {
         let trouble = self.trouble.clone().unwrap_or_else(|| "not started yet".to_owned());
         async move {
             let raft = raft.ok_or(ProposeError::Stopped(trouble))?;
+            fail::fail_point!("raft.before_write");
             let (responder, done) = ProgressResponder::complete_only();
             let stopped = |fatal: Fatal<TypeConfig>| ProposeError::Stopped(fatal.to_string());
             raft.write(command).with_leader(term.0).responder(responder).await.map_err(stopped)?;
             // From here on the entry may be in the log.
             let reply = done.await.map_err(|_| ProposeError::Unknown("raft stopped".to_owned()))?;
             let reply = reply.map_err(|error| unwritten(&raft, error))?;
+            fail::fail_point!("raft.after_write");
             Ok((LogIndex(reply.log_id.index), reply.data))
         }
     }

@@ -172,6 +172,7 @@ impl Sequencer {
                 done.extend(self.queue.remove(&hash));
                 self.waiters.committed(&hash, place);
             }
+            fail::fail_point!("sequencer.before_remove");
             self.store.remove(&done);
             self.seen = self.seen.next();
         }
@@ -256,7 +257,11 @@ impl Sequencer {
         self.incoming_txs -= txs.len();
         self.incoming_bytes -= txs.iter().map(|(_, tx)| tx.0.len()).sum::<usize>();
         match orders {
-            Ok(orders) => self.accept(&orders, txs, submissions),
+            Ok(orders) => {
+                fail::fail_point!("sequencer.before_ack");
+                self.accept(&orders, txs, submissions);
+                fail::fail_point!("sequencer.after_ack");
+            }
             Err(error) => {
                 error!(%error, "cannot store transactions");
                 for submission in submissions {

@@ -177,10 +177,10 @@ impl Signer {
             Decision::Refuse(reason) => return Err(reason),
         }
         let signature = self.sign(&header.encode())?;
-        fail::fail_point!("signer.after_sign");
         fail::fail_point!("signer.before_audit");
         // A signature that is not in the record does not leave; asked again it is made again.
         self.record(Event::Signed { height, hash, term: grant.term })?;
+        fail::fail_point!("signer.after_audit");
         self.guard()?.signed(signature.clone());
         self.parts.metrics.signed.inc();
         Ok(signature)

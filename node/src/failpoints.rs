@@ -29,3 +29,13 @@ pub fn arm() {
 /// There is nothing to arm.
 #[cfg(not(feature = "failpoints"))]
 pub const fn arm() {}
+
+/// A place of this crate where the process may be made to end.
+#[cfg(feature = "failpoints")]
+pub fn pass(name: &str) {
+    fail::fail_point!(name);
+}
+
+/// A place of this crate where nothing happens.
+#[cfg(not(feature = "failpoints"))]
+pub const fn pass(_: &str) {}

@@ -32,6 +32,7 @@ use crate::cli::start::Start;
 use crate::config::Config;
 use crate::disk::{self, DiskWatch};
 use crate::exit::ExitError;
+use crate::failpoints;
 use crate::kv_http::{self, KvHttp};
 use crate::metrics;
 use crate::rpc::{self, Limits};
@@ -105,6 +106,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let identity = store.identity();
     info!(chain = %identity.chain_id, storage = %identity.storage, boot = identity.boot,
         tip = store.reader().tip().height.0, "opened the store");
+    failpoints::pass("node.store_opened");
     let kv = Kv::open(store.backend(), kv::Config::default())?;
     let view = kv.view();
     let signer = Signer::ed25519(&signer::key::Key::public(&key));
@@ -151,6 +153,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         ),
         None => None,
     };
+    failpoints::pass("node.before_actors");
     let node = wiring.start();
     let links = status::Links {
         raft_view: node.raft.view.clone(),
@@ -265,7 +268,9 @@ async fn stop(node: &Node, store: &Store) {
             warn!(%error, "a part did not stop in time");
         }
     }
+    failpoints::pass("node.before_close");
     store.close();
+    failpoints::pass("node.after_close");
 }
 
 /// What the guard is compared with before Raft has applied everything again: a guard ahead of

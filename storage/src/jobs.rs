@@ -381,6 +381,9 @@ impl Shared {
         if append {
             fail_point!("storage.after_append_before_sync");
         }
+        if purge {
+            fail_point!("storage.after_purge");
+        }
         if queue {
             fail_point!("storage.queue_before_sync");
         }

@@ -222,6 +222,7 @@ impl Writer {
         };
         let mut batch = Batch::default();
         batch.put(Family::Meta, meta::SNAPSHOT, encode(&head));
+        fail_point!("storage.before_snapshot");
         inner.backend.write(batch).inspect_err(|error| inner.jobs.report(error))?;
         Ok(head)
     }

@@ -117,6 +117,7 @@ impl Posting {
             true => self.reader.da_progress().da_height,
             false => {
                 let submit = SubmitBlobs { grant: self.grant, blobs };
+                fail::fail_point!("da.before_submit");
                 let taken = self.links.submit.send(submit).timeout(self.config.submit_within).await;
                 taken.map_err(|source| Error::NoReply { who: "DA layer", source })??
             }
@@ -124,7 +125,9 @@ impl Posting {
         fail::fail_point!("da.after_submit");
         let range = Submitted { lane: self.lane, from, to, da_height };
         self.record(Command::Submitted(range)).await?;
+        fail::fail_point!("da.after_record");
         self.include().await?;
+        fail::fail_point!("da.after_include");
         Ok(Posted::Range { range, blobs: count, bytes })
     }
 

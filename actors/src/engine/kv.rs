@@ -112,7 +112,9 @@ impl Kv {
     fn commit(&mut self, mut batch: Batch, head: Head) -> Result<(), EngineError> {
         head.store(&mut batch);
         self.doubtful = true;
+        fail::fail_point!("engine.before_write");
         self.backend.write(batch).map_err(failed)?;
+        fail::fail_point!("engine.after_write");
         self.head = Some(head);
         self.doubtful = false;
         Ok(())
