@@ -276,6 +276,10 @@ impl Executor {
                 this.begin_signing(ctx);
                 this.begin_round(ctx);
             }
+            Ok(Err(error)) if is_for_a_person(&error) => {
+                error!(%error, "the guard refuses");
+                this.links.integrity_stop.do_send(IntegrityStop { reason: error.to_string() });
+            }
             Ok(Err(refusal)) => {
                 let trouble = Some(refusal.to_string());
                 this.links.signer_health.do_send(SignerHealthChanged { trouble });
@@ -668,7 +672,10 @@ impl Building {
 /// A guard that holds another header or another chain: no retry can help.
 const fn is_for_a_person(error: &SignError) -> bool {
     match error {
-        SignError::DoubleSign { .. } | SignError::BelowGuard { .. } | SignError::Gap { .. } => true,
+        SignError::DoubleSign { .. }
+        | SignError::BelowGuard { .. }
+        | SignError::Gap { .. }
+        | SignError::Contradiction(_) => true,
         SignError::Refused(_)
         | SignError::StaleGrant { .. }
         | SignError::Guard(_)

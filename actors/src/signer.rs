@@ -112,15 +112,28 @@ impl Signer {
         self.progress = *progress;
         let height = self.open_guard(progress).map(|guard| guard.record().height);
         let place = self.parts.guard.place();
-        self.refusal = match height {
+        let checked = match height {
             Ok(height) => {
                 info!(height = height.0, guard = place, "the guard is in order");
-                None
+                Ok(())
             }
-            Err(reason) => Some(format!("{place}: {reason}")),
+            Err(error) => {
+                let reason = format!("{place}: {error}");
+                self.refusal = Some(reason.clone());
+                let contradicts = |refusal: &Refusal| {
+                    matches!(refusal, Refusal::Contradiction { .. } | Refusal::OtherChain { .. })
+                };
+                match error.downcast_ref().is_some_and(contradicts) {
+                    true => Err(SignError::Contradiction(reason)),
+                    false => Err(SignError::Refused(reason)),
+                }
+            }
         };
+        if checked.is_ok() {
+            self.refusal = None;
+        }
         self.parts.metrics.refusing.set(i64::from(self.refusal.is_some()));
-        self.refusal.clone().map_or(Ok(()), |reason| Err(SignError::Refused(reason)))
+        checked
     }
 
     fn open_guard(&mut self, progress: &Progress) -> Result<&Guard, Box<dyn std::error::Error>> {

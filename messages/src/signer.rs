@@ -130,10 +130,14 @@ pub enum SignError {
     /// The guard could not be written: nothing was signed.
     #[error("the guard cannot be written: {0}")]
     Guard(String),
-    /// The guard is missing, damaged, of another chain, older than the log or ahead of it.
-    /// Nothing is signed until an operator has resolved it.
+    /// The guard is missing, damaged, older than the log or ahead of it. Nothing is signed until
+    /// an operator has resolved it.
     #[error("the guard refuses: {0}")]
     Refused(String),
+    /// The guard holds another header than the log, or is of another chain: no waiting and no
+    /// replay makes that right. Never sign; a person is needed.
+    #[error("the guard contradicts the chain: {0}")]
+    Contradiction(String),
     /// The thing to sign is not what it should be.
     #[error("not signed: {0}")]
     Invalid(String),

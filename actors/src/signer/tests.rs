@@ -120,7 +120,9 @@ impl Bench {
         let refusal = signer.view().refusal.expect("the guard is refused");
         assert!(refusal.contains(reason), "{refusal}");
         for block in blocks(6) {
-            let Err(SignError::Refused(refusal)) = signer.sign_header(grant(9), &block) else {
+            let Err(SignError::Refused(refusal) | SignError::Contradiction(refusal)) =
+                signer.sign_header(grant(9), &block)
+            else {
                 panic!("block {} was not refused", block.height());
             };
             assert!(refusal.contains(reason), "{refusal}");
@@ -269,6 +271,20 @@ fn an_older_guard_than_the_log_needs_an_operator() {
     bench.guard.replace(old);
     let last_signed = Some((Height(3), chain[2].hash()));
     bench.expect_refusal(&Progress { last_block: Height(5), last_signed }, "old copy");
+}
+
+#[test]
+fn what_no_replay_makes_right_is_told_apart_from_what_may_heal() {
+    let (bench, chain) = (Bench::default(), blocks(2));
+    bench.sign(&chain);
+    let check = |last_block, last_signed| {
+        bench.open(&NO_BLOCKS).check(&Progress { last_block: Height(last_block), last_signed })
+    };
+    let sibling = Some((Height(2), Hash::of(b"a sibling")));
+    assert!(matches!(check(2, sibling), Err(SignError::Contradiction(_))));
+    let newer = Some((Height(3), Hash::of(b"newer")));
+    assert!(matches!(check(3, newer), Err(SignError::Refused(_))));
+    assert!(matches!(check(1, None), Err(SignError::Refused(_))));
 }
 
 #[test]
