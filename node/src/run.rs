@@ -55,7 +55,14 @@ pub fn run(start: Start) -> Result<(), ExitError> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(2).enable_all().build().expect("the operating system gives threads")
     };
-    actix::System::with_tokio_rt(runtime).block_on(serve(start))
+    let system = actix::System::with_tokio_rt(runtime);
+    let ended = system.block_on(serve(start));
+    // What still runs is dropped with the system. A request to DA that is dropped gives its
+    // connection back, which spawns: outside of a runtime that is a panic, and exit code 1.
+    let runtime = system.runtime().tokio_runtime().handle().clone();
+    let _entered = runtime.enter();
+    drop(system);
+    ended
 }
 
 /// A panic leaves state nobody vouches for: the process ends and starts anew from the disk.
