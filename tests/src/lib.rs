@@ -22,6 +22,7 @@ mod da;
 mod node;
 mod power;
 mod probe;
+pub mod process;
 mod run;
 mod skip;
 

@@ -1,0 +1,234 @@
+//! A chain's home, its DA server, and how its node is started.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io::Write};
+
+use baton::home::Home;
+use baton_messages::da::Namespace;
+use baton_messages::genesis::Genesis;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use super::child::{Child, free_ports};
+use crate::client::Oracle;
+
+/// Where headers and data go on DA.
+const NAMESPACES: [&str; 2] = ["chaos-headers", "chaos-data"];
+
+/// A node's home, its DA server with a disk of its own, and what clients were told.
+#[derive(Debug)]
+pub struct Site {
+    directory: Option<TempDir>,
+    /// The node's home.
+    pub home: Home,
+    /// What the clients were told.
+    pub oracle: Oracle,
+    da: Option<Child>,
+    port: u16,
+    flags: Vec<String>,
+    http: reqwest::Client,
+}
+
+impl Site {
+    /// Makes a home with `baton init` and starts the DA server. The flags are for every start.
+    ///
+    /// # Panics
+    ///
+    /// When something does not work; that is true of all functions here.
+    pub async fn new(flags: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let root = directory.path();
+        let passphrase = root.join("passphrase");
+        let mut file = fs::OpenOptions::new();
+        let file = file.write(true).create_new(true).mode(0o600).open(&passphrase);
+        writeln!(file.expect("a new file"), "a passphrase for tests").expect("a line is written");
+        let mut site = Self {
+            home: Home::new(root.join("node")),
+            oracle: Oracle::default(),
+            da: None,
+            port: free_ports(3),
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            http: reqwest::Client::builder().build().expect("an HTTP client"),
+            directory: Some(directory),
+        };
+        let mut init = site.args("init");
+        init.extend(["--insecure-fast-kdf", "--chain_id", "chaos"].map(str::to_owned));
+        let init = Child::start("init", &init, &[], &site.log()).ended(Duration::from_secs(30)).await;
+        assert!(init.is_some_and(|status| status.success()), "{}", site.tail());
+        site.start_da().await;
+        site
+    }
+
+    fn root(&self) -> &Path {
+        self.directory.as_ref().expect("there is one until the end").path()
+    }
+
+    /// The node's log; every life adds to it.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.root().join("log")
+    }
+
+    /// The last lines of the node's log.
+    #[must_use]
+    pub fn tail(&self) -> String {
+        let log = fs::read(self.log()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    fn args(&self, command: &str) -> Vec<String> {
+        let root = self.root();
+        let address = |offset| SocketAddr::from((Ipv4Addr::LOCALHOST, self.port + offset)).to_string();
+        let flags = [
+            ("--home", self.home.root().display().to_string()),
+            ("--evnode.signer.passphrase_file", root.join("passphrase").display().to_string()),
+            ("--evnode.da.address", self.da_url()),
+            ("--evnode.da.namespace", NAMESPACES[0].to_owned()),
+            ("--evnode.da.data_namespace", NAMESPACES[1].to_owned()),
+            ("--evnode.rpc.address", address(1)),
+            ("--kv-endpoint", address(2)),
+        ];
+        let flags = flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
+        std::iter::once(command.to_owned()).chain(flags).chain(self.flags.iter().cloned()).collect()
+    }
+
+    async fn start_da(&mut self) {
+        let home = self.root().join("da");
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)).to_string();
+        let args = ["da", "--listen", &listen, "--block-time", "1s", "--home", &home.display().to_string()];
+        let da = Child::start("da", &args.map(str::to_owned), &[], &self.root().join("da-log"));
+        self.da = Some(da);
+        let url = self.da_url();
+        self.until("the DA server", || async { self.http.get(&url).send().await.is_ok() }).await;
+    }
+
+    /// Starts the node and does not wait for it.
+    #[must_use]
+    pub fn start(&self, env: &[(&str, String)]) -> Child {
+        Child::start("node", &self.args("start"), env, &self.log())
+    }
+
+    /// Starts the node and waits until it makes blocks.
+    pub async fn started(&self) -> Child {
+        let node = self.start(&[]);
+        self.until("readiness", || async { self.is_ready().await }).await;
+        node
+    }
+
+    async fn is_ready(&self) -> bool {
+        let ready = self.http.get(format!("{}/health/ready", self.rpc_url())).send().await;
+        ready.is_ok_and(|ready| ready.status().is_success())
+    }
+
+    /// The key-value app.
+    #[must_use]
+    pub fn kv_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port + 2)
+    }
+
+    /// RPC, health, status, metrics.
+    #[must_use]
+    pub fn rpc_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port + 1)
+    }
+
+    /// The DA server.
+    #[must_use]
+    pub fn da_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The genesis.
+    #[must_use]
+    pub fn genesis(&self) -> Genesis {
+        baton::genesis::load(&self.home.genesis()).expect("init made one")
+    }
+
+    /// What the node says of itself; `None` when it does not answer.
+    pub async fn status(&self) -> Option<Value> {
+        self.http.get(format!("{}/status", self.rpc_url())).send().await.ok()?.json().await.ok()
+    }
+
+    /// Calls a method of StoreService in Connect JSON.
+    pub async fn store_service(&self, method: &str, request: &Value) -> Value {
+        let url = format!("{}/evnode.v1.StoreService/{method}", self.rpc_url());
+        let answer = self.http.post(url).json(request).send().await.expect("the node answers");
+        answer.json().await.expect("the answer is JSON")
+    }
+
+    /// Waits until the queue is empty and every block up to now is on DA and recorded as included.
+    pub async fn drain(&self) {
+        let goal = self.status().await.and_then(|status| status["tip"]["height"].as_u64());
+        let goal = goal.expect("the node runs") + 1;
+        self.until("an empty queue and everything on DA", || async {
+            let status = self.status().await.unwrap_or_default();
+            status["queue"]["txs"] == 0
+                && status["da"]["included"].as_u64().is_some_and(|height| height >= goal)
+        })
+        .await;
+    }
+
+    /// Waits until something holds.
+    ///
+    /// # Panics
+    ///
+    /// After a minute, with the end of the log.
+    pub async fn until<F: Future<Output = bool>>(&self, what: &str, holds: impl Fn() -> F) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !holds().await {
+            assert!(Instant::now() < deadline, "waited a minute for {what}:\n{}", self.tail());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Everything on DA in the order of DA: the blobs of headers, and those of data.
+    pub async fn on_da(&self) -> [Vec<Vec<u8>>; 2] {
+        let head = self.da_call("header.LocalHead", &serde_json::json!([])).await;
+        let head =
+            head["height"].as_str().and_then(|height| height.parse::<u64>().ok()).expect("DA has blocks");
+        let mut found = [vec![], vec![]];
+        for height in 1..=head {
+            for (name, found) in NAMESPACES.iter().zip(&mut found) {
+                let namespace = Namespace::of(name).to_base64();
+                let blobs = self.da_call("blob.GetAll", &serde_json::json!([height, [namespace]])).await;
+                for blob in blobs.as_array().map_or(&[][..], Vec::as_slice) {
+                    let data = blob["data"].as_str().expect("a blob has data");
+                    found.push(
+                        base64::Engine::decode(&base64::prelude::BASE64_STANDARD, data).expect("base64"),
+                    );
+                }
+            }
+        }
+        found
+    }
+
+    /// The result of a call to the DA server; null when it says that there is nothing.
+    async fn da_call(&self, method: &str, params: &Value) -> Value {
+        let request = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let answer =
+            self.http.post(self.da_url()).json(&request).send().await.expect("the DA server answers");
+        let answer: Value = answer.json().await.expect("the answer is JSON");
+        match &answer["error"]["message"] {
+            Value::Null => answer["result"].clone(),
+            Value::String(reason) if reason.contains("not found") => Value::Null,
+            other => panic!("{method} {params}: {other}"),
+        }
+    }
+}
+
+impl Drop for Site {
+    /// What a failed test leaves is kept to be looked at.
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(directory) = self.directory.take()
+        {
+            eprintln!("kept {}", directory.keep().display());
+        }
+    }
+}
