@@ -3,7 +3,7 @@
 # SOAK_PERCENT % of what it was at SOAK_BASE, and always below SOAK_CEILING MiB (docs/chaos.md).
 #
 # The node may put SOAK_BLOCK_BYTES into a block every 50 ms; twice that is posted, in
-# transactions of SOAK_TX_BYTES. It is enough to fill every cache and write buffer before SOAK_BASE.
+# transactions of SOAK_TX_BYTES.
 # The run shows nothing unless the queue was full, so that is checked.
 # The program is $BATON_BIN, or the release build.
 set -euo pipefail
