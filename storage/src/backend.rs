@@ -75,6 +75,9 @@ impl Family {
 pub struct Batch {
     /// In order; later ones win.
     pub operations: Vec<Operation>,
+    /// Written only while this is the backend's generation: what the batch was computed from
+    /// may be gone in a later one.
+    pub only_in: Option<u64>,
 }
 
 /// One change.
@@ -123,6 +126,13 @@ pub enum StoreError {
     /// What is stored contradicts itself. Stop; do not restart (exit code 70).
     #[error("the store is damaged: {0}")]
     Corrupt(String),
+}
+
+impl StoreError {
+    /// What a batch of an earlier generation is answered.
+    pub(crate) fn reopened() -> Self {
+        Self::Io("the store was opened again meanwhile".into())
+    }
 }
 
 /// Direction of a scan.
@@ -184,5 +194,11 @@ pub trait Backend: Send + Sync + 'static {
     /// `StoreError` when it still fails; then every call fails until this succeeds.
     fn reopen(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// How often it was opened again in place. Whoever keeps in memory what it has read looks at
+    /// this first: writes that were not synced may be gone since.
+    fn generation(&self) -> u64 {
+        0
     }
 }

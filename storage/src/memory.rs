@@ -57,9 +57,27 @@ struct Platter {
     unsynced: Vec<Batch>,
     powered_off: bool,
     epoch: u64,
+    generation: u64,
+    kept_at_reopen: Option<Keep>,
     writes: u64,
     syncs: u64,
     hook: Option<Hook>,
+}
+
+impl Platter {
+    /// What was not synced is lost but for `keep`; the rest is durable.
+    fn lose(&mut self, keep: Keep) {
+        let kept = match keep {
+            Keep::All => self.unsynced.len(),
+            Keep::None => 0,
+            Keep::Prefix(count) => count.min(self.unsynced.len()),
+        };
+        let survivors: Vec<Batch> = self.unsynced.drain(..).take(kept).collect();
+        for batch in survivors {
+            apply(&mut self.durable, batch);
+        }
+        self.visible = self.durable.clone();
+    }
 }
 
 /// The platter. Clones are the same platter; it outlives the process that uses it.
@@ -96,16 +114,7 @@ impl Disk {
     /// The power is on again afterwards; backends attached before stay dead.
     pub fn crash(&self, keep: Keep) {
         let mut platter = self.lock();
-        let kept = match keep {
-            Keep::All => platter.unsynced.len(),
-            Keep::None => 0,
-            Keep::Prefix(count) => count.min(platter.unsynced.len()),
-        };
-        let survivors: Vec<Batch> = platter.unsynced.drain(..).take(kept).collect();
-        for batch in survivors {
-            apply(&mut platter.durable, batch);
-        }
-        platter.visible = platter.durable.clone();
+        platter.lose(keep);
         platter.powered_off = false;
         platter.epoch += 1;
     }
@@ -113,6 +122,12 @@ impl Disk {
     /// Calls this at every effect from now on; `None` stops it.
     pub fn set_hook(&self, hook: Option<Hook>) {
         self.lock().hook = hook;
+    }
+
+    /// Says what is left of unsynced writes when a process opens the disk again in place: after
+    /// a failed sync nobody knows. Everything, if not said.
+    pub fn keep_at_reopen(&self, keep: Keep) {
+        self.lock().kept_at_reopen = Some(keep);
     }
 
     /// How many batches were written since the disk was made.
@@ -232,6 +247,9 @@ impl Backend for Memory {
         self.disk.ask(Effect::BeforeWrite)?;
         {
             let mut platter = self.live()?;
+            if batch.only_in.is_some_and(|generation| generation != platter.generation) {
+                return Err(StoreError::reopened());
+            }
             platter.writes += 1;
             apply(&mut platter.visible, batch.clone());
             platter.unsynced.push(batch);
@@ -251,6 +269,22 @@ impl Backend for Memory {
             }
         }
         self.disk.ask(Effect::AfterSync)
+    }
+
+    /// A device that does not take writes cannot be opened again either.
+    fn reopen(&self) -> Result<(), StoreError> {
+        drop(self.live()?);
+        self.disk.ask(Effect::BeforeWrite)?;
+        self.disk.ask(Effect::BeforeSync)?;
+        let mut platter = self.live()?;
+        let keep = platter.kept_at_reopen.unwrap_or(Keep::All);
+        platter.lose(keep);
+        platter.generation += 1;
+        Ok(())
+    }
+
+    fn generation(&self) -> u64 {
+        self.disk.lock().generation
     }
 
     fn close(&self) {

@@ -89,7 +89,14 @@ impl QueueStore {
         }
     }
 
-    /// Everything in the queue, in order. Meant for the start.
+    /// How often the store was opened again in place: removals that were not synced may be
+    /// undone since, load it again.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.inner.backend.generation()
+    }
+
+    /// Everything in the queue, in order. Meant for the start, and after each reopening.
     ///
     /// # Errors
     ///

@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
@@ -22,6 +23,8 @@ pub struct Rocks {
     /// `None` once closed.
     db: RwLock<Option<DB>>,
     path: PathBuf,
+    /// Changes only while `db` is locked for writing.
+    generation: AtomicU64,
 }
 
 impl std::fmt::Debug for Rocks {
@@ -37,7 +40,8 @@ impl Rocks {
     ///
     /// `Io` also when another process has the directory open (see `is_lock_error`).
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        Ok(Self { db: RwLock::new(Some(open(path)?)), path: path.to_owned() })
+        let db = RwLock::new(Some(open(path)?));
+        Ok(Self { db, path: path.to_owned(), generation: AtomicU64::new(0) })
     }
 
     /// Whether a directory holds a database at all.
@@ -170,6 +174,9 @@ impl Backend for Rocks {
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
         let guard = self.db();
         let db = guard.as_ref().ok_or_else(closed)?;
+        if batch.only_in.is_some_and(|generation| generation != self.generation()) {
+            return Err(StoreError::reopened());
+        }
         let mut write = WriteBatch::default();
         for operation in batch.operations {
             match operation {
@@ -200,7 +207,12 @@ impl Backend for Rocks {
             db.cancel_all_background_work(true);
         }
         *db = Some(open(&self.path)?);
+        self.generation.fetch_add(1, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Relaxed)
     }
 
     fn close(&self) {
