@@ -310,7 +310,12 @@ impl Engine {
             Err(error @ (EngineError::Poison { .. } | EngineError::Corrupt(_))) => {
                 return error!(%error, "executed no block; a person is needed");
             }
-            Err(error) => return warn!(%error, "executed no block"),
+            Err(error) => {
+                if let EngineError::NotNext { at, .. } = error {
+                    self.record.keep_to(*at);
+                }
+                return warn!(%error, "executed no block");
+            }
         };
         self.health.executed();
         self.metrics.duration.observe(began.elapsed().as_secs_f64());
@@ -338,6 +343,14 @@ impl Engine {
                     debug!("nobody hears of executed blocks any more");
                 }
             }
+        }
+    }
+
+    /// An engine that was restarted may have lost its last executions: what it does not have is
+    /// not answered from memory either, or it would never be replayed.
+    fn end_position(&mut self, answer: &Answer<EnginePosition>) {
+        if let Ok(position) = answer {
+            self.record.keep_to(position.height);
         }
     }
 

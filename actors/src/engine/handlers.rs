@@ -118,7 +118,7 @@ impl Handler<GetPosition> for Engine {
             let answer = engine.position().await;
             (engine, answer)
         };
-        self.ask(ctx, "position", nothing, call, unchanged)
+        self.ask(ctx, "position", nothing, call, |this, _, answer| this.end_position(answer))
     }
 }
 

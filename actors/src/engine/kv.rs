@@ -60,6 +60,8 @@ pub struct Kv {
     head: Option<Head>,
     /// A write failed: what is stored is read again before anything else.
     doubtful: bool,
+    /// The store's generation that the head was read in.
+    generation: u64,
     pool: Option<Pool>,
 }
 
@@ -82,10 +84,11 @@ impl Kv {
     ///
     /// `Unavailable` when the device fails, `Corrupt` when the position cannot be read.
     pub fn open(backend: Arc<dyn Backend>, config: Config) -> Result<Self, EngineError> {
+        let generation = backend.generation();
         let head = Head::load(backend.as_ref()).map_err(failed)?;
         let height = head.as_ref().map_or(Height(0), |head| head.mark.height);
         let pool = config.pool.map(|limits| Pool::new(limits, height));
-        Ok(Self { backend, config, head, doubtful: false, pool })
+        Ok(Self { backend, config, head, doubtful: false, generation, pool })
     }
 
     /// The read side.
@@ -96,9 +99,12 @@ impl Kv {
 
     /// Where the app stands, if the chain has begun.
     fn begun(&mut self) -> Result<Option<&Head>, EngineError> {
-        if self.doubtful {
+        // A store that was opened again may have lost the last executions.
+        let generation = self.backend.generation();
+        if self.doubtful || generation != self.generation {
             self.head = Head::load(self.backend.as_ref()).map_err(failed)?;
             self.doubtful = false;
+            self.generation = generation;
         }
         Ok(self.head.as_ref())
     }
@@ -111,6 +117,7 @@ impl Kv {
     /// Writes a batch with the new head; only then the head holds.
     fn commit(&mut self, mut batch: Batch, head: Head) -> Result<(), EngineError> {
         head.store(&mut batch);
+        batch.only_in = Some(self.generation);
         self.doubtful = true;
         fail::fail_point!("engine.before_write");
         self.backend.write(batch).map_err(failed)?;
@@ -188,6 +195,16 @@ impl Kv {
         Ok(Executed { height, hash, root: state_root(root), results: Arc::new(results) })
     }
 
+    /// What looks damaged while the store is opened again is read anew.
+    fn settled<T>(&self, answer: Result<T, EngineError>) -> Result<T, EngineError> {
+        match answer {
+            Err(EngineError::Corrupt(reason)) if self.backend.generation() != self.generation => {
+                Err(EngineError::Unavailable(format!("the store was opened again: {reason}")))
+            }
+            answer => answer,
+        }
+    }
+
     /// Takes the last block back.
     fn step_back(&mut self) -> Result<(), EngineError> {
         let mut head = self.head()?;
@@ -258,7 +275,8 @@ impl Execution for Kv {
     }
 
     async fn execute_block(&mut self, block: Arc<Block>) -> Result<Executed, EngineError> {
-        self.execute(&block)
+        let executed = self.execute(&block);
+        self.settled(executed)
     }
 
     async fn set_final(&mut self, height: Height) -> Result<(), EngineError> {
@@ -297,7 +315,8 @@ impl Execution for Kv {
         }
         // One batch per block: each is a whole state, and memory stays bounded.
         for _ in height.0..at.0 {
-            self.step_back()?;
+            let stepped = self.step_back();
+            self.settled(stepped)?;
         }
         if let Some(pool) = &mut self.pool {
             pool.rolled_back(height);
