@@ -118,7 +118,12 @@ pub struct Sequencer {
     appending: bool,
     refused: lru::LruCache<Hash, String>,
     idle: Vec<oneshot::Sender<()>>,
+    /// The store's generation that the queue was read in; `None` when it was not yet.
+    generation: Option<u64>,
+    /// Why the queue or the chain cannot be read.
     trouble: Option<String>,
+    /// What the disk watch says.
+    disk_trouble: Option<String>,
 }
 
 impl Sequencer {
@@ -142,25 +147,45 @@ impl Sequencer {
             appending: false,
             refused: lru::LruCache::new(remembered),
             idle: Vec::new(),
+            generation: None,
             trouble: None,
+            disk_trouble: None,
         }
     }
 
+    /// Reads the queue when it was not read yet, and when the store was opened again: a failed
+    /// append may be on disk and removals may be undone. What stayed there unnoticed would come
+    /// back after a restart, perhaps when the replay window has gone on.
     fn load(&mut self) -> Result<(), StoreError> {
-        for (order, tx) in self.store.load()? {
-            self.queue.insert(order, tx.hash(), tx);
+        let generation = self.store.generation();
+        if self.generation == Some(generation) {
+            return Ok(());
         }
+        let (mut queue, mut obsolete) = (Queue::default(), Vec::new());
+        for (order, tx) in self.store.load()? {
+            let hash = tx.hash();
+            if self.window.place(&hash).is_some() || !queue.insert(order, hash, tx) {
+                obsolete.push(order);
+            }
+        }
+        self.queue = queue;
+        self.store.remove(&obsolete);
+        self.generation = Some(generation);
+        info!(txs = self.queue.len(), obsolete = obsolete.len(), "read the queue");
+        Ok(())
+    }
+
+    /// The replay window begins so many blocks before the tip.
+    fn begin_window(&mut self) {
         let tip = self.reader.tip().height;
         let window = self.config.replay_window as u64;
         let before = tip.0.saturating_sub(window).max(self.reader.initial_height().0 - 1);
         self.seen = Height(before);
-        self.catch_up()?;
-        info!(txs = self.queue.len(), height = self.seen.0, "read the queue and the replay window");
-        Ok(())
     }
 
     /// Takes every block up to the tip into account: what it holds leaves the queue.
     fn catch_up(&mut self) -> Result<(), StoreError> {
+        self.load()?;
         let tip = self.reader.tip().height;
         while self.seen < tip {
             let Some(block) = self.reader.block(self.seen.next())? else {
@@ -181,9 +206,16 @@ impl Sequencer {
     }
 
     fn catch_up_or_report(&mut self) {
-        if let Err(error) = self.catch_up() {
-            error!(%error, "cannot read the chain");
-            self.trouble = Some(error.to_string());
+        match self.catch_up() {
+            Ok(()) => {
+                if self.trouble.take().is_some() {
+                    info!("reads queue and chain again");
+                }
+            }
+            Err(error) => {
+                error!(%error, "cannot read queue and chain");
+                self.trouble = Some(error.to_string());
+            }
         }
     }
 
@@ -195,7 +227,7 @@ impl Sequencer {
     }
 
     fn check(&self, txs: &[(Hash, Tx)]) -> Result<(), SubmitError> {
-        if let Some(trouble) = &self.trouble {
+        if let Some(trouble) = self.disk_trouble.as_ref().or(self.trouble.as_ref()) {
             return Err(SubmitError::NotReady(trouble.clone()));
         }
         for (_, tx) in txs {
@@ -277,7 +309,10 @@ impl Sequencer {
         self.metrics.accepted.inc_by(txs.len() as u64);
         for (order, (hash, tx)) in orders.iter().zip(txs) {
             // A block may have brought it in the meantime.
-            if self.window.place(&hash).is_some() || !self.queue.insert(*order, hash, tx) {
+            // Or it was read from the disk before its append was known to be durable.
+            let is_new = self.window.place(&hash).is_none()
+                && (self.queue.insert(*order, hash, tx) || self.queue.order(&hash) == Some(*order));
+            if !is_new {
                 obsolete.push(*order);
             }
         }
@@ -304,11 +339,13 @@ impl Actor for Sequencer {
     fn started(&mut self, ctx: &mut Context<Self>) {
         // Bounded by the protocol: the queue's limits, one hint per block, the RPC's connections.
         ctx.set_mailbox_capacity(1024);
-        if let Err(error) = self.load() {
-            error!(%error, "cannot read the queue");
-            self.trouble = Some(error.to_string());
-        }
+        self.begin_window();
+        self.catch_up_or_report();
+        info!(txs = self.queue.len(), height = self.seen.0, "read the queue and the replay window");
         ctx.run_interval(Duration::from_secs(1), |this, _| {
+            if this.trouble.is_some() {
+                this.catch_up_or_report();
+            }
             this.waiters.forget_absent();
             this.idle.retain(|waiting| !waiting.is_closed());
             this.gauge();
@@ -435,7 +472,7 @@ impl Handler<DiskHealthChanged> for Sequencer {
     type Result = ();
 
     fn handle(&mut self, message: DiskHealthChanged, _: &mut Context<Self>) {
-        self.trouble = message.trouble;
+        self.disk_trouble = message.trouble;
     }
 }
 

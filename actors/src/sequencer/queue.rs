@@ -37,6 +37,12 @@ impl Queue {
         self.by_hash.contains_key(hash)
     }
 
+    /// Under which number the disk has a transaction that waits.
+    #[must_use]
+    pub fn order(&self, hash: &Hash) -> Option<u64> {
+        self.by_hash.get(hash).copied()
+    }
+
     /// Adds a transaction that is on disk. `false`: it was there already, under another number.
     pub fn insert(&mut self, order: u64, hash: Hash, tx: Tx) -> bool {
         if self.by_hash.contains_key(&hash) {
