@@ -92,6 +92,11 @@ enum Error {
          roll the engine back or restore it, then start again"
     )]
     OtherRoot { height: Height, own: StateRoot, chain: StateRoot },
+    #[error(
+        "the engine's state root after height {height} changed from {before} to {now}: \
+         restore the engine, then start again"
+    )]
+    ChangedRoot { height: Height, before: StateRoot, now: StateRoot },
     #[error("the engine is at height {engine}, ahead of the chain at {tip}; waiting for the committed tip")]
     Ahead { engine: Height, tip: Height },
     #[error("the body of block {0} is not here yet")]
@@ -102,7 +107,7 @@ impl Error {
     /// A person is needed; a restart would not help.
     const fn is_integrity(&self) -> bool {
         match self {
-            Self::OtherRoot { .. } => true,
+            Self::OtherRoot { .. } | Self::ChangedRoot { .. } => true,
             Self::Engine(error) => {
                 matches!(error, EngineError::Corrupt(_) | EngineError::CannotRollBack { .. })
             }
@@ -112,6 +117,9 @@ impl Error {
     }
 }
 
+/// The engine is looked at when nothing was asked of it for one to two times so many pauses.
+const LOOK_EVERY: u32 = 4;
+
 /// What one step came to.
 enum Step {
     /// The engine is known to stand here, on the store's chain.
@@ -120,6 +128,8 @@ enum Step {
     Executed(Executed),
     /// Heights up to this one are final.
     Final(Height),
+    /// The engine is where it was, or further.
+    Looked,
 }
 
 /// The syncer.
@@ -134,6 +144,10 @@ pub struct Syncer {
     final_height: Height,
     /// The tip is known to be all that was committed before this process started.
     tip_is_known: bool,
+    /// Nothing was asked of the engine since it was looked at last.
+    idle: bool,
+    /// The engine may stand elsewhere than it did: look before the next block.
+    look: bool,
     busy: bool,
     in_trouble: bool,
 }
@@ -150,6 +164,8 @@ impl Syncer {
             position: None,
             final_height: Height(0),
             tip_is_known: false,
+            idle: false,
+            look: false,
             busy: false,
             in_trouble: false,
         }
@@ -171,6 +187,7 @@ impl Syncer {
         let step: futures::future::LocalBoxFuture<'static, Result<Step, Error>> = match self.position.clone()
         {
             None => Box::pin(engine.locate()),
+            Some((at, root)) if self.look => Box::pin(engine.look(at, root)),
             Some((at, root)) if at < tip => Box::pin(engine.execute_after(at, root)),
             Some((at, _)) if self.final_height < included.min(at) => {
                 Box::pin(engine.make_final(included.min(at)))
@@ -178,6 +195,8 @@ impl Syncer {
             Some(_) => return,
         };
         self.busy = true;
+        self.idle = false;
+        self.look = false;
         ctx.spawn(step.into_actor(self).map(|step, this, ctx| this.end_step(step, ctx)));
     }
 
@@ -200,6 +219,7 @@ impl Syncer {
                 self.final_height = height;
                 self.metrics.final_height.set(i64::try_from(height.0).unwrap_or(i64::MAX));
             }
+            Ok(Step::Looked) => {}
             Err(error) => {
                 self.end_in_trouble(&error);
                 ctx.run_later(self.config.retry_after, Self::begin_step);
@@ -207,6 +227,19 @@ impl Syncer {
             }
         }
         self.end_of_trouble();
+        self.begin_step(ctx);
+    }
+
+    /// Looks where the engine is when nothing else would tell: it may have been restarted and
+    /// lost its last executions, or be in a trouble that has passed.
+    fn look_after_engine(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.idle, true) && !self.in_trouble {
+            self.begin_look(ctx);
+        }
+    }
+
+    fn begin_look(&mut self, ctx: &mut Context<Self>) {
+        self.look = true;
         self.begin_step(ctx);
     }
 
@@ -254,6 +287,7 @@ impl Actor for Syncer {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.begin_step(ctx);
+        ctx.run_interval(self.config.retry_after * LOOK_EVERY, Self::look_after_engine);
     }
 }
 
@@ -273,7 +307,8 @@ impl Handler<TermApplied> for Syncer {
     fn handle(&mut self, _: TermApplied, ctx: &mut Context<Self>) {
         self.tip_is_known = true;
         if !self.in_trouble {
-            self.begin_step(ctx);
+            // The store may have been opened again, and an engine in it have lost executions.
+            self.begin_look(ctx);
         }
     }
 }
@@ -318,6 +353,20 @@ impl Engine {
             position = self.roll_back(position.height.previous()).await?;
         }
         Ok(Step::At(position))
+    }
+
+    /// Compares the engine with where it was; starts over when it is elsewhere.
+    async fn look(self, at: Height, root: StateRoot) -> Result<Step, Error> {
+        let position = self.links.position.send(GetPosition).timeout(self.reply_within).await??;
+        // The executor may have led it on meanwhile.
+        if position.height == at && position.root != root {
+            return Err(Error::ChangedRoot { height: at, before: root, now: position.root });
+        }
+        if position.height < at {
+            warn!(was = at.0, now = position.height.0, "the engine has lost executions");
+            return self.locate().await;
+        }
+        Ok(Step::Looked)
     }
 
     async fn roll_back(&self, height: Height) -> Result<EnginePosition, Error> {
