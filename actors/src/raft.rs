@@ -24,6 +24,7 @@ use baton_messages::raft::{
 };
 use baton_messages::supervisor::{IntegrityStop, Shutdown};
 use baton_messages::types::{LogIndex, Member, MemberId, Role, Term};
+use baton_storage::backend::StoreError;
 use baton_storage::raft_types::TypeConfig;
 use baton_storage::{OpenError, StateMachine, Store};
 use openraft::async_runtime::WatchReceiver;
@@ -128,6 +129,8 @@ pub struct Raft {
     /// Why there is none.
     trouble: Option<String>,
     failures: u32,
+    /// When Raft began to run.
+    opened_at: Option<tokio::time::Instant>,
     told: Option<LeadershipChanged>,
     told_applied: Option<Term>,
     lease_held: bool,
@@ -147,6 +150,7 @@ impl Raft {
             raft: None,
             trouble: None,
             failures: 0,
+            opened_at: None,
             told: None,
             told_applied: None,
             lease_held: false,
@@ -166,7 +170,7 @@ impl Raft {
                 info!(member = %raft.node_id(), "raft runs");
                 let watch = raft.metrics();
                 self.raft = Some(raft);
-                self.failures = 0;
+                self.opened_at = Some(tokio::time::Instant::now());
                 if self.trouble.take().is_some() {
                     self.links.health.do_send(RaftHealthChanged { trouble: None });
                 }
@@ -251,9 +255,6 @@ impl Raft {
             return;
         }
         error!(%fatal, "raft stopped");
-        if let Some(baton_storage::backend::StoreError::Corrupt(reason)) = self.store.trouble() {
-            self.links.integrity_stop.do_send(IntegrityStop { reason });
-        }
         self.begin_reopen(fatal.to_string(), ctx);
     }
 
@@ -263,6 +264,10 @@ impl Raft {
             return;
         }
         let raft = self.raft.take();
+        // A store that opens and fails at once must not start over with the shortest pause.
+        if self.opened_at.take().is_some_and(|at| at.elapsed() > self.config.longest_pause) {
+            self.failures = 0;
+        }
         self.failures += 1;
         self.told_applied = None;
         let (term, role) = (self.told.as_ref().map_or(Term(0), |told| told.term), Role::Learner);
@@ -274,6 +279,10 @@ impl Raft {
         let trouble = self.store.trouble().map_or(trouble, |trouble| trouble.to_string());
         self.links.health.do_send(RaftHealthChanged { trouble: Some(trouble.clone()) });
         self.trouble = Some(trouble);
+        if let Some(StoreError::Corrupt(reason)) = self.store.trouble() {
+            // Opening it again would forget what was seen.
+            return self.links.integrity_stop.do_send(IntegrityStop { reason });
+        }
         let pause =
             (self.config.reopen_after * 2u32.pow(self.failures.min(16) - 1)).min(self.config.longest_pause);
         warn!(?pause, "opening the store again");
@@ -286,9 +295,13 @@ impl Raft {
             store.reopen().await
         };
         ctx.spawn(reopened.into_actor(self).map(|reopened, this, ctx| match reopened {
+            Ok(()) if this.closing => {}
             Ok(()) => {
                 this.metrics.reopened.inc();
                 this.begin_open(ctx);
+            }
+            Err(OpenError::Damaged(reason)) => {
+                this.links.integrity_stop.do_send(IntegrityStop { reason });
             }
             Err(error) => this.begin_reopen(error.to_string(), ctx),
         }));
