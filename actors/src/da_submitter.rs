@@ -201,7 +201,10 @@ impl DaSubmitter {
     fn end_posting(&mut self, lane: Lane, posted: Result<Posted, Error>, ctx: &mut Context<Self>) {
         match posted {
             Ok(Posted::Nothing) => {
-                self.lane(lane).busy = false;
+                let progress = self.lane(lane);
+                progress.busy = false;
+                // All there is was found on DA: a failure of before is over.
+                progress.failures = 0;
                 self.end_of_trouble();
             }
             Ok(Posted::Searched { found }) => {
