@@ -47,7 +47,10 @@ where
     let running = ctx.into_future(actor);
     let (stop, stopped) = oneshot::channel();
     let (gone, done) = oneshot::channel();
+    let kept = address.clone();
     tokio::task::spawn_local(async move {
+        // An actor that nobody can reach and that waits for nothing would end by itself.
+        let _kept = kept;
         tokio::select! {
             biased;
             _ = stopped => {}
