@@ -19,20 +19,24 @@
 
 mod client;
 mod da;
+mod engine;
 mod node;
 mod power;
 mod probe;
 pub mod process;
 mod run;
 mod skip;
+mod stage;
 
 pub use client::{Ack, Oracle};
 pub use da::{FakeDa, Ledger};
+pub use engine::{CALLS, FakeEngine, Script};
 pub use node::{Adjust, Machine, MakeEngine, Node, Plan, check_chain};
 pub use power::{Cut, Power};
 pub use probe::{Probe, probe};
-pub use run::{SimClock, seeds, sim_run};
+pub use run::{SimClock, listed_seeds, seeds, sim_run};
 pub use skip::skip;
+pub use stage::{GRANT, Stage, root_of, tx};
 
 /// The README's code compiles and runs.
 #[cfg(doctest)]

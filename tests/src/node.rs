@@ -37,6 +37,8 @@ use crate::run::SimClock;
 pub struct Machine {
     /// The store's disk.
     pub disk: Disk,
+    /// The disk of an engine that keeps its state by itself (see `FakeEngine`).
+    pub engine_disk: Disk,
     /// The guard's file.
     pub guard: MemoryGuard,
     /// The DA layer.
@@ -64,6 +66,7 @@ impl Machine {
         };
         Self {
             disk: Disk::new(),
+            engine_disk: Disk::new(),
             guard: MemoryGuard::default(),
             ledger: Ledger::default(),
             audit: MemoryAudit::default(),
@@ -77,6 +80,12 @@ impl Machine {
     pub fn lose_power(&self, keep: Keep) {
         self.disk.set_hook(None);
         self.disk.crash(keep);
+    }
+
+    /// Who proposes and signs on this machine's chain.
+    #[must_use]
+    pub fn signer(&self) -> Signer {
+        Signer::ed25519(&key(self.seed).public())
     }
 
     fn options(&self) -> OpenOptions {
@@ -139,6 +148,8 @@ pub struct Plan {
     pub clock_offset: i64,
     /// Instead of the key-value app.
     pub execution: Option<MakeEngine>,
+    /// With the key-value app's own pool, and the reaper that empties it.
+    pub pool: bool,
     /// Changes the wiring before it starts.
     pub adjust: Option<Adjust>,
 }
@@ -162,6 +173,7 @@ impl Plan {
             da_latency: Duration::from_millis(20),
             clock_offset: 0,
             execution: None,
+            pool: false,
             adjust: None,
         }
     }
@@ -205,9 +217,10 @@ impl Node {
                 Effect::BeforeSync => "disk.sync",
                 Effect::AfterSync => "disk.synced",
             };
-            match switch.effect(name) {
-                true => EffectOutcome::Continue,
-                false => EffectOutcome::PowerOff,
+            match (switch.failure(name), switch.effect(name)) {
+                (_, false) => EffectOutcome::PowerOff,
+                (Some(error), true) => EffectOutcome::Fail(error),
+                (None, true) => EffectOutcome::Continue,
             }
         })));
         let clock = SimClock::showing(Timestamp(START.0.saturating_add_signed(plan.clock_offset)));
@@ -329,7 +342,11 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
     let now = clock.clone();
     let execution: Box<dyn Execution> = match &plan.execution {
         Some(make) => make(store),
-        None => Box::new(Kv::open(store.backend(), kv::Config::default()).expect("the app's state opens")),
+        None => {
+            let pool = plan.pool.then(|| kv::PoolLimits { tx_bytes: 10_000, ..kv::PoolLimits::default() });
+            let config = kv::Config { pool, ..kv::Config::default() };
+            Box::new(Kv::open(store.backend(), config).expect("the app's state opens"))
+        }
     };
     let execution = SendOnSameThread(execution);
     Parts {
@@ -397,7 +414,12 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             retry_after: Duration::from_millis(100),
             record_signature_after: plan.block_time * 3,
         },
-        reaper: None::<reaper::Config>,
+        reaper: plan.pool.then(|| reaper::Config {
+            interval: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(2),
+            reply_within,
+            max_bytes: 20_000,
+        }),
         da: da::Config { request_timeout: Duration::from_secs(2), ..da::Config::default() },
         da_submitter: da_submitter::Config {
             header_namespace: Namespace::of("headers"),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use baton_storage::backend::StoreError;
+
 /// When the power goes off by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cut {
@@ -19,6 +21,10 @@ struct State {
     off: bool,
     last: Option<&'static str>,
     seen: BTreeMap<&'static str, u64>,
+    /// Disk effects that fail instead of happening, and how.
+    failing: BTreeMap<&'static str, StoreError>,
+    /// How many have failed.
+    failed: u64,
 }
 
 /// Shared by everything that has effects: disk, guard, DA, clients.
@@ -52,6 +58,33 @@ impl Power {
             state.last = Some(name);
         }
         !state.off
+    }
+
+    /// From now on this disk effect (`disk.write`, `disk.written`, `disk.sync`, `disk.synced`)
+    /// fails like this; the power stays on. After `disk.written` and `disk.synced` it has
+    /// happened, but who asked is told otherwise.
+    pub fn fail(&self, effect: &'static str, error: StoreError) {
+        self.state().failing.insert(effect, error);
+    }
+
+    /// The disk works again.
+    pub fn heal(&self) {
+        self.state().failing.clear();
+    }
+
+    /// How an effect fails, if it does.
+    #[must_use]
+    pub fn failure(&self, effect: &'static str) -> Option<StoreError> {
+        let mut state = self.state();
+        let error = state.failing.get(effect).cloned();
+        state.failed += u64::from(error.is_some());
+        error
+    }
+
+    /// How many effects have failed.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.state().failed
     }
 
     /// Turns the power off now.

@@ -58,6 +58,48 @@ pub fn seeds(range: impl IntoIterator<Item = u64>, check: impl Fn(u64)) {
     }
 }
 
+/// Runs a check for the seeds that `tests/seeds.txt` lists for this test, and then for `usual`
+/// others; `BATON_SEEDS` sets another number of those, `BATON_SEED` runs one alone. Long runs
+/// say how far they are.
+///
+/// # Panics
+///
+/// When a check does, or the list cannot be read.
+pub fn listed_seeds(test: &str, usual: u64, check: impl Fn(u64)) {
+    let number = |name: &str| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse::<u64>().unwrap_or_else(|error| panic!("{name}={text} is no number: {error}")))
+    };
+    if let Some(seed) = number("BATON_SEED") {
+        return seeds([seed], check);
+    }
+    let count = number("BATON_SEEDS").unwrap_or(usual);
+    seeds(regressions(include_str!("../seeds.txt"), test), &check);
+    seeds(0..count, |seed| {
+        if seed > 0 && seed.is_multiple_of(PROGRESS_EVERY) {
+            eprintln!("{test}: {seed} of {count} seeds");
+        }
+        check(seed);
+    });
+}
+
+/// A line about progress after so many seeds.
+const PROGRESS_EVERY: u64 = 250;
+
+/// The seeds listed for a test: `test seed comment` per line.
+fn regressions(list: &str, test: &str) -> Vec<u64> {
+    let lines = list.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    lines
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let (name, seed) = (words.next()?, words.next());
+            let seed = seed.and_then(|seed| seed.parse().ok());
+            let seed = seed.unwrap_or_else(|| panic!("tests/seeds.txt: no seed in {line:?}"));
+            (name == test).then_some(seed)
+        })
+        .collect()
+}
+
 /// A wall clock on virtual time: it can be set, and keeps running while a node is down.
 #[derive(Clone, Debug)]
 pub struct SimClock {
@@ -82,5 +124,17 @@ impl SimClock {
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.base.load(Ordering::Relaxed)).plus(self.started.elapsed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listed_seed_belongs_to_its_test() {
+        let list = "# a comment\n\none 7 why\nother 8\none 9\n";
+        assert_eq!(regressions(list, "one"), [7, 9]);
+        assert_eq!(regressions(list, "none"), Vec::<u64>::new());
     }
 }

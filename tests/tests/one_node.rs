@@ -7,7 +7,7 @@ use baton_messages::types::Height;
 use baton_storage::memory::Keep;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use sim::{Cut, Machine, Node, Plan, Power, check_chain, seeds, sim_run};
+use sim::{Cut, Machine, Node, Plan, Power, check_chain, listed_seeds, sim_run};
 
 #[test]
 fn a_new_node_produces_blocks_with_the_transactions_it_is_given() {
@@ -194,8 +194,8 @@ fn a_crash_between_any_two_effects_loses_nothing_that_was_acknowledged() {
     for name in ["disk.write", "disk.synced", "da.submit", "da.submitted", "guard.write", "guard.written"] {
         assert!(undisturbed.seen().contains_key(name), "no effect {name} in an undisturbed life");
     }
-    let every = seeds_to_run(effects);
-    seeds(every, |seed| {
+    let test = "a_crash_between_any_two_effects_loses_nothing_that_was_acknowledged";
+    listed_seeds(test, effects, |seed| {
         let mut random = StdRng::seed_from_u64(seed);
         let machine = Machine::new(seed);
         // The first cuts walk through every effect of a life, the second ones are anywhere.
@@ -205,13 +205,4 @@ fn a_crash_between_any_two_effects_loses_nothing_that_was_acknowledged() {
         machine.lose_power(keep(&mut random));
         rest(&machine);
     });
-}
-
-fn seeds_to_run(effects: u64) -> std::ops::Range<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    match (number("BATON_SEED"), number("BATON_SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, Some(count)) => 0..count,
-        (None, None) => 0..effects,
-    }
 }
