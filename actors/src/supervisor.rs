@@ -114,7 +114,10 @@ pub struct Supervisor {
     producers: Vec<Producer>,
     running: Vec<Child>,
     plan: Plan,
+    /// Why the executor pauses.
     pause: Option<String>,
+    /// A quorum stopped acknowledging the leader of this grant.
+    lease_lapsed: bool,
     da_trouble: Option<String>,
     last_seen: Option<(Term, Role)>,
 }
@@ -131,6 +134,7 @@ impl Supervisor {
             running: Vec::new(),
             plan: Plan::new(),
             pause: None,
+            lease_lapsed: false,
             da_trouble: None,
             last_seen: None,
         }
@@ -148,6 +152,7 @@ impl Supervisor {
     fn start_producers(&mut self, grant: Grant) {
         info!(term = grant.term.0, "granted: starting the producers");
         self.pause = None;
+        self.lease_lapsed = false;
         self.metrics.grants.inc();
         self.metrics.producing.set(1);
         self.running = self.producers.iter().map(|producer| (producer.start)(grant)).collect();
@@ -255,7 +260,7 @@ impl Handler<LeaseChanged> for Supervisor {
     /// A lapsed lease only pauses: the executor's proposals are refused before the append.
     fn handle(&mut self, message: LeaseChanged, _: &mut Context<Self>) {
         if self.plan.grant().is_some_and(|grant| grant.term == message.term) {
-            self.pause = (!message.held).then(|| "no quorum acknowledges this leader".to_owned());
+            self.lease_lapsed = !message.held;
         }
     }
 }
@@ -336,6 +341,7 @@ impl Handler<GetSupervisorView> for Supervisor {
 
     fn handle(&mut self, _: GetSupervisorView, _: &mut Context<Self>) -> Self::Result {
         let pause = match self.plan.grant() {
+            Some(_) if self.lease_lapsed => Some("no quorum acknowledges this leader".to_owned()),
             Some(_) => self.pause.clone(),
             None => self.plan.waiting_for(),
         };
