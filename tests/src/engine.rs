@@ -13,8 +13,8 @@ use baton_messages::engine::{
     EngineError, EnginePosition, Executed, ExecutionInfo, FilterStatus, FilterTxs, InitChain,
 };
 use baton_messages::types::{Hash, Height, StateRoot, Tx};
+use baton_storage::Reader;
 use baton_storage::memory::{Disk, Keep};
-use baton_storage::{Reader, Store};
 use bytes::Bytes;
 use tokio::sync::Notify;
 

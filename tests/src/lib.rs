@@ -16,6 +16,27 @@
 //!     assert!(node.tip().height.0 >= 3);
 //! });
 //! ```
+//!
+//! Any actor can be swapped for another before the node starts:
+//!
+//! ```
+//! use actix::{Actor, Context};
+//! use baton::wiring::producer;
+//! use sim::{Node, Plan, sim_run};
+//!
+//! struct Idle;
+//! impl Actor for Idle {
+//!     type Context = Context<Self>;
+//! }
+//!
+//! sim_run(7, || async {
+//!     let adjust: sim::Adjust = Box::new(|wiring| wiring.executor = Some(producer("idle", |_| Idle)));
+//!     let node = Node::start(&Plan { adjust: Some(adjust), ..Plan::default() });
+//!     node.submit("a=1").await.expect("accepted, although nobody makes blocks");
+//!     tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+//!     assert_eq!(node.tip().height.0, 0);
+//! });
+//! ```
 
 mod client;
 mod da;

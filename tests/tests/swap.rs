@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler, MessageResult};
+use actix::{Actor, Context};
 use baton::wiring::{DaPorts, EnginePorts, RaftPorts, SequencerPorts, SignerPorts, Wiring, producer};
 use baton_actors::signer::audit::Event;
 use baton_messages::da::{DaError, DaHead, GetBlobs, GetDaHead, SubmitBlobs};
