@@ -18,9 +18,9 @@ use baton_messages::chain::Block;
 use baton_messages::command::{Command, HeaderSignature};
 use baton_messages::engine::{EngineError, EnginePosition, ExecuteBlock, Executed, FilterTxs, GetPosition};
 use baton_messages::executor::{GetProducerView, ProducerView, ProductionChanged};
-use baton_messages::raft::{Committed, ProposeBlock, ProposeError, Record};
+use baton_messages::raft::{Committed, ProposeBlock, ProposeError, Record, Settle};
 use baton_messages::sequencer::{AwaitTxs, DropTxs, NextBatch};
-use baton_messages::signer::{CheckGuard, SignError, SignHeader, SignerHealthChanged};
+use baton_messages::signer::{CheckGuard, SignError, SignHeader};
 use baton_messages::supervisor::IntegrityStop;
 use baton_messages::types::{Grant, Hash, Height, StateRoot, Tx};
 use baton_storage::Reader;
@@ -58,6 +58,9 @@ pub struct Config {
     pub record_signature_after: Duration,
 }
 
+/// Production pauses when more blocks than this wait for their signature.
+const MAX_UNSIGNED: usize = 4;
+
 /// Everything the executor says, and to whom.
 #[derive(Clone, Debug)]
 pub struct Links {
@@ -73,6 +76,8 @@ pub struct Links {
     pub position: Recipient<GetPosition>,
     /// Executes a committed block.
     pub execute: Recipient<ExecuteBlock>,
+    /// Says when what was proposed before is decided.
+    pub settle: Recipient<Settle>,
     /// Replicates a block.
     pub propose: Recipient<ProposeBlock>,
     /// Records a signature.
@@ -81,8 +86,6 @@ pub struct Links {
     pub check_guard: Recipient<CheckGuard>,
     /// Signs a committed header.
     pub sign: Recipient<SignHeader>,
-    /// Hears that the signer refuses.
-    pub signer_health: Recipient<SignerHealthChanged>,
     /// Hears when production pauses and goes on.
     pub production: Recipient<ProductionChanged>,
     /// Ends the process when a person is needed.
@@ -222,8 +225,14 @@ pub struct Executor {
     unsigned: VecDeque<Arc<Block>>,
     /// Signatures no log entry carries yet, oldest first.
     unrecorded: VecDeque<HeaderSignature>,
+    /// The last height that was queued for signing, or is signed.
+    queued_to: Height,
     signing: bool,
+    /// Why the last attempt to sign failed.
+    unsigned_because: Option<String>,
     recording: bool,
+    /// When the next block is due; the cadence does not drift.
+    slot: Instant,
     round_began: Instant,
     last_block_at: Option<Instant>,
     pause: Option<String>,
@@ -253,12 +262,28 @@ impl Executor {
             in_doubt: None,
             unsigned: VecDeque::new(),
             unrecorded: VecDeque::new(),
+            queued_to: Height(0),
             signing: false,
+            unsigned_because: None,
             recording: false,
+            slot: Instant::now(),
             round_began: Instant::now(),
             last_block_at: None,
             pause: None,
         }
+    }
+
+    /// What an executor before this one proposed may still be on its way: first it is decided.
+    fn begin_settling(&mut self, ctx: &mut Context<Self>) {
+        let settled = self.links.settle.send(Settle).timeout(self.config.reply_within).into_actor(self);
+        ctx.spawn(settled.map(|reply, this, ctx| match reply {
+            Ok(()) => this.begin_guard_check(ctx),
+            Err(error) => {
+                warn!(%error, "raft has not decided an earlier proposal");
+                this.pause(Some(format!("an earlier proposal is not decided: {error}")));
+                ctx.run_later(this.config.retry_after, Self::begin_settling);
+            }
+        }));
     }
 
     /// Everything committed is applied here: the guard can be compared with it (P2).
@@ -280,18 +305,15 @@ impl Executor {
                 error!(%error, "the guard refuses");
                 this.links.integrity_stop.do_send(IntegrityStop { reason: error.to_string() });
             }
-            Ok(Err(refusal)) => {
-                let trouble = Some(refusal.to_string());
-                this.links.signer_health.do_send(SignerHealthChanged { trouble });
-            }
+            Ok(Err(refusal)) => this.end_in_failed_check(&refusal.to_string(), ctx),
             Err(error) => this.end_in_failed_check(&error.to_string(), ctx),
         }));
     }
 
     fn end_in_failed_check(&mut self, error: &str, ctx: &mut Context<Self>) {
-        warn!(%error, "the guard could not be compared with the chain");
-        self.pause(Some(format!("the guard could not be compared with the chain: {error}")));
-        ctx.run_later(self.config.retry_after, Self::begin_guard_check);
+        warn!(%error, "the guard does not let this node sign");
+        self.pause(Some(error.to_owned()));
+        ctx.run_later(self.config.retry_after * 8, Self::begin_guard_check);
     }
 
     /// The unsigned tail of earlier reigns is signed before anything else. Returns the last
@@ -299,6 +321,7 @@ impl Executor {
     fn find_unsigned(&mut self) -> Result<Option<(Height, Hash)>, StoreError> {
         self.unsigned.clear();
         let tip = self.reader.tip().height;
+        self.queued_to = tip;
         let mut height = tip;
         while height >= self.reader.initial_height() {
             if self.reader.signature(height)?.is_some() {
@@ -336,6 +359,10 @@ impl Executor {
     }
 
     fn reason_to_wait(&self) -> Option<String> {
+        if self.unsigned.len() > MAX_UNSIGNED {
+            let reason = self.unsigned_because.as_deref().unwrap_or("the signer is slow");
+            return Some(format!("{} blocks are not signed: {reason}", self.unsigned.len()));
+        }
         let tip = self.reader.tip().height;
         let backlog = tip.0.saturating_sub(self.reader.da_progress().included.0);
         let limit = self.config.max_da_backlog;
@@ -422,7 +449,7 @@ impl Executor {
         self.last_block_at = Some(self.round_began);
         self.count(block);
         self.forget_recorded();
-        self.unsigned.push_back(block.clone());
+        self.queue_for_signing(block);
         fail::fail_point!("executor.after_commit_before_execute");
         self.begin_signing(ctx);
         let began = Instant::now();
@@ -432,6 +459,17 @@ impl Executor {
             this.metrics.execution.observe(began.elapsed().as_secs_f64());
             this.end_execution(reply, ctx);
         }));
+    }
+
+    /// Heights are signed without a gap, also when one of them came from somebody else.
+    fn queue_for_signing(&mut self, block: &Arc<Block>) {
+        while self.queued_to.next() < block.height() {
+            let Ok(Some(missed)) = self.reader.block(self.queued_to.next()) else { break };
+            self.queued_to = missed.height();
+            self.unsigned.push_back(missed);
+        }
+        self.queued_to = block.height();
+        self.unsigned.push_back(block.clone());
     }
 
     fn end_execution(
@@ -448,8 +486,9 @@ impl Executor {
                 let took = self.round_began.elapsed().as_secs_f64();
                 self.metrics.operations.get_or_create(&production).observe(took);
                 self.pause(None);
-                let pause = self.config.block_time.saturating_sub(self.round_began.elapsed());
-                ctx.run_later(pause, Self::begin_round);
+                let now = Instant::now();
+                self.slot = (self.slot + self.config.block_time).max(now);
+                ctx.run_later(self.slot - now, Self::begin_round);
             }
             // The block stands; the next round waits until the engine is level with it.
             Ok(Err(error)) => self.end_in_failure(&Error::Engine(error), ctx),
@@ -480,7 +519,8 @@ impl Executor {
         let idle = self.idle_for();
         let at_most = self.config.lazy_interval.saturating_sub(idle).max(Duration::from_millis(1));
         let available = self.links.await_txs.send(AwaitTxs).timeout(at_most);
-        let not_before = self.config.block_time.saturating_sub(idle);
+        // A batch that stays empty although something waits must not make this spin.
+        let not_before = self.config.block_time.saturating_sub(idle).max(Duration::from_millis(5));
         let waiting = async move {
             let _ = available.await;
             tokio::time::sleep(not_before).await;
@@ -527,6 +567,7 @@ impl Executor {
             Ok(Ok(signature)) => {
                 debug!(height = block.height().0, "signed");
                 self.unsigned.pop_front();
+                self.unsigned_because = None;
                 let signature = HeaderSignature { height: block.height(), hash: block.hash(), signature };
                 self.unrecorded.push_back(signature);
                 self.begin_recording(ctx);
@@ -535,20 +576,26 @@ impl Executor {
                 error!(%error, "the guard refuses");
                 self.links.integrity_stop.do_send(IntegrityStop { reason: error.to_string() });
             }
-            Ok(Err(error)) => {
-                warn!(%error, height = block.height().0, "not signed");
-                ctx.run_later(self.config.retry_after, Self::begin_signing);
-            }
-            Err(error) => {
-                warn!(%error, height = block.height().0, "no reply from the signer");
-                ctx.run_later(self.config.retry_after, Self::begin_signing);
-            }
+            Ok(Err(error)) => self.end_unsigned(block, &error.to_string(), ctx),
+            Err(error) => self.end_unsigned(block, &format!("no reply from the signer: {error}"), ctx),
         }
+    }
+
+    /// Tried again after a pause; until then nobody else tries.
+    fn end_unsigned(&mut self, block: &Block, reason: &str, ctx: &mut Context<Self>) {
+        warn!(reason, height = block.height().0, "not signed");
+        self.unsigned_because = Some(reason.to_owned());
+        self.signing = true;
+        ctx.run_later(self.config.retry_after, |this, ctx| {
+            this.signing = false;
+            this.begin_signing(ctx);
+        });
     }
 
     /// A block carries the oldest signature; what waits longer gets a record of its own.
     fn begin_recording(&mut self, ctx: &mut Context<Self>) {
         self.forget_recorded();
+        self.begin_signing(ctx);
         let idle = self.last_block_at.is_none_or(|at| at.elapsed() >= self.config.record_signature_after);
         let due = !self.unsigned.is_empty() || idle;
         if self.recording || !due {
@@ -588,7 +635,7 @@ impl Actor for Executor {
     fn started(&mut self, ctx: &mut Context<Self>) {
         let tick = (self.config.record_signature_after / 2).max(Duration::from_millis(1));
         ctx.run_interval(tick, Self::begin_recording);
-        self.begin_guard_check(ctx);
+        self.begin_settling(ctx);
     }
 }
 

@@ -20,7 +20,7 @@ use actix::{
 use baton_messages::command::{BlockEntry, Command, Verdict};
 use baton_messages::raft::{
     Applied, Committed, GetRaftView, LeadershipChanged, LeaseChanged, ProposeBlock, ProposeError,
-    RaftHealthChanged, RaftView, Record, TermApplied,
+    RaftHealthChanged, RaftView, Record, Settle, TermApplied,
 };
 use baton_messages::supervisor::{IntegrityStop, Shutdown};
 use baton_messages::types::{LogIndex, Member, MemberId, Role, Term};
@@ -135,6 +135,8 @@ pub struct Raft {
     told_applied: Option<Term>,
     lease_held: bool,
     proposing: Rc<Cell<bool>>,
+    /// Wakes who waits for the end of a proposal.
+    settled: Rc<tokio::sync::Notify>,
     closing: bool,
 }
 
@@ -155,6 +157,7 @@ impl Raft {
             told_applied: None,
             lease_held: false,
             proposing: Rc::default(),
+            settled: Rc::default(),
             closing: false,
         }
     }
@@ -352,7 +355,7 @@ impl Handler<ProposeBlock> for Raft {
         let ProposeBlock { block, tail, forced, .. } = message;
         let written = self.write(term, Command::Block(BlockEntry { term, block, tail, forced }));
         let metrics = self.metrics.clone();
-        let proposing = self.proposing.clone();
+        let (proposing, settled) = (self.proposing.clone(), self.settled.clone());
         Box::pin(async move {
             let outcome = match written.await {
                 Ok((index, Verdict::Committed(tip))) => Ok(Committed { tip, index }),
@@ -368,7 +371,21 @@ impl Handler<ProposeBlock> for Raft {
                 metrics.fenced.inc();
             }
             proposing.set(false);
+            settled.notify_waiters();
             outcome
+        })
+    }
+}
+
+impl Handler<Settle> for Raft {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Settle, _: &mut Context<Self>) -> Self::Result {
+        let (proposing, settled) = (self.proposing.clone(), self.settled.clone());
+        Box::pin(async move {
+            while proposing.get() {
+                settled.notified().await;
+            }
         })
     }
 }

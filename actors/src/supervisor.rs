@@ -17,7 +17,6 @@ use baton_messages::da::DaStateChanged;
 use baton_messages::engine::EngineHealthChanged;
 use baton_messages::executor::ProductionChanged;
 use baton_messages::raft::{Applied, LeadershipChanged, LeaseChanged, RaftHealthChanged, TermApplied};
-use baton_messages::signer::SignerHealthChanged;
 use baton_messages::supervisor::{
     DiskHealthChanged, Eligibility, GetSupervisorView, IntegrityStop, Shutdown, SupervisorView,
 };
@@ -278,14 +277,6 @@ impl Handler<EngineHealthChanged> for Supervisor {
 
     fn handle(&mut self, message: EngineHealthChanged, ctx: &mut Context<Self>) {
         self.health(Part::Engine, message.trouble, ctx);
-    }
-}
-
-impl Handler<SignerHealthChanged> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: SignerHealthChanged, ctx: &mut Context<Self>) {
-        self.health(Part::Signer, message.trouble, ctx);
     }
 }
 

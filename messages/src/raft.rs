@@ -79,6 +79,14 @@ pub struct Record {
     pub command: Command,
 }
 
+/// Reply when no proposal is in flight any more.
+///
+/// A new executor asks before it looks at the tip: what the one before proposed is decided then,
+/// and no sibling of it is built (hazard A6).
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Settle;
+
 /// The role or the term of this node changed. Raft tells the supervisor; changes may coalesce.
 #[derive(Clone, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]

@@ -65,15 +65,6 @@ pub struct CheckGuard {
     pub last_signed: Option<(Height, Hash)>,
 }
 
-/// The signer refuses to sign until an operator resolves it, or signs again. The executor tells
-/// the supervisor: a node that cannot sign does not produce (P6).
-#[derive(Clone, Debug, PartialEq, Eq, Message)]
-#[rtype(result = "()")]
-pub struct SignerHealthChanged {
-    /// `None` signs; otherwise why not, and what an operator does about it.
-    pub trouble: Option<String>,
-}
-
 /// Ask who signs.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "SignerView")]

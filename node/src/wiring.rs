@@ -25,7 +25,7 @@ use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
 };
-use baton_messages::raft::{GetRaftView, ProposeBlock, Record};
+use baton_messages::raft::{GetRaftView, ProposeBlock, Record, Settle};
 use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, SubmitTxs};
 use baton_messages::signer::{CheckGuard, GetSignerView, SignData, SignEnvelope, SignHeader};
 use baton_messages::supervisor::{DiskHealthChanged, GetSupervisorView, IntegrityStop, Shutdown};
@@ -200,6 +200,7 @@ impl SequencerPorts {
 #[allow(missing_docs)]
 pub struct RaftPorts {
     pub propose: Recipient<ProposeBlock>,
+    pub settle: Recipient<Settle>,
     pub record: Recipient<Record>,
     pub view: Recipient<GetRaftView>,
 }
@@ -208,9 +209,9 @@ impl RaftPorts {
     /// The ports of an actor that hears all of it.
     pub fn of<A>(actor: &Addr<A>) -> Self
     where
-        A: Hears<ProposeBlock> + Hears<Record> + Hears<GetRaftView>,
+        A: Hears<ProposeBlock> + Hears<Settle> + Hears<Record> + Hears<GetRaftView>,
     {
-        Self { propose: port(actor), record: port(actor), view: port(actor) }
+        Self { propose: port(actor), settle: port(actor), record: port(actor), view: port(actor) }
     }
 }
 
@@ -482,10 +483,10 @@ impl Producers {
             position: self.engine.position.clone(),
             execute: self.engine.execute.clone(),
             propose: self.raft.propose.clone(),
+            settle: self.raft.settle.clone(),
             record: self.raft.record.clone(),
             check_guard: self.signer.check_guard.clone(),
             sign: self.signer.sign.clone(),
-            signer_health: self.supervisor.clone().recipient(),
             production: self.supervisor.clone().recipient(),
             integrity_stop: self.integrity_stop.clone(),
         };
