@@ -253,8 +253,11 @@ impl DaSubmitter {
                 progress.look_first = true;
                 pause = longest;
             }
-            Error::Da(DaError::Unavailable(_)) | Error::NoReply { .. } => progress.look_first = true,
-            Error::Da(_) | Error::Sign(_) | Error::Record(_) | Error::Engine(_) | Error::Store(_) => {}
+            // DA may have taken it, or has and the log does not say so.
+            Error::Da(DaError::Unavailable(_)) | Error::NoReply { .. } | Error::Record(_) => {
+                progress.look_first = true;
+            }
+            Error::Da(_) | Error::Sign(_) | Error::Engine(_) | Error::Store(_) => {}
         }
         warn!(%lane, %error, failures = progress.failures, "posted nothing");
         self.tell(Some(error.to_string()));

@@ -48,6 +48,8 @@ pub struct Config {
     pub replay_window: usize,
     /// Most requests that wait for an outcome.
     pub max_waiting: usize,
+    /// The longest that a request waits.
+    pub longest_wait: Duration,
 }
 
 impl Default for Config {
@@ -58,6 +60,7 @@ impl Default for Config {
             max_tx_bytes: 1 << 20,
             replay_window: 1_000,
             max_waiting: 10_000,
+            longest_wait: Duration::from_secs(120),
         }
     }
 }
@@ -130,7 +133,7 @@ impl Sequencer {
     /// A sequencer over this store's queue. It reads queue and window when it starts.
     #[must_use]
     pub fn new(config: Config, metrics: Metrics, reader: Reader, store: QueueStore) -> Self {
-        let window = Window::new(config.replay_window);
+        let window = Window::new(config.replay_window, window::MAX_TXS);
         let remembered = NonZeroUsize::new(10_000).expect("not zero");
         Self {
             config,
@@ -398,8 +401,10 @@ impl Handler<AwaitTxs> for Sequencer {
         }
         let (reply, available) = oneshot::channel();
         self.idle.push(reply);
+        // Who asked may have given up; this future would hold its place for ever.
+        let waiting = tokio::time::timeout(self.config.longest_wait, available);
         Box::pin(async move {
-            let _ = available.await;
+            let _ = waiting.await;
         })
     }
 }
@@ -464,7 +469,14 @@ impl Handler<AwaitTx> for Sequencer {
             }
         }
         self.gauge();
-        Box::pin(async move { outcome.await.unwrap_or(Err(AwaitError::Unknown)) })
+        // Who asked may have given up; this future would hold its place for ever.
+        let waiting = tokio::time::timeout(self.config.longest_wait, outcome);
+        Box::pin(async move {
+            match waiting.await {
+                Ok(outcome) => outcome.unwrap_or(Err(AwaitError::Unknown)),
+                Err(_) => Err(AwaitError::TooLong),
+            }
+        })
     }
 }
 

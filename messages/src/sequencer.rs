@@ -128,6 +128,9 @@ pub enum AwaitError {
     /// The engine refused it before it entered a block.
     #[error("the engine refused the transaction: {0}")]
     Dropped(String),
+    /// It has not come that far in the longest time a request may wait. It stays queued.
+    #[error("still waiting; the transaction stays queued")]
+    TooLong,
     /// Too many are waiting.
     #[error("too many requests are waiting ({0})")]
     TooMany(usize),

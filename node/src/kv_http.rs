@@ -229,7 +229,7 @@ impl KvHttp {
                 let reason = format!("{error}; the transaction stays queued");
                 queued(StatusCode::TOO_MANY_REQUESTS, reason)
             }
-            Err(MailboxError::Timeout) => {
+            Ok(Err(AwaitError::TooLong)) | Err(MailboxError::Timeout) => {
                 let reason = format!("not {} within {timeout:?}; the transaction stays queued", wait.word());
                 queued(StatusCode::GATEWAY_TIMEOUT, reason)
             }
@@ -334,7 +334,9 @@ async fn post_batch(State(api): State<Shared>, method: Method, body: Body) -> Re
         return text(StatusCode::BAD_REQUEST, "Empty body");
     }
     let lines = body.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-    let txs: Vec<Tx> = lines.filter(|line| !line.is_empty()).map(|line| Tx(body.slice_ref(line))).collect();
+    // Copied: a slice would keep the whole body in memory as long as its transaction.
+    let lines = lines.filter(|line| !line.is_empty());
+    let txs: Vec<Tx> = lines.map(|line| Tx(Bytes::copy_from_slice(line))).collect();
     let accepted = txs.len();
     if accepted > 0
         && let Err(refused) = api.accept(txs).await

@@ -48,6 +48,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// What the listener counts.
+    #[must_use]
+    pub fn connections(&self) -> serve::Metrics {
+        self.connections.clone()
+    }
+
     /// Puts the handles into a registry, with the prefix `rpc`.
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("rpc");
@@ -94,7 +100,13 @@ impl Server {
     pub async fn bind(address: &str, parts: Parts) -> Result<Self, BindError> {
         let listener =
             serve::Listener::bind(address, parts.limits, parts.counters.connections.clone()).await?;
-        Ok(Self { listener, router: router(parts) })
+        Ok(Self::on(listener, parts))
+    }
+
+    /// Serves all routes on an address that was bound before.
+    #[must_use]
+    pub fn on(listener: serve::Listener, parts: Parts) -> Self {
+        Self { listener, router: router(parts) }
     }
 
     /// Binds `host:port` for `/metrics` alone (`instrumentation.prometheus_listen_addr`; an

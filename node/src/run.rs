@@ -107,6 +107,7 @@ impl Handler<IntegrityStop> for Alarm {
 async fn serve(start: Start) -> Result<(), ExitError> {
     let Start { config, genesis, key } = start;
     let limits = Limits::default().within(rpc::serve::raise_open_files());
+    let signals = Signals::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let da = Celestia::new(celestia_config(&config)?).map_err(ExitError::config)?;
     let store = Store::open(open_options(&config.files, &genesis))?;
@@ -160,6 +161,9 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         ),
         None => None,
     };
+    let rpc_listener = rpc::serve::Listener::bind(&config.rpc.address, limits, rpc_metrics.connections())
+        .await
+        .map_err(ExitError::retry_later)?;
     failpoints::pass("node.before_actors");
     let node = wiring.start();
     let links = status::Links {
@@ -193,14 +197,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         counters: rpc_metrics,
         limits,
     };
-    let bound = rpc::Server::bind(&config.rpc.address, rpc_parts).await.map_err(ExitError::retry_later);
-    let server = match bound {
-        Ok(server) => server,
-        Err(error) => {
-            stop(&node, &store).await;
-            return Err(error);
-        }
-    };
+    let server = rpc::Server::on(rpc_listener, rpc_parts);
     let (closing, _) = watch::channel(false);
     let until_closed = || {
         let mut closed = closing.subscribe();
@@ -240,7 +237,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     };
     DiskWatch::new(watch, node.disk.clone(), disk_metrics).start();
 
-    let ended = told_to_stop(alarmed).await;
+    let ended = signals.told_to_stop(alarmed).await;
     let _ = closing.send(true);
     stop(&node, &store).await;
     for server in servers {
@@ -250,20 +247,32 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     ended
 }
 
-/// Waits for a signal, or for the news that a person is needed.
-async fn told_to_stop(alarmed: oneshot::Receiver<String>) -> Result<(), ExitError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(ExitError::other)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(ExitError::other)?;
-    tokio::select! {
-        biased;
-        Ok(reason) = alarmed => Err(ExitError::integrity(reason)),
-        _ = terminate.recv() => {
-            info!("SIGTERM: stopping");
-            Ok(())
-        }
-        _ = interrupt.recv() => {
-            info!("SIGINT: stopping");
-            Ok(())
+/// The signals that end the node cleanly; listened to before anything is opened.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, ExitError> {
+        let terminate = signal(SignalKind::terminate()).map_err(ExitError::other)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(ExitError::other)?;
+        Ok(Self { terminate, interrupt })
+    }
+
+    /// Waits for a signal, or for the news that a person is needed.
+    async fn told_to_stop(mut self, alarmed: oneshot::Receiver<String>) -> Result<(), ExitError> {
+        tokio::select! {
+            biased;
+            Ok(reason) = alarmed => Err(ExitError::integrity(reason)),
+            _ = self.terminate.recv() => {
+                info!("SIGTERM: stopping");
+                Ok(())
+            }
+            _ = self.interrupt.recv() => {
+                info!("SIGINT: stopping");
+                Ok(())
+            }
         }
     }
 }
@@ -276,7 +285,15 @@ async fn stop(node: &Node, store: &Store) {
         }
     }
     failpoints::pass("node.before_close");
-    store.close();
+    // A disk that hangs must not keep the process from ending with the code that was decided.
+    let (closed, close) = (store.clone(), oneshot::channel());
+    let closing = std::thread::Builder::new().name("close".to_owned()).spawn(move || {
+        closed.close();
+        let _ = close.0.send(());
+    });
+    if closing.is_ok() && tokio::time::timeout(STOP_WITHIN, close.1).await.is_err() {
+        warn!("the store did not close in time");
+    }
     failpoints::pass("node.after_close");
 }
 
@@ -334,6 +351,7 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             max_tx_bytes: config.queue.max_tx_bytes,
             replay_window: usize::try_from(config.replay_window).unwrap_or(usize::MAX),
             max_waiting: config.queue.max_waiting,
+            longest_wait: kv_http::Config::default().max_wait,
         },
         engine: engine::Config { call_timeout, ..engine::Config::default() },
         executor: executor::Config {

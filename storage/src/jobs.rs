@@ -29,7 +29,7 @@ pub enum Completion {
 /// What a job is for; decides its order and its fail points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// A vote: ahead of everything that waits.
+    /// A vote: it waits for no room, but not ahead of what was queued before it.
     Vote,
     /// Log entries.
     Append,
@@ -56,7 +56,6 @@ pub(crate) struct Job {
 
 #[derive(Default)]
 struct Queue {
-    votes: VecDeque<Job>,
     jobs: VecDeque<Job>,
     /// Changes nobody waits for; they follow the jobs that were queued before them.
     background: Batch,
@@ -75,7 +74,7 @@ impl Queue {
     }
 
     fn is_empty(&self) -> bool {
-        self.votes.is_empty() && self.jobs.is_empty() && self.background.is_empty()
+        self.jobs.is_empty() && self.background.is_empty()
     }
 }
 
@@ -152,7 +151,7 @@ impl Jobs {
                 self.shared.run(vec![job], background, number);
             }
             Completion::Thread => {
-                if job.kind == Kind::Vote { &mut queue.votes } else { &mut queue.jobs }.push_back(job);
+                queue.jobs.push_back(job);
                 self.shared.counters.queue_length.fetch_add(1, Ordering::Relaxed);
                 drop(queue);
                 self.shared.wake.notify_one();
@@ -279,8 +278,7 @@ impl Drop for Farewell<'_> {
         if std::thread::panicking() {
             self.0.report(&StoreError::Io("the storage thread panicked".into()));
         }
-        let left: Vec<Job> =
-            queue.votes.drain(..).collect::<Vec<_>>().into_iter().chain(queue.jobs.drain(..)).collect();
+        let left: Vec<Job> = queue.jobs.drain(..).collect();
         drop(queue);
         for job in left {
             (job.done)(Err(closed()));
@@ -308,17 +306,12 @@ impl Shared {
             if queue.is_empty() {
                 return;
             }
-            // Votes go alone: an election does not wait for bodies to be written.
-            let (group, background) = if queue.votes.is_empty() {
-                (Vec::from(std::mem::take(&mut queue.jobs)), queue.take_background())
-            } else {
-                (Vec::from(std::mem::take(&mut queue.votes)), Batch::default())
-            };
-            let number = if group.first().is_some_and(|job| job.kind == Kind::Vote) {
-                self.written.borrow().to_owned()
-            } else {
-                queue.pushed
-            };
+            // Everything that waits goes in one group, in order. openraft wants votes and appends
+            // serialised: a vote on disk without the membership entry queued just before it would
+            // leave a member of nothing.
+            let group = Vec::from(std::mem::take(&mut queue.jobs));
+            let background = queue.take_background();
+            let number = queue.pushed;
             drop(queue);
             self.counters.queue_length.fetch_sub(group.len() as u64, Ordering::Relaxed);
             self.run(group, background, number);

@@ -402,6 +402,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             max_tx_bytes: 9_900,
             replay_window: 500,
             max_waiting: 1_000,
+            longest_wait: Duration::from_secs(60),
         },
         engine: engine::Config { call_timeout: Duration::from_secs(2), ..engine::Config::default() },
         executor: executor::Config {

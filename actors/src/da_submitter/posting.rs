@@ -1,7 +1,8 @@
 //! One attempt of one lane: which blobs, their bytes, the submission and its record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::MailboxError;
 use baton_messages::chain::{DaHeaderEnvelope, SignedData, SignedHeader};
@@ -14,6 +15,7 @@ use baton_messages::types::{DaHeight, Grant, Height};
 use baton_storage::Reader;
 use baton_storage::backend::StoreError;
 use bytes::Bytes;
+use tracing::debug;
 
 use super::{Config, Links};
 
@@ -143,10 +145,14 @@ impl Posting {
         }
         let head = self.links.head.send(GetDaHead).timeout(self.config.submit_within).await;
         let head = head.map_err(|source| Error::NoReply { who: "DA layer", source })??.height;
+        // Others may write into the namespace: only what could be ours is kept.
+        let wanted: BTreeSet<&Bytes> = items.iter().filter_map(|(_, blob)| blob.as_ref()).collect();
         let mut on_da: BTreeMap<Bytes, DaHeight> = BTreeMap::new();
         for da_height in self.search_from(head)?.0..=head.0 {
             for blob in self.blobs_at(DaHeight(da_height)).await? {
-                on_da.entry(blob.data).or_insert(DaHeight(da_height));
+                if wanted.contains(&blob.data) {
+                    on_da.entry(blob.data).or_insert(DaHeight(da_height));
+                }
             }
         }
         let mut found = 0;
@@ -161,18 +167,29 @@ impl Posting {
     /// The lane's last known DA height, but not deeper than the limit.
     fn search_from(&self, head: DaHeight) -> Result<DaHeight, Error> {
         let deepest = head.0.saturating_sub(self.config.search_depth).max(1);
-        let known = self.reader.da_heights(self.done())?;
-        let known = known.map_or(self.reader.genesis().da_start_height, |(header, data)| match self.lane {
-            Lane::Header => header,
-            Lane::Data => data,
-        });
+        let known = self.reader.da_height(self.lane, self.done())?;
+        let known = known.unwrap_or(self.reader.genesis().da_start_height);
         Ok(DaHeight(known.0.max(deepest)))
     }
 
+    /// A search is many questions: one that fails is asked again before all of it is given up.
     async fn blobs_at(&self, height: DaHeight) -> Result<Vec<Blob>, Error> {
-        let get = GetBlobs { height, namespaces: vec![self.namespace()] };
-        let blobs = self.links.get.send(get).timeout(self.config.submit_within).await;
-        Ok(blobs.map_err(|source| Error::NoReply { who: "DA layer", source })??)
+        let mut failures = 0;
+        loop {
+            let get = GetBlobs { height, namespaces: vec![self.namespace()] };
+            let blobs = self.links.get.send(get).timeout(self.config.submit_within).await;
+            match blobs.map_err(|source| Error::NoReply { who: "DA layer", source })? {
+                Ok(blobs) => return Ok(blobs),
+                // The head was another node's: there is nothing of ours above what this one has.
+                Err(DaError::FromTheFuture(_)) => return Ok(Vec::new()),
+                Err(error) if failures == SEARCH_RETRIES => return Err(Error::Da(error)),
+                Err(error) => {
+                    failures += 1;
+                    debug!(%error, %height, failures, "asking DA again");
+                    tokio::time::sleep(SEARCH_PAUSE).await;
+                }
+            }
+        }
     }
 
     fn namespace(&self) -> Namespace {
@@ -254,6 +271,10 @@ impl Posting {
         Ok(())
     }
 }
+
+/// How often a question of a search is asked again, and after which pause.
+const SEARCH_RETRIES: u32 = 5;
+const SEARCH_PAUSE: Duration = Duration::from_millis(100);
 
 /// Heights of one data range: bounds the work when most blocks are empty.
 const MAX_HEIGHTS: usize = 10_000;

@@ -7,19 +7,34 @@ use std::collections::{HashMap, VecDeque};
 use baton_messages::chain::Block;
 use baton_messages::types::{Hash, Height, Place};
 
+/// Most transactions it remembers, about 100 bytes each: full blocks make it shorter than its
+/// number of blocks.
+pub const MAX_TXS: usize = 1_000_000;
+
+/// A block in the window: its place and what it holds.
+#[derive(Debug)]
+struct Remembered {
+    height: Height,
+    header_hash: Hash,
+    txs: Vec<Hash>,
+}
+
 /// The transactions of the last blocks.
 #[derive(Debug)]
 pub struct Window {
     blocks: usize,
-    heights: VecDeque<(Height, Vec<Hash>)>,
-    places: HashMap<Hash, Place>,
+    max_txs: usize,
+    remembered: VecDeque<Remembered>,
+    /// Height and index.
+    places: HashMap<Hash, (Height, u32)>,
 }
 
 impl Window {
-    /// An empty window of so many blocks.
+    /// An empty window of so many blocks with at most so many transactions together, but of one
+    /// block at least.
     #[must_use]
-    pub fn new(blocks: usize) -> Self {
-        Self { blocks, heights: VecDeque::new(), places: HashMap::new() }
+    pub fn new(blocks: usize, max_txs: usize) -> Self {
+        Self { blocks, max_txs, remembered: VecDeque::new(), places: HashMap::new() }
     }
 
     /// How many transactions it remembers.
@@ -34,42 +49,80 @@ impl Window {
         self.places.is_empty()
     }
 
-    /// The last block it has seen.
-    #[must_use]
-    pub fn tip(&self) -> Option<Height> {
-        self.heights.back().map(|(height, _)| *height)
-    }
-
     /// Where a transaction stands.
     #[must_use]
     pub fn place(&self, hash: &Hash) -> Option<Place> {
-        self.places.get(hash).copied()
+        let (height, index) = *self.places.get(hash)?;
+        let oldest = self.remembered.front()?.height;
+        let block = self.remembered.get(usize::try_from(height.0 - oldest.0).ok()?)?;
+        Some(Place { height, index, header_hash: block.header_hash })
     }
 
     /// Takes the next block in and forgets the oldest. Gives the places of its transactions.
     pub fn push(&mut self, block: &Block) -> Vec<(Hash, Place)> {
+        let (height, header_hash) = (block.height(), block.hash());
         let mut places = Vec::with_capacity(block.txs().len());
         for (index, tx) in block.txs().iter().enumerate() {
             let index = u32::try_from(index).expect("a block holds fewer than 2^32 transactions");
-            let place = Place { height: block.height(), index, header_hash: block.hash() };
-            places.push((tx.hash(), place));
+            let hash = tx.hash();
+            self.places.entry(hash).or_insert((height, index));
+            places.push((hash, Place { height, index, header_hash }));
         }
-        for (hash, place) in &places {
-            self.places.entry(*hash).or_insert(*place);
-        }
-        self.heights.push_back((block.height(), places.iter().map(|(hash, _)| *hash).collect()));
-        while self.heights.len() > self.blocks {
+        let txs = places.iter().map(|(hash, _)| *hash).collect();
+        self.remembered.push_back(Remembered { height, header_hash, txs });
+        while self.remembered.len() > self.blocks
+            || (self.places.len() > self.max_txs && self.remembered.len() > 1)
+        {
             self.forget_oldest();
         }
         places
     }
 
     fn forget_oldest(&mut self) {
-        let Some((height, hashes)) = self.heights.pop_front() else { return };
-        for hash in hashes {
-            if self.places.get(&hash).is_some_and(|place| place.height == height) {
+        let Some(block) = self.remembered.pop_front() else { return };
+        for hash in block.txs {
+            if self.places.get(&hash).is_some_and(|(height, _)| *height == block.height) {
                 self.places.remove(&hash);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_messages::chain::{Data, Header};
+    use baton_messages::types::Tx;
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn block(height: u64, txs: &[u8]) -> Block {
+        let header = Header { height: Height(height), ..Header::default() };
+        let txs = txs.iter().map(|byte| Tx(Bytes::copy_from_slice(&[*byte]))).collect();
+        Block::new(header, Data { metadata: None, txs })
+    }
+
+    fn heights(window: &Window) -> Vec<Option<u64>> {
+        let place = |byte: u8| window.place(&Hash::of(&[byte])).map(|place| place.height.0);
+        (1..=5).map(place).collect()
+    }
+
+    #[test]
+    fn the_window_is_so_many_blocks_long() {
+        let mut window = Window::new(2, 100);
+        for height in 1..=3 {
+            window.push(&block(height, &[u8::try_from(height).expect("small")]));
+        }
+        assert_eq!(heights(&window), [None, Some(2), Some(3), None, None]);
+        assert_eq!(window.place(&Hash::of(&[3])).expect("there").header_hash, block(3, &[3]).hash());
+    }
+
+    #[test]
+    fn full_blocks_make_it_shorter() {
+        let mut window = Window::new(10, 3);
+        window.push(&block(7, &[1, 2]));
+        window.push(&block(8, &[3, 4]));
+        assert_eq!(heights(&window), [None, None, Some(8), Some(8), None]);
+        assert_eq!(window.len(), 2);
     }
 }
