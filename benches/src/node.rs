@@ -286,6 +286,7 @@ fn settings(store: &Store, signer: &Signer, pace: Pace) -> Settings {
             max_tx_bytes: TX_BYTES,
             replay_window: 1_000,
             max_waiting: 1_000,
+            longest_wait: Duration::from_secs(60),
         },
         engine: engine::Config { call_timeout: WITHIN, ..engine::Config::default() },
         executor: executor::Config {
