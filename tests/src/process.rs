@@ -6,13 +6,17 @@
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
 mod child;
+mod footprint;
 mod load;
 mod places;
+mod scrape;
 mod site;
 mod verify;
 
 pub use child::{Child, baton, free_ports};
+pub use footprint::Footprint;
 pub use load::Load;
 pub use places::fail_points;
+pub use scrape::Scrape;
 pub use site::Site;
 pub use verify::{Found, check_guard, verify};

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::child::{Child, free_ports};
+use super::scrape::Scrape;
 use crate::client::Oracle;
 
 /// Where headers and data go on DA.
@@ -59,7 +60,7 @@ impl Site {
         init.extend(["--insecure-fast-kdf", "--chain_id", "chaos"].map(str::to_owned));
         let init = Child::start("init", &init, &[], &site.log()).ended(Duration::from_secs(30)).await;
         assert!(init.is_some_and(|status| status.success()), "{}", site.tail());
-        site.start_da().await;
+        site.start_da(&[]).await;
         site
     }
 
@@ -98,14 +99,59 @@ impl Site {
         std::iter::once(command.to_owned()).chain(flags).chain(self.flags.iter().cloned()).collect()
     }
 
-    async fn start_da(&mut self) {
+    /// Starts the DA server, with further flags, on the disk it had before.
+    pub async fn start_da(&mut self, flags: &[&str]) {
         let home = self.root().join("da");
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)).to_string();
-        let args = ["da", "--listen", &listen, "--block-time", "1s", "--home", &home.display().to_string()];
-        let da = Child::start("da", &args.map(str::to_owned), &[], &self.root().join("da-log"));
+        let home = home.display().to_string();
+        let args = [&["da", "--listen", &listen, "--block-time", "1s", "--home", &home], flags].concat();
+        let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
+        let da = Child::start("da", &args, &[], &self.root().join("da-log"));
         self.da = Some(da);
         let url = self.da_url();
         self.until("the DA server", || async { self.http.get(&url).send().await.is_ok() }).await;
+    }
+
+    /// Takes the DA server away, to be ended in one way or another.
+    pub fn take_da(&mut self) -> Child {
+        self.da.take().expect("it runs")
+    }
+
+    /// The DA server.
+    #[must_use]
+    pub fn da(&self) -> &Child {
+        self.da.as_ref().expect("it runs")
+    }
+
+    /// `/metrics` of the node.
+    pub async fn scrape(&self) -> Scrape {
+        let answer =
+            self.http.get(format!("{}/metrics", self.rpc_url())).send().await.expect("the node answers");
+        let text = answer.text().await.expect("metrics are text");
+        Scrape::parse(&text).unwrap_or_else(|wrong| panic!("/metrics is not valid: {wrong}"))
+    }
+
+    /// Why the node is not ready; empty when it is.
+    pub async fn unready(&self) -> String {
+        let ready = self.http.get(format!("{}/health/ready", self.rpc_url())).send().await;
+        match ready {
+            Ok(ready) if ready.status().is_success() => String::new(),
+            Ok(ready) => ready.text().await.unwrap_or_default(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// The height of the newest block.
+    pub async fn height(&self) -> u64 {
+        let status = self.status().await.unwrap_or_default();
+        status["tip"]["height"].as_u64().unwrap_or_default()
+    }
+
+    /// Posts a transaction and says what was answered.
+    pub async fn post(&self, tx: &str, wait: &str) -> (u16, String) {
+        let url = format!("{}/tx?wait={wait}&timeout=5s", self.kv_url());
+        let answer = self.http.post(url).body(tx.to_owned()).send().await.expect("the node answers");
+        (answer.status().as_u16(), answer.text().await.unwrap_or_default())
     }
 
     /// Starts the node and does not wait for it.
