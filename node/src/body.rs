@@ -90,14 +90,27 @@ impl Budget {
     pub fn hold(&self, answer: Response) -> Option<Response> {
         let Some(bytes) = answer.body().size_hint().exact() else { return Some(answer) };
         let permit = self.take(usize::try_from(bytes).ok()?)?;
-        Some(answer.map(|body| Body::new(Answer { body, _held: permit })))
+        Some(answer.map(|body| Body::new(Answer { body, held: Arc::new(permit) })))
     }
 }
 
 /// An answer on its way.
 struct Answer {
     body: Body,
-    _held: OwnedSemaphorePermit,
+    held: Arc<OwnedSemaphorePermit>,
+}
+
+/// Part of an answer. The server takes parts out of the body at once and keeps them until the
+/// client has read what was before.
+struct Part {
+    bytes: Bytes,
+    _held: Arc<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl HttpBody for Answer {
@@ -108,7 +121,9 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        let part = |bytes| Bytes::from_owner(Part { bytes, _held: self.held.clone() });
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(part))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -167,8 +182,12 @@ mod tests {
         let unread = budget.hold(answer()).unwrap();
         assert_eq!(unread.body().size_hint().exact(), Some(6));
         assert!(budget.hold(answer()).is_none());
-        let read = axum::body::to_bytes(unread.into_body(), 100).await.unwrap();
-        assert_eq!(&read[..], b"123456");
+        // Taken out of the body is not sent yet.
+        let parts: Vec<_> = unread.into_body().into_data_stream().collect().await;
+        assert_eq!(parts.len(), 1);
+        assert_eq!(parts[0].as_deref().unwrap(), b"123456");
+        assert!(budget.hold(answer()).is_none());
+        drop(parts);
         assert!(budget.hold(answer()).is_some());
     }
 }

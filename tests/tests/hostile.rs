@@ -23,6 +23,9 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// After which nothing more is expected of what need not be answered.
 const SILENCE: Duration = Duration::from_millis(200);
 
+/// Method, path, headers, body, the status, and a part of the answer.
+type RpcCall<'a> = (&'a str, &'a str, &'a str, &'a [u8], u16, &'a str);
+
 /// A node with all its ports.
 struct Target {
     site: Site,
@@ -39,6 +42,8 @@ impl Target {
             "--instrumentation.prometheus=true",
             "--instrumentation.prometheus_listen_addr",
             &metrics,
+            "--instrumentation.max_open_connections",
+            "200",
         ];
         let site = Site::new(&flags).await;
         let node = site.started().await;
@@ -193,8 +198,7 @@ async fn bad_calls_of_the_rpc_services_are_refused_by_name() {
     let too_long = json!({ "key": "k".repeat(2_000_000) }).to_string();
     let deep = "{\"a\":".repeat(100_000);
     let long_path = format!("/{}", "a".repeat(60_000));
-    // Method, path, headers, body, the status, and a part of the answer.
-    let calls: &[(&str, &str, &str, &[u8], u16, &str)] = &[
+    let calls: &[RpcCall<'_>] = &[
         ("DELETE", "/health/ready", "", b"", 405, "method not allowed"),
         ("POST", "/metrics", "", b"garbage", 405, "method not allowed"),
         ("GET", "/none", "", b"", 404, "not found"),

@@ -142,7 +142,7 @@ impl Reading {
         };
         let suffix = name.strip_prefix(&*self.family).filter(|suffix| suffixes.contains(suffix));
         let suffix = suffix.ok_or("a sample of another family, or with the wrong suffix")?;
-        if kind != "gauge" && suffix != "_sum" && !(value >= 0.0) {
+        if kind != "gauge" && suffix != "_sum" && value < 0.0 {
             return Err("what is counted is never negative");
         }
         match self.done.series.insert((name.to_owned(), labels), value) {
