@@ -20,11 +20,13 @@ use baton_messages::engine::{
     InitChain, PendingTxs, Rollback, SetFinal, TxResult,
 };
 use baton_messages::executor::ProductionChanged;
-use baton_messages::raft::{Applied, LeadershipChanged, ProposeBlock, ProposeError, Record, TermApplied};
+use baton_messages::raft::{
+    Applied, LeadershipChanged, ProposeBlock, ProposeError, Record, Settle, TermApplied,
+};
 use baton_messages::sequencer::{
     AwaitError, AwaitTx, AwaitTxs, Batch, DropTxs, Level, NextBatch, Outcome, Receipt, SubmitError, SubmitTxs,
 };
-use baton_messages::signer::{CheckGuard, SignError, SignHeader, SignerHealthChanged};
+use baton_messages::signer::{CheckGuard, SignError, SignHeader};
 use baton_messages::supervisor::{GetSupervisorView, IntegrityStop, Shutdown};
 use baton_messages::syncer::{ExecutionFollowed, ExecutionTrouble};
 use baton_messages::types::{DaHeight, Hash, Height, Role, StateRoot, Term, Timestamp, Tip, Tx};
@@ -64,7 +66,6 @@ mod executor_tests {
         signed: Probe<SignHeader>,
         dropped: Probe<DropTxs>,
         paused: Probe<ProductionChanged>,
-        signer_health: Probe<SignerHealthChanged>,
         alarms: Probe<IntegrityStop>,
     }
 
@@ -102,7 +103,7 @@ mod executor_tests {
                 assert_eq!(reader.hash(height), Ok(Some(hash)), "P2: signed before it was committed");
                 Ok(Bytes::from(vec![9; 64]))
             });
-            let (signer_health_link, signer_health) = probe(|_: &SignerHealthChanged| ());
+            let (settle, _) = probe(|_: &Settle| ());
             let (production, paused) = probe(|_: &ProductionChanged| ());
             let (integrity_stop, alarms) = probe(|_: &IntegrityStop| ());
             let links = executor::Links {
@@ -116,7 +117,7 @@ mod executor_tests {
                 record,
                 check_guard,
                 sign,
-                signer_health: signer_health_link,
+                settle,
                 production,
                 integrity_stop,
             };
@@ -130,7 +131,7 @@ mod executor_tests {
                 retry_after: Duration::from_millis(100),
                 record_signature_after: Duration::from_millis(300),
             };
-            Self { stage, links, config, proposed, executed, signed, dropped, paused, signer_health, alarms }
+            Self { stage, links, config, proposed, executed, signed, dropped, paused, alarms }
         }
 
         fn start(&self) -> Child {
@@ -292,7 +293,7 @@ mod executor_tests {
     }
 
     #[test]
-    fn a_guard_that_refuses_is_reported_and_nothing_is_proposed() {
+    fn while_the_guard_refuses_nothing_is_proposed_and_it_says_why() {
         sim_run(1, || async {
             let mut rig = Rig::new();
             rig.links.check_guard =
@@ -301,8 +302,55 @@ mod executor_tests {
             pass(1_000).await;
             assert_eq!(rig.proposed.count(), 0);
             assert_eq!(rig.signed.count(), 0);
-            let told = rig.signer_health.take();
-            assert!(told[0].trouble.as_ref().is_some_and(|trouble| trouble.contains("missing")));
+            let told = rig.paused.take();
+            assert!(told[0].pause.as_ref().is_some_and(|pause| pause.contains("missing")));
+        });
+    }
+
+    #[test]
+    fn what_was_proposed_before_is_decided_before_anything_is_looked_at() {
+        sim_run(1, || async {
+            let mut rig = Rig::new();
+            // The block of an executor before this one commits while it is waited for.
+            let (committing, signer) = (rig.stage.clone(), rig.stage.signer().address);
+            rig.links.settle = probe(move |_: &Settle| {
+                let genesis = committing.reader().genesis().clone();
+                let root = root_of(Height(0));
+                let now = Timestamp(0);
+                let block = executor::build::next_block(&genesis, None, &root, &signer, now, vec![]);
+                committing.committed(&Arc::new(block));
+            })
+            .0;
+            let _executor = rig.start();
+            pass(10).await;
+            assert_eq!(rig.proposed.count(), 0, "the engine has not executed the block that was on its way");
+            let signed = rig.signed.take();
+            assert_eq!(signed[0].block.height(), Height(1), "its header is signed first");
+            assert_eq!(rig.alarms.count(), 0);
+        });
+    }
+
+    #[test]
+    fn a_signer_that_fails_pauses_production_and_recovers() {
+        sim_run(1, || async {
+            let mut rig = Rig::new();
+            let fails = Rc::new(Cell::new(true));
+            let failing = fails.clone();
+            rig.links.sign = probe(move |_: &SignHeader| match failing.get() {
+                true => Err(SignError::Guard("no space left".to_owned())),
+                false => Ok(Bytes::from(vec![9; 64])),
+            })
+            .0;
+            let _executor = rig.start();
+            pass(5_000).await;
+            let stuck = rig.proposed.take().len();
+            assert!(stuck < 8, "{stuck} blocks without a signature");
+            let pauses = rig.paused.take();
+            let why = pauses.iter().filter_map(|change| change.pause.as_deref()).last();
+            assert!(why.is_some_and(|why| why.contains("no space left")), "{why:?}");
+            fails.set(false);
+            pass(2_000).await;
+            assert!(rig.proposed.count() > 10, "production goes on");
         });
     }
 
@@ -416,7 +464,14 @@ mod sequencer_tests {
     }
 
     fn small() -> sequencer::Config {
-        sequencer::Config { max_txs: 3, max_bytes: 1_000, max_tx_bytes: 20, replay_window: 4, max_waiting: 2 }
+        sequencer::Config {
+            max_txs: 3,
+            max_bytes: 1_000,
+            max_tx_bytes: 20,
+            replay_window: 4,
+            max_waiting: 2,
+            longest_wait: REPLY,
+        }
     }
 
     async fn submit(to: &Addr<Sequencer>, texts: &[&str]) -> Result<Vec<Receipt>, SubmitError> {

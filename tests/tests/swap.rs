@@ -10,7 +10,7 @@ use baton_messages::engine::{
     EngineError, EnginePosition, ExecuteBlock, Executed, FilterStatus, FilterTxs, GetPosition, InitChain,
     PendingTxs, Rollback, SetFinal,
 };
-use baton_messages::raft::{GetRaftView, ProposeBlock, ProposeError, RaftView, Record};
+use baton_messages::raft::{GetRaftView, ProposeBlock, ProposeError, RaftView, Record, Settle};
 use baton_messages::sequencer::{
     AwaitError, AwaitTx, AwaitTxs, Batch, DropTxs, GetQueueView, Level, NextBatch, QueueView, SubmitError,
     SubmitTxs,
@@ -112,8 +112,10 @@ fn the_signer() {
                 view: probe(|_: &GetSignerView| SignerView::default()).0,
             });
         });
-        node.reach(20).await;
+        node.reach(3).await;
         seconds(5).await;
+        assert!(node.tip().height < Height(10), "blocks without signatures do not pile up");
+        assert!(node.supervisor().await.pause.expect("it says why").contains("no key today"));
         assert_eq!(machine.ledger.blobs(), 0, "what is not signed is not told");
         assert_eq!(node.reader().signature(Height(1)), Ok(None));
     });
@@ -170,6 +172,7 @@ fn raft() {
             let refuse = move || ProposeError::NotLeader { term, reason: "scripted".to_owned() };
             wiring.raft = Some(RaftPorts {
                 propose: probe(move |_: &ProposeBlock| Err(refuse())).0,
+                settle: probe(|_: &Settle| ()).0,
                 record: probe(move |_: &Record| Err(refuse())).0,
                 view: probe(|_: &GetRaftView| RaftView::default()).0,
             });
