@@ -11,7 +11,7 @@ use baton::wiring::{self, Parts, Settings, Threads, Wiring};
 use baton_actors::engine::Execution;
 use baton_actors::engine::kv::{self, Kv};
 use baton_actors::signer::audit::{Event, MemoryAudit};
-use baton_actors::signer::guard::Progress;
+use baton_actors::signer::guard::{Guard, Progress};
 use baton_actors::signer::key::{FileKey, Key};
 use baton_actors::signer::slot::ChainId;
 use baton_actors::signer::{self, MemoryGuard};
@@ -482,6 +482,12 @@ pub fn check_chain(machine: &Machine) {
             assert!(before.is_none_or(|before| before == hash), "I1: two headers of height {height} signed");
             assert_eq!(hashes.get(&height), Some(&hash), "P2: a header was signed that is not committed");
         }
+    }
+    if let Some((height, hash)) = signed.last_key_value() {
+        let chain = ChainId { name: machine.genesis.chain_id.clone(), genesis: machine.genesis.hash() };
+        let guard = Guard::open(&machine.guard.slots(), &chain).expect("the guard is readable");
+        let guarded = guard.and_then(|guard| guard.guarded());
+        assert_eq!(guarded, Some((*height, *hash)), "P2: the guard is not at what was signed last");
     }
     for (height, hash) in machine.ledger.headers() {
         assert_eq!(hashes.get(&height), Some(&hash), "P7: DA holds a header the chain does not");

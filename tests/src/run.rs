@@ -36,7 +36,11 @@ where
             .expect("a runtime without i/o can be built");
         let local = LocalSet::new();
         let result = local.block_on(&runtime, make());
-        drop(local);
+        {
+            // What is dropped here may set up timers once more.
+            let _entered = runtime.enter();
+            drop(local);
+        }
         drop(runtime);
         result
     });

@@ -1,0 +1,87 @@
+//! One actor among probes: what it says, in which order, and what it never does.
+
+mod the_da_submitter;
+mod the_executor;
+mod the_raft;
+mod the_reaper;
+mod the_sequencer;
+mod the_supervisor;
+mod the_syncer;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, Context, Recipient};
+use baton_actors::child::{self, Child};
+use baton_actors::executor::{self, Executor};
+use baton_actors::reaper::{self, Reaper};
+use baton_actors::sequencer::{self, Sequencer};
+use baton_actors::supervisor::{self, Producer, Supervisor};
+use baton_actors::syncer::{self, Syncer};
+use baton_actors::world::{Clock, World};
+use baton_messages::chain::Block;
+use baton_messages::command::{Command, Lane, Refusal, Submitted};
+use baton_messages::engine::{
+    BlockExecuted, EngineError, EnginePosition, ExecuteBlock, Executed, FilterStatus, FilterTxs, GetPosition,
+    InitChain, PendingTxs, Rollback, SetFinal, TxResult,
+};
+use baton_messages::executor::ProductionChanged;
+use baton_messages::raft::{
+    Applied, LeadershipChanged, ProposeBlock, ProposeError, Record, Settle, TermApplied,
+};
+use baton_messages::sequencer::{
+    AwaitError, AwaitTx, AwaitTxs, Batch, DropTxs, Level, NextBatch, Outcome, Receipt, SubmitError, SubmitTxs,
+};
+use baton_messages::signer::{CheckGuard, SignError, SignHeader};
+use baton_messages::supervisor::{GetSupervisorView, IntegrityStop, Shutdown};
+use baton_messages::syncer::{ExecutionFollowed, ExecutionTrouble};
+use baton_messages::types::{DaHeight, Hash, Height, Role, StateRoot, Term, Timestamp, Tip, Tx};
+use baton_storage::memory::{Disk, EffectOutcome, Keep};
+use bytes::Bytes;
+use sim::{GRANT, Probe, Stage, probe, root_of, sim_run, tx};
+
+const REPLY: Duration = Duration::from_secs(5);
+
+async fn pass(milliseconds: u64) {
+    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+}
+
+/// A clock that stands still.
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp(1_700_000_000_000_000_000)
+    }
+}
+
+fn world() -> World {
+    World::new(Arc::new(Still), 1)
+}
+
+/// Waits for ever.
+struct NeverAnswers;
+
+impl Actor for NeverAnswers {
+    type Context = Context<Self>;
+}
+
+impl actix::Handler<AwaitTxs> for NeverAnswers {
+    type Result = actix::ResponseFuture<()>;
+
+    fn handle(&mut self, _: AwaitTxs, _: &mut Context<Self>) -> Self::Result {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// Clones of a disk are the same disk: the stage's tests rely on it.
+#[test]
+fn a_stage_keeps_its_chain_on_its_disk() {
+    let stage = Stage::new();
+    stage.grow(3);
+    let disk: Disk = stage.machine.disk.clone();
+    drop(stage);
+    assert!(disk.writes() > 3);
+}

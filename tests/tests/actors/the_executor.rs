@@ -1,0 +1,383 @@
+//! The executor among probes.
+
+use super::*;
+
+/// An executor among probes that do their duty, and what they heard.
+struct Rig {
+    stage: Stage,
+    links: executor::Links,
+    config: executor::Config,
+    proposed: Probe<ProposeBlock>,
+    executed: Probe<ExecuteBlock>,
+    signed: Probe<SignHeader>,
+    dropped: Probe<DropTxs>,
+    paused: Probe<ProductionChanged>,
+    alarms: Probe<IntegrityStop>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let stage = Stage::new();
+        let at = Rc::new(RefCell::new(EnginePosition { root: root_of(Height(0)), ..Default::default() }));
+        let (next_batch, _) = probe(|_: &NextBatch| Batch { txs: vec![], current: true });
+        let (await_txs, _) = probe(|_: &AwaitTxs| ());
+        let (drop_txs, dropped) = probe(|_: &DropTxs| ());
+        let (filter, _) = probe(|asked: &FilterTxs| Ok(vec![FilterStatus::Ok; asked.txs.len()]));
+        let position_of = at.clone();
+        let (position, _) = probe(move |_: &GetPosition| Ok(position_of.borrow().clone()));
+        let reader = stage.reader();
+        let (execute, executed) = probe(move |asked: &ExecuteBlock| {
+            let (height, hash) = (asked.block.height(), asked.block.hash());
+            assert_eq!(reader.hash(height), Ok(Some(hash)), "P5: executed before it was committed");
+            let root = root_of(height);
+            *at.borrow_mut() =
+                EnginePosition { height, hash: Some(hash), root: root.clone(), ..Default::default() };
+            Ok(Executed { height, hash, root, results: Arc::default() })
+        });
+        let committing = stage.clone();
+        let (propose, proposed) = probe(move |asked: &ProposeBlock| Ok(committing.committed(&asked.block)));
+        let recording = stage.clone();
+        let (record, _) = probe(move |asked: &Record| {
+            recording.apply(asked.command.clone());
+            Ok(())
+        });
+        let (check_guard, _) = probe(|_: &CheckGuard| Ok(()));
+        let reader = stage.reader();
+        let (sign, signed) = probe(move |asked: &SignHeader| {
+            let (height, hash) = (asked.block.height(), asked.block.hash());
+            assert_eq!(reader.hash(height), Ok(Some(hash)), "P2: signed before it was committed");
+            Ok(Bytes::from(vec![9; 64]))
+        });
+        let (settle, _) = probe(|_: &Settle| ());
+        let (production, paused) = probe(|_: &ProductionChanged| ());
+        let (integrity_stop, alarms) = probe(|_: &IntegrityStop| ());
+        let links = executor::Links {
+            next_batch,
+            await_txs,
+            drop_txs,
+            filter,
+            position,
+            execute,
+            propose,
+            record,
+            check_guard,
+            sign,
+            settle,
+            production,
+            integrity_stop,
+        };
+        let config = executor::Config {
+            block_time: Duration::from_millis(100),
+            lazy: false,
+            lazy_interval: Duration::from_secs(10),
+            max_bytes: 1_000,
+            max_da_backlog: 0,
+            reply_within: REPLY,
+            retry_after: Duration::from_millis(100),
+            record_signature_after: Duration::from_millis(300),
+        };
+        Self { stage, links, config, proposed, executed, signed, dropped, paused, alarms }
+    }
+
+    fn start(&self) -> Child {
+        let metrics = executor::Metrics::default();
+        let proposer = self.stage.signer().address;
+        let (config, links, reader) = (self.config.clone(), self.links.clone(), self.stage.reader());
+        child::spawn("executor", |_| Executor::new(config, links, metrics, world(), reader, GRANT, proposer))
+            .1
+    }
+}
+
+#[test]
+fn it_proposes_the_next_batch_on_top_of_the_last_root() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        rig.links.next_batch = probe(|asked: &NextBatch| Batch {
+            txs: vec![tx(&format!("h{}=v", asked.height))],
+            current: true,
+        })
+        .0;
+        let _executor = rig.start();
+        pass(1_000).await;
+        let proposed = rig.proposed.take();
+        assert!(proposed.len() > 5);
+        for (index, proposal) in proposed.iter().enumerate() {
+            let height = Height(index as u64 + 1);
+            let header = proposal.block.header();
+            assert_eq!(header.height, height);
+            assert_eq!(header.app_hash, root_of(height.previous()).0);
+            assert_eq!(proposal.block.txs(), [tx(&format!("h{height}=v"))]);
+            assert_eq!(proposal.grant, GRANT);
+        }
+        assert!(rig.signed.count() + 1 >= proposed.len(), "each is signed once it is committed");
+    });
+}
+
+#[test]
+fn time_rises_on_a_clock_that_stands_still() {
+    sim_run(1, || async {
+        let rig = Rig::new();
+        let _executor = rig.start();
+        pass(1_000).await;
+        let times: Vec<Timestamp> =
+            rig.proposed.take().iter().map(|proposal| proposal.block.header().time).collect();
+        assert!(times.len() > 5);
+        assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "E8: {times:?}");
+    });
+}
+
+#[test]
+fn nothing_is_signed_or_executed_while_the_outcome_is_unknown_and_the_same_bytes_follow() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let asked = Rc::new(Cell::new(0));
+        let (committing, count) = (rig.stage.clone(), asked.clone());
+        let (propose, proposed) = probe(move |proposal: &ProposeBlock| {
+            count.set(count.get() + 1);
+            match count.get() {
+                1..=4 => Err(ProposeError::Unknown("scripted".to_owned())),
+                5 => Err(ProposeError::NoQuorum),
+                6 => Err(ProposeError::Stopped("scripted".to_owned())),
+                _ => Ok(committing.committed(&proposal.block)),
+            }
+        });
+        rig.links.propose = propose;
+        // Whatever comes in meanwhile does not change the block in doubt.
+        let number = Cell::new(0);
+        rig.links.next_batch = probe(move |_: &NextBatch| {
+            number.set(number.get() + 1);
+            Batch { txs: vec![tx(&format!("n{}=v", number.get()))], current: true }
+        })
+        .0;
+        let _executor = rig.start();
+        pass(550).await;
+        assert_eq!((rig.signed.count(), rig.executed.count()), (0, 0), "P2, P5: not committed");
+        pass(500).await;
+        let hashes: Vec<Hash> = proposed.take().iter().map(|proposal| proposal.block.hash()).collect();
+        assert!(hashes.len() > 7);
+        assert!(hashes[..7].iter().all(|hash| *hash == hashes[0]), "never a sibling");
+        assert_ne!(hashes[7], hashes[0]);
+        assert!(rig.paused.take().iter().any(|change| change.pause.is_some()), "it says why");
+    });
+}
+
+#[test]
+fn a_block_of_unknown_outcome_that_was_committed_is_in_the_chain_once() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let first = Cell::new(true);
+        let committing = rig.stage.clone();
+        let (propose, proposed) = probe(move |proposal: &ProposeBlock| {
+            let committed = committing.committed(&proposal.block);
+            match first.replace(false) {
+                true => Err(ProposeError::Unknown("the answer was lost".to_owned())),
+                false => Ok(committed),
+            }
+        });
+        rig.links.propose = propose;
+        let _executor = rig.start();
+        pass(350).await;
+        let heights: Vec<u64> = proposed.take().iter().map(|proposal| proposal.block.height().0).collect();
+        assert_eq!(heights[..3], [1, 1, 2]);
+        assert_eq!(rig.executed.take()[0].block.height(), Height(1));
+    });
+}
+
+#[test]
+fn a_refused_proposal_makes_it_learn_the_tip() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let stage = rig.stage.clone();
+        let first = Cell::new(true);
+        // Somebody else's block came first; the engine is led through it by the syncer.
+        let (propose, proposed) = probe(move |proposal: &ProposeBlock| {
+            if first.replace(false) {
+                let other = stage.next_block(&root_of(Height(0)), &["other=1"]);
+                let tip = stage.committed(&other).tip;
+                return Err(ProposeError::Refused { refusal: Refusal::Parent, tip });
+            }
+            Ok(stage.committed(&proposal.block))
+        });
+        rig.links.propose = propose;
+        let reader = rig.stage.reader();
+        rig.links.position = probe(move |_: &GetPosition| {
+            let Tip { height, .. } = reader.tip();
+            Ok(EnginePosition { height, root: root_of(height), ..Default::default() })
+        })
+        .0;
+        let _executor = rig.start();
+        pass(350).await;
+        let proposed = proposed.take();
+        assert_eq!(proposed[0].block.height(), Height(1));
+        assert_eq!(proposed[1].block.height(), Height(2));
+        assert_eq!(proposed[1].block.header().app_hash, root_of(Height(1)).0);
+        let tip = rig.stage.reader().hash(Height(1)).expect("readable").expect("there");
+        assert_eq!(proposed[1].block.header().last_header_hash, tip.to_bytes());
+        assert!(rig.signed.take().iter().all(|signed| signed.block.hash() != proposed[0].block.hash()));
+    });
+}
+
+#[test]
+fn a_stale_grant_gets_nothing_committed_signed_or_executed() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let (propose, proposed) = probe(|_: &ProposeBlock| {
+            Err(ProposeError::NotLeader { term: Term(2), reason: "the term is over".to_owned() })
+        });
+        rig.links.propose = propose;
+        let _executor = rig.start();
+        pass(1_000).await;
+        assert!(proposed.count() > 3, "it asks again: the supervisor stops it, not the refusal");
+        assert_eq!((rig.signed.count(), rig.executed.count()), (0, 0));
+        let said = rig.paused.take();
+        assert!(said[0].pause.as_ref().is_some_and(|pause| pause.contains("term")), "{said:?}");
+    });
+}
+
+#[test]
+fn while_the_guard_refuses_nothing_is_proposed_and_it_says_why() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        rig.links.check_guard =
+            probe(|_: &CheckGuard| Err(SignError::Refused("the guard is missing".to_owned()))).0;
+        let _executor = rig.start();
+        pass(1_000).await;
+        assert_eq!(rig.proposed.count(), 0);
+        assert_eq!(rig.signed.count(), 0);
+        let told = rig.paused.take();
+        assert!(told[0].pause.as_ref().is_some_and(|pause| pause.contains("missing")));
+    });
+}
+
+#[test]
+fn what_was_proposed_before_is_decided_before_anything_is_looked_at() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        // The block of an executor before this one commits while it is waited for.
+        let (committing, signer) = (rig.stage.clone(), rig.stage.signer().address);
+        rig.links.settle = probe(move |_: &Settle| {
+            let genesis = committing.reader().genesis().clone();
+            let root = root_of(Height(0));
+            let now = Timestamp(0);
+            let block = executor::build::next_block(&genesis, None, &root, &signer, now, vec![]);
+            committing.committed(&Arc::new(block));
+        })
+        .0;
+        let _executor = rig.start();
+        pass(10).await;
+        assert_eq!(rig.proposed.count(), 0, "the engine has not executed the block that was on its way");
+        let signed = rig.signed.take();
+        assert_eq!(signed[0].block.height(), Height(1), "its header is signed first");
+        assert_eq!(rig.alarms.count(), 0);
+    });
+}
+
+#[test]
+fn a_signer_that_fails_pauses_production_and_recovers() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let fails = Rc::new(Cell::new(true));
+        let failing = fails.clone();
+        rig.links.sign = probe(move |_: &SignHeader| match failing.get() {
+            true => Err(SignError::Guard("no space left".to_owned())),
+            false => Ok(Bytes::from(vec![9; 64])),
+        })
+        .0;
+        let _executor = rig.start();
+        pass(5_000).await;
+        let stuck = rig.proposed.take().len();
+        assert!(stuck < 8, "{stuck} blocks without a signature");
+        let pauses = rig.paused.take();
+        let why = pauses.iter().filter_map(|change| change.pause.as_deref()).last();
+        assert!(why.is_some_and(|why| why.contains("no space left")), "{why:?}");
+        fails.set(false);
+        pass(2_000).await;
+        assert!(rig.proposed.count() > 10, "production goes on");
+    });
+}
+
+#[test]
+fn a_double_signature_needs_a_person() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        rig.links.sign = probe(|asked: &SignHeader| {
+            let (height, asked) = (asked.block.height(), asked.block.hash());
+            Err(SignError::DoubleSign { height, guarded: Hash::of(b"other"), asked })
+        })
+        .0;
+        let _executor = rig.start();
+        pass(50).await;
+        assert_eq!(rig.alarms.count(), 1);
+    });
+}
+
+#[test]
+fn the_unsigned_tail_of_earlier_reigns_is_signed_first_and_in_order() {
+    sim_run(1, || async {
+        let rig = Rig::new();
+        rig.stage.grow(5);
+        rig.stage.sign(2);
+        let _executor = rig.start();
+        pass(2_000).await;
+        let heights: Vec<u64> = rig.signed.take().iter().map(|signed| signed.block.height().0).collect();
+        assert_eq!(heights[..3], [3, 4, 5]);
+    });
+}
+
+#[test]
+fn in_lazy_mode_it_waits_for_transactions_or_the_longest_interval() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        rig.config.lazy = true;
+        rig.links.await_txs = NeverAnswers.start().recipient();
+        let _executor = rig.start();
+        pass(9_000).await;
+        assert!(rig.proposed.count() <= 1, "{} blocks without transactions", rig.proposed.count());
+        pass(30_000).await;
+        assert!((3..=5).contains(&rig.proposed.count()), "{} blocks", rig.proposed.count());
+    });
+}
+
+#[test]
+fn the_engines_verdicts_decide_what_the_block_holds() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        rig.links.next_batch = probe(|_: &NextBatch| {
+            let txs = ["a=1", "removed=1", "b=1", "postponed=1", "c=1"].map(tx).to_vec();
+            Batch { txs, current: true }
+        })
+        .0;
+        rig.links.filter = probe(|asked: &FilterTxs| {
+            let verdict = |tx: &Tx| match &tx.0[..1] {
+                b"r" => FilterStatus::Remove,
+                b"p" => FilterStatus::Postpone,
+                _ => FilterStatus::Ok,
+            };
+            Ok(asked.txs.iter().map(verdict).collect())
+        })
+        .0;
+        let _executor = rig.start();
+        pass(50).await;
+        let proposed = rig.proposed.take();
+        assert_eq!(proposed[0].block.txs(), [tx("a=1"), tx("b=1")], "nothing overtakes the postponed");
+        assert_eq!(rig.dropped.take()[0].hashes, [tx("removed=1").hash()]);
+    });
+}
+
+#[test]
+fn it_waits_for_a_sequencer_that_has_not_seen_the_tip() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let asked = Cell::new(0);
+        rig.links.next_batch = probe(move |_: &NextBatch| {
+            asked.set(asked.get() + 1);
+            Batch { txs: vec![], current: asked.get() > 5 }
+        })
+        .0;
+        let _executor = rig.start();
+        pass(3).await;
+        assert_eq!(rig.proposed.count(), 0, "B3: a batch that may repeat the last block is not proposed");
+        pass(50).await;
+        assert_eq!(rig.proposed.count(), 1);
+    });
+}

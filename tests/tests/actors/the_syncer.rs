@@ -1,0 +1,176 @@
+//! The syncer above an engine that is a position.
+
+use super::*;
+
+/// An engine that is a position.
+#[derive(Clone)]
+struct Model(Rc<RefCell<EnginePosition>>);
+
+struct Rig {
+    stage: Stage,
+    engine: Model,
+    links: syncer::Links,
+    executed: Probe<ExecuteBlock>,
+    rolled_back: Probe<Rollback>,
+    made_final: Probe<SetFinal>,
+    followed: Probe<ExecutionFollowed>,
+    trouble: Probe<ExecutionTrouble>,
+}
+
+impl Rig {
+    fn new(blocks: u64) -> Self {
+        let stage = Stage::new();
+        stage.grow(blocks);
+        let engine = Model(Rc::default());
+        engine.0.borrow_mut().root = root_of(Height(0));
+        let (init_chain, _) = probe(|_: &InitChain| Ok(root_of(Height(0))));
+        let at = engine.clone();
+        let (position, _) = probe(move |_: &GetPosition| Ok(at.0.borrow().clone()));
+        let at = engine.clone();
+        let (execute, executed) = probe(move |asked: &ExecuteBlock| {
+            let mut position = at.0.borrow_mut();
+            let (height, hash) = (asked.block.height(), asked.block.hash());
+            if height != position.height.next() {
+                return Err(EngineError::NotNext { asked: height, at: position.height });
+            }
+            let root = root_of(height);
+            position.height = height;
+            position.hash = Some(hash);
+            position.root = root.clone();
+            Ok(Executed { height, hash, root, results: Arc::default() })
+        });
+        let (at, reader) = (engine.clone(), stage.reader());
+        let (rollback, rolled_back) = probe(move |asked: &Rollback| {
+            let mut position = at.0.borrow_mut();
+            position.height = asked.height;
+            position.hash = reader.hash(asked.height).expect("readable");
+            position.root = root_of(asked.height);
+            Ok(position.clone())
+        });
+        let (set_final, made_final) = probe(|_: &SetFinal| Ok(()));
+        let (followed_link, followed) = probe(|_: &ExecutionFollowed| ());
+        let (trouble_link, trouble) = probe(|_: &ExecutionTrouble| ());
+        let links = syncer::Links {
+            init_chain,
+            position,
+            execute,
+            rollback,
+            set_final,
+            followed: followed_link,
+            trouble: trouble_link,
+        };
+        Self { stage, engine, links, executed, rolled_back, made_final, followed, trouble }
+    }
+
+    fn start(&self) -> Addr<Syncer> {
+        let retry_after = Duration::from_millis(100);
+        let config = syncer::Config { reply_within: REPLY, retry_after, log_every: 1_000 };
+        let (links, reader) = (self.links.clone(), self.stage.reader());
+        Syncer::new(config, links, syncer::Metrics::default(), reader).start()
+    }
+
+    fn heights(&self) -> Vec<u64> {
+        self.executed.take().iter().map(|asked| asked.block.height().0).collect()
+    }
+}
+
+#[test]
+fn it_replays_what_the_engine_lacks_and_tells_how_far_it_is() {
+    sim_run(1, || async {
+        let rig = Rig::new(5);
+        let _syncer = rig.start();
+        pass(10).await;
+        assert_eq!(rig.heights(), [1, 2, 3, 4, 5]);
+        let last = rig.followed.take().pop().expect("told");
+        assert_eq!(last, ExecutionFollowed { height: Height(5), root: root_of(Height(5)) });
+    });
+}
+
+#[test]
+fn an_engine_ahead_is_rolled_back_only_once_the_committed_tip_is_known() {
+    sim_run(1, || async {
+        let rig = Rig::new(5);
+        *rig.engine.0.borrow_mut() =
+            EnginePosition { height: Height(9), root: root_of(Height(9)), ..Default::default() };
+        let syncer = rig.start();
+        pass(1_000).await;
+        assert_eq!(rig.rolled_back.count(), 0, "P5: what is ahead may be committed");
+        let waits = rig.trouble.take();
+        assert!(waits.iter().all(|trouble| !trouble.integrity && trouble.trouble.is_some()));
+        assert!(!waits.is_empty());
+        syncer.do_send(TermApplied { term: Term(1), tip: rig.stage.tip() });
+        pass(200).await;
+        assert_eq!(rig.rolled_back.take()[0].height, Height(5));
+        assert_eq!(rig.trouble.take().pop().expect("told").trouble, None);
+    });
+}
+
+#[test]
+fn another_root_is_named_with_its_height_and_nothing_more_is_executed() {
+    sim_run(1, || async {
+        let rig = Rig::new(5);
+        let wrong = StateRoot(Bytes::from_static(&[7; 32]));
+        let hash = rig.stage.reader().hash(Height(2)).expect("readable");
+        *rig.engine.0.borrow_mut() =
+            EnginePosition { height: Height(2), hash, root: wrong.clone(), final_height: Height(0) };
+        let _syncer = rig.start();
+        pass(1_000).await;
+        assert_eq!(rig.executed.count(), 0);
+        let told = rig.trouble.take().remove(0);
+        let text = told.trouble.expect("why");
+        assert!(told.integrity, "a person is needed");
+        let right = root_of(Height(2)).to_string();
+        assert!(text.contains("height 2") && text.contains(&wrong.to_string()) && text.contains(&right));
+    });
+}
+
+#[test]
+fn another_block_at_the_same_height_is_taken_back_and_ours_executed() {
+    sim_run(1, || async {
+        let rig = Rig::new(5);
+        *rig.engine.0.borrow_mut() = EnginePosition {
+            height: Height(3),
+            hash: Some(Hash::of(b"other")),
+            root: root_of(Height(3)),
+            final_height: Height(0),
+        };
+        let _syncer = rig.start();
+        pass(10).await;
+        assert_eq!(rig.rolled_back.take()[0].height, Height(2));
+        assert_eq!(rig.heights(), [3, 4, 5]);
+    });
+}
+
+#[test]
+fn executions_that_an_idle_engine_lost_are_noticed_and_repeated() {
+    sim_run(1, || async {
+        let rig = Rig::new(5);
+        let _syncer = rig.start();
+        pass(10).await;
+        let _ = rig.heights();
+        let hash = rig.stage.reader().hash(Height(2)).expect("readable");
+        *rig.engine.0.borrow_mut() =
+            EnginePosition { height: Height(2), hash, root: root_of(Height(2)), final_height: Height(0) };
+        pass(3_000).await;
+        assert_eq!(rig.heights(), [3, 4, 5]);
+    });
+}
+
+#[test]
+fn only_what_is_included_and_executed_is_made_final() {
+    sim_run(1, || async {
+        let rig = Rig::new(5);
+        for lane in [Lane::Header, Lane::Data] {
+            let (from, to, da_height) = (Height(1), Height(3), DaHeight(7));
+            rig.stage.apply(Command::Submitted(Submitted { lane, from, to, da_height }));
+        }
+        let syncer = rig.start();
+        pass(10).await;
+        assert_eq!(rig.made_final.count(), 0, "on DA, but not recorded as included");
+        rig.stage.apply(Command::Included(Height(3)));
+        syncer.do_send(Applied { tip: rig.stage.tip() });
+        pass(10).await;
+        let finals: Vec<Height> = rig.made_final.take().iter().map(|made| made.height).collect();
+        assert_eq!(finals, [Height(3)]);
+    });
+}
