@@ -359,14 +359,17 @@ impl Engine {
     async fn look(self, at: Height, root: StateRoot) -> Result<Step, Error> {
         let position = self.links.position.send(GetPosition).timeout(self.reply_within).await??;
         // The executor may have led it on meanwhile.
-        if position.height == at && position.root != root {
+        if position.height > at || (position.height == at && position.root == root) {
+            return Ok(Step::Looked);
+        }
+        let ours = self.reader.header(at)?.map(|header| header.hash());
+        let same_block = position.height == at && (position.hash.is_none() || position.hash == ours);
+        if same_block && at >= self.reader.initial_height() {
             return Err(Error::ChangedRoot { height: at, before: root, now: position.root });
         }
-        if position.height < at {
-            warn!(was = at.0, now = position.height.0, "the engine has lost executions");
-            return self.locate().await;
-        }
-        Ok(Step::Looked)
+        // It has lost executions, or even that the chain has begun.
+        warn!(was = at.0, now = position.height.0, "the engine is elsewhere");
+        self.locate().await
     }
 
     async fn roll_back(&self, height: Height) -> Result<EnginePosition, Error> {
