@@ -25,6 +25,7 @@ baton=${BATON_BIN:-${CARGO_TARGET_DIR:-$root/target}/release/baton}
 work=$(mktemp -d)
 devnet=
 load=
+# shellcheck disable=SC2317  # the trap calls it
 finish() {
     for pid in $load $devnet; do kill "$pid" 2>/dev/null || true; done
     wait

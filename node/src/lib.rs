@@ -15,6 +15,7 @@ pub mod keys;
 pub mod kv_http;
 pub mod load;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod rpc;
 pub mod run;
