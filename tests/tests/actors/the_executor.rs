@@ -288,7 +288,7 @@ fn a_signer_that_fails_pauses_production_and_recovers() {
         let stuck = rig.proposed.take().len();
         assert!(stuck < 8, "{stuck} blocks without a signature");
         let pauses = rig.paused.take();
-        let why = pauses.iter().filter_map(|change| change.pause.as_deref()).last();
+        let why = pauses.iter().filter_map(|change| change.pause.as_deref()).next_back();
         assert!(why.is_some_and(|why| why.contains("no space left")), "{why:?}");
         fails.set(false);
         pass(2_000).await;
