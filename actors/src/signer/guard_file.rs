@@ -17,7 +17,15 @@ pub struct FileGuard {
     file: Option<File>,
     // Held for as long as the guard is open. It has a file of its own, because the guard's
     // own file is replaced when it is made anew.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for FileGuard {
+    /// Closing alone would not do: a child process that is being started holds a copy of the
+    /// descriptor, and with it the lock, until it runs its own program.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 impl FileGuard {
@@ -35,7 +43,7 @@ impl FileGuard {
         let lock = options.write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
         let lock = lock.map_err(|error| failure("open", &lock_path, &error))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_path_buf(), file: None, _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_path_buf(), file: None, lock }),
             Err(TryLockError::WouldBlock) => {
                 let place = path.display();
                 Err(GuardIo(format!("the guard {place} is in use by another process; stop that one first")))

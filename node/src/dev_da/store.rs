@@ -49,6 +49,14 @@ pub struct Store {
     blocks: broadcast::Sender<NewBlock>,
 }
 
+impl Drop for Store {
+    /// Closing alone would not do: a child process that is being started holds a copy of the
+    /// descriptor, and with it the lock, until it runs its own program.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
 impl Store {
     /// Opens the file in a home directory, making both when they are missing. Without a home the
     /// blocks lie in a temporary file that is gone with the process.
