@@ -16,6 +16,7 @@ percent=${SOAK_PERCENT:-110}
 ceiling=${SOAK_CEILING:-512}
 block_bytes=${SOAK_BLOCK_BYTES:-200000}
 tx_bytes=${SOAK_TX_BYTES:-2000}
+queue_bytes=${SOAK_QUEUE_BYTES:-67108864}
 port=${SOAK_PORT:-26000}
 every=5
 baton=${BATON_BIN:-${CARGO_TARGET_DIR:-$root/target}/release/baton}
@@ -35,7 +36,7 @@ trap finish EXIT
 
 rate=$((block_bytes * 20 * 2 / tx_bytes))
 "$baton" devnet --json --home "$work/net" --base-port "$port" --block-time 50ms \
-    -- --block.max_bytes "$block_bytes" --log.level warn >"$work/events" 2>"$work/devnet-log" &
+    -- --block.max_bytes "$block_bytes" --queue.max_bytes "$queue_bytes" --log.level warn >"$work/events" 2>"$work/devnet-log" &
 devnet=$!
 node=
 for _ in {1..600}; do

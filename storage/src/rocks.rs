@@ -56,7 +56,7 @@ impl Rocks {
 }
 
 fn open(path: &Path) -> Result<DB, StoreError> {
-    let cache = Cache::new_lru_cache(64 * MIB);
+    let cache = Cache::new_lru_cache(16 * MIB);
     let families = Family::ALL
         .into_iter()
         .map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache)));
@@ -70,8 +70,8 @@ fn options() -> Options {
     // After a power cut the surviving writes are a prefix of all writes: what P4 builds on.
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     options.set_manual_wal_flush(false);
-    options.set_max_total_wal_size(256 * MIB as u64);
-    options.set_db_write_buffer_size(192 * MIB);
+    options.set_max_total_wal_size(128 * MIB as u64);
+    options.set_db_write_buffer_size(64 * MIB);
     options.set_max_open_files(512);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(4);
