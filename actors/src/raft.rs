@@ -6,6 +6,7 @@
 //! never the process: the store is opened again with growing pauses (P8).
 
 pub mod network;
+pub mod transport;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

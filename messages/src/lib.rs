@@ -4,6 +4,7 @@
 //! `actors` crate. One file per conversation.
 
 pub mod chain;
+pub mod cluster;
 pub mod codec;
 pub mod command;
 mod commitment;

@@ -22,7 +22,7 @@ pub struct SubmitTxs {
 }
 
 /// What became of one submitted transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Receipt {
     /// It is in the queue, new or from before.
     Queued(Hash),
