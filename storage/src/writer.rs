@@ -20,8 +20,8 @@ use crate::head::{Head, HeadError};
 use crate::jobs::Kind;
 use crate::raft_types::{Entry, StoredMembership};
 use crate::records::{
-    Applied, HeaderRecord, LogIdRecord, MembershipRecord, RangeRecord, SignatureRecord, body_key,
-    meta, number_key, range_key,
+    Applied, HeaderRecord, LogIdRecord, MembershipRecord, RangeRecord, SignatureRecord, body_key, meta,
+    number_key, range_key,
 };
 use crate::store::Inner;
 use crate::verdict::{self, Decision, in_window};

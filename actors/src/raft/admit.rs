@@ -240,12 +240,8 @@ mod tests {
         assert_eq!(asked(Standing::Stranger, &Request::Identify), Ok(()));
         assert_eq!(asked(Standing::Stranger, &Request::Join { member: Member::default() }), Ok(()));
         let condition = Condition { member: CALLER, ..Condition::default() };
-        let fetch = Request::Fetch {
-            from: Height(1),
-            hash: Hash::default(),
-            max_bytes: 1,
-            down_to: Height(1),
-        };
+        let fetch =
+            Request::Fetch { from: Height(1), hash: Hash::default(), max_bytes: 1, down_to: Height(1) };
         let forward = Request::Forward { txs: vec![], checked: Height(0) };
         for request in [Request::Condition(condition), fetch, forward] {
             assert_eq!(asked(Standing::Stranger, &request), Err(Denial::Stranger));

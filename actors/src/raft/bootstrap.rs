@@ -146,9 +146,9 @@ fn form(
         return Step::Wait("two nodes have the same storage: one is a copy".to_owned());
     }
     match names.first() {
-        Some(first) if *first == own.name => {
-            Step::Initialise(members.into_values().map(|member| (MemberId::of(member.storage), member)).collect())
-        }
+        Some(first) if *first == own.name => Step::Initialise(
+            members.into_values().map(|member| (MemberId::of(member.storage), member)).collect(),
+        ),
         Some(first) => Step::Wait(format!("everybody is there: {first} makes the cluster")),
         None => Step::Wait("nobody is listed".to_owned()),
     }

@@ -74,7 +74,7 @@ impl Situation {
             MemberChange::Demote(name) => {
                 let id = self.voter(name)?;
                 self.not_the_leader(id, name)?;
-                self.keeps_quorum(|voters| drop(voters.remove(&id)), force)?;
+                self.keeps_quorum(|voters| voters.retain(|voter| *voter != id), force)?;
                 let change = ChangeMembers::RemoveVoters(BTreeSet::from([id]));
                 Ok(Some(Change { change, retain: true }))
             }
@@ -145,7 +145,7 @@ impl Situation {
             return Ok(Some(Change { change, retain: true }));
         }
         self.not_the_leader(id, name)?;
-        self.keeps_quorum(|voters| drop(voters.remove(&id)), force)?;
+        self.keeps_quorum(|voters| voters.retain(|voter| *voter != id), force)?;
         Ok(Some(Change { change: ChangeMembers::RemoveVoters(BTreeSet::from([id])), retain: false }))
     }
 
@@ -402,7 +402,8 @@ mod tests {
         assert!(demoted.retain);
         let removed = planned(&now, &MemberChange::Remove("n5".into())).expect("four").expect("a change");
         assert!(!removed.retain);
-        let learner = planned(&now, &MemberChange::Remove("n6".into())).expect("a learner").expect("a change");
+        let learner =
+            planned(&now, &MemberChange::Remove("n6".into())).expect("a learner").expect("a change");
         assert_eq!(learner.change, ChangeMembers::RemoveNodes(BTreeSet::from([id(6)])));
     }
 

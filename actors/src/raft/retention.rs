@@ -18,7 +18,7 @@ pub struct Limits {
 }
 
 /// A member, as far as the log is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Holder {
     /// It votes.
     pub voter: bool,

@@ -4,14 +4,12 @@
 //! change of any type here changes golden bytes and needs a new format version: nodes of two
 //! versions talk to each other while an upgrade rolls through.
 
-use baton_messages::cluster::{
-    Condition, FetchError, FetchedBlock, ForwardError, LeaderHint,
-};
+use baton_messages::cluster::{Condition, FetchError, FetchedBlock, ForwardError, LeaderHint};
 use baton_messages::codec::{self, CodecError};
 use baton_messages::command::Command;
 use baton_messages::sequencer::Receipt;
 use baton_messages::types::{Hash, Height, Member, MemberId, Tx};
-use baton_storage::raft_types::{Entry, Membership, Payload, TypeConfig, log_id};
+use baton_storage::raft_types::{Entry, Membership, Payload, TypeConfig};
 use baton_storage::{Head, LogIdRecord, MembersRecord, VoteRecord};
 use bytes::Bytes;
 use openraft::EntryPayload;
@@ -455,6 +453,7 @@ mod tests {
     use std::fmt::Debug;
 
     use baton_messages::types::{LogIndex, Term};
+    use baton_storage::raft_types::log_id;
     use serde::de::DeserializeOwned;
 
     use super::*;
@@ -490,16 +489,22 @@ mod tests {
             configs: vec![BTreeSet::from([MemberId(1)])],
             nodes: BTreeMap::from([(MemberId(1), Member { name: "a".into(), ..Member::default() })]),
         };
-        let content = [Content::Blank, Content::Membership(members), Content::Command(Command::Included(Height(4)))];
-        let entries =
-            content.into_iter().zip(10..).map(|(content, index)| Record { id: id(3, index), content }).collect();
+        let content =
+            [Content::Blank, Content::Membership(members), Content::Command(Command::Included(Height(4)))];
+        let entries = content
+            .into_iter()
+            .zip(10..)
+            .map(|(content, index)| Record { id: id(3, index), content })
+            .collect();
         let append = Append { vote: vote(), previous: Some(id(2, 9)), committed: None, entries };
         let nil = "00".repeat(16);
         golden(
             &raft(Call::Append(append)),
-            &format!("{RAFT}0203050101020900\
+            &format!(
+                "{RAFT}0203050101020900\
                 03030a00030b0101010101010161\
-                0010{nil}00030c020304"),
+                0010{nil}00030c020304"
+            ),
         );
         let snapshot = Call::Snapshot { vote: vote(), head: Bytes::from_static(&[7, 8]) };
         golden(&raft(snapshot), &format!("{RAFT}03030501020708"));
