@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod dev_da;
 pub mod devnet;
