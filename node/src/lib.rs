@@ -22,4 +22,5 @@ pub mod rpc;
 pub mod run;
 pub mod status;
 pub mod store_tool;
+pub mod tls_tool;
 pub mod wiring;

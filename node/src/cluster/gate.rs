@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::cluster::hello::{Hello, Refusal, class_number};
+use crate::cluster::hello::{Cause, Hello, Refusal, class_number};
 use crate::cluster::lives::{self, Life, Lives, Seen};
 use crate::cluster::metrics::Metrics;
 use crate::cluster::refusals::Refusals;
@@ -70,12 +70,11 @@ pub(super) struct Admission {
 }
 
 impl Admission {
-    /// Why it was ended.
-    pub(super) fn why(&self) -> &'static str {
-        match self.gate.closing.is_cancelled() {
-            true => "the node closes its connections",
-            false => "a newer life of its storage was seen",
-        }
+    /// Why it was ended, when the other end is to blame.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        let reason =
+            "a newer life of its storage was seen: a copied or restored disk, or a process that was replaced";
+        (!self.gate.closing.is_cancelled()).then(|| Refusal::new(Cause::OlderBoot, reason))
     }
 }
 

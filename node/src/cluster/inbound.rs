@@ -174,7 +174,7 @@ async fn answer_all<N: Net>(shared: Arc<Shared<N>>, conversation: Conversation) 
     let refusal = loop {
         let frame = tokio::select! {
             biased;
-            () = admission.ended.cancelled() => break Some(Refusal::new(Cause::OlderBoot, admission.why())),
+            () = admission.ended.cancelled() => break admission.refusal(),
             _ = &mut writing.0 => break None,
             Some(_) = calls.join_next() => continue,
             frame = reader.next() => frame,
@@ -198,7 +198,7 @@ async fn answer_all<N: Net>(shared: Arc<Shared<N>>, conversation: Conversation) 
                 // Whoever asks for more than was agreed is not read until there is room.
                 let permit = tokio::select! {
                     biased;
-                    () = admission.ended.cancelled() => break Some(Refusal::new(Cause::OlderBoot, admission.why())),
+                    () = admission.ended.cancelled() => break admission.refusal(),
                     permit = Arc::clone(&places).acquire_owned() => permit.ok(),
                 };
                 let Some(permit) = permit else { break None };
@@ -243,9 +243,7 @@ async fn answer_all<N: Net>(shared: Arc<Shared<N>>, conversation: Conversation) 
     // Nobody waits for what is still under way.
     drop(calls);
     if let Some(refusal) = refusal {
-        if !gate.closing.is_cancelled() {
-            gate.refusals.note(By::Us, &refusal, who(&peer, &address));
-        }
+        gate.refusals.note(By::Us, &refusal, who(&peer, &address));
         let _ = out.try_send(Item::bare(refusal.frame()));
         drop(out);
         let _ = timeout(Duration::from_secs(1), &mut writing.0).await;

@@ -338,7 +338,11 @@ impl<N: Net> Dialler<N> {
         let (reason, refusal) = loop {
             tokio::select! {
                 biased;
-                () = admission.ended.cancelled() => break (admission.why().to_owned(), None),
+                () = admission.ended.cancelled() => {
+                    let refusal = admission.refusal();
+                    let reason = refusal.as_ref().map_or("the node closes its connections", |refusal| &refusal.reason);
+                    break (reason.to_owned(), refusal);
+                }
                 frame = reader.next() => {
                     let frame = match frame {
                         Some(Ok(frame)) => frame,

@@ -102,15 +102,15 @@ pub enum TlsError {
 
 /// What a certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Said {
+pub(crate) struct Said {
     /// Its DNS names.
-    pub(super) names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// When it ends, seconds since the Unix epoch.
-    pub(super) ends: i64,
+    pub(crate) ends: i64,
 }
 
 /// Reads a certificate.
-pub(super) fn read_certificate(certificate: &[u8]) -> Result<Said, String> {
+pub(crate) fn read_certificate(certificate: &[u8]) -> Result<Said, String> {
     use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| error.to_string())?;
     let alternatives = parsed.subject_alternative_name().map_err(|error| error.to_string())?;
