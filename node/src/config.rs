@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::cluster::security::TlsSettings;
 use crate::home::Home;
 
 pub use crate::config::settings::{Env, Flags, Settings, Source};
@@ -201,6 +202,8 @@ pub struct Raft {
     pub snapshot_threshold: u64,
     /// Log entries kept after a snapshot.
     pub trailing_logs: u64,
+    /// Certificates (`raft.tls`).
+    pub tls: TlsSettings,
 }
 
 /// Text that is neither shown nor left in memory.

@@ -133,7 +133,8 @@ async fn carry(
                 sleep(RETRANSMISSION).await;
             }
             // TCP keeps what is not acknowledged: it comes when the silence ends.
-            if now.wait_for(|weather| !is_silent(weather)).await.is_err() || to.write_all(&chunk).await.is_err()
+            if now.wait_for(|weather| !is_silent(weather)).await.is_err()
+                || to.write_all(&chunk).await.is_err()
             {
                 return;
             }
