@@ -29,7 +29,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::cli::place::open_options;
-use crate::cli::start::Start;
+use crate::cli::start::{self, Start};
 use crate::config::Config;
 use crate::disk::{self, DiskWatch};
 use crate::exit::ExitError;
@@ -118,6 +118,7 @@ impl Handler<IntegrityStop> for Alarm {
 
 async fn serve(start: Start) -> Result<(), ExitError> {
     let Start { config, genesis, key } = start;
+    let key = key.ok_or_else(|| ExitError::config("raft.witness: a node without a key cannot run yet"))?;
     let limits = Limits::default().within(rpc::serve::raise_open_files());
     let signals = Signals::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -126,6 +127,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let identity = store.identity();
     info!(chain = %identity.chain_id, storage = %identity.storage, boot = identity.boot,
         tip = store.reader().tip().height.0, "opened the store");
+    start::check_first(&config, store.reader().membership().membership().voter_ids().next().is_some())?;
     failpoints::pass("node.store_opened");
     let kv = Kv::open(store.backend(), kv::Config::default())?;
     let view = kv.view();
@@ -184,6 +186,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         supervisor_view: node.supervisor.clone(),
         queue_view: node.sequencer.view.clone(),
         signer_view: Some(node.signer.view.clone()),
+        cluster_view: None,
     };
     let board = Board::new(status::Config::default(), links, store.clone()).start();
     let condition = rpc::Condition {
