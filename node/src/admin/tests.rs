@@ -312,7 +312,8 @@ fn silence_and_crowds_are_bounded() {
         let begun = tokio::time::Instant::now();
         assert_eq!(site.raw(b"{\"v\":1").await, "", "half a line is not waited for");
         assert!(begun.elapsed() < Duration::from_millis(1500));
-        let _holders = [UnixStream::connect(&site.path).await.unwrap(), UnixStream::connect(&site.path).await.unwrap()];
+        let _holders =
+            [UnixStream::connect(&site.path).await.unwrap(), UnixStream::connect(&site.path).await.unwrap()];
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(site.raw(b"").await.contains("busy"));
         tokio::time::sleep(Duration::from_millis(400)).await;
