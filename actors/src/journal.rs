@@ -401,8 +401,9 @@ mod tests {
         journal(&path, Rotation::NEVER).blocks(vec![block(1)]);
         let text = std::fs::read_to_string(&path).unwrap();
         let seven = "07".repeat(32);
-        let wanted =
-            format!(r#"{{"time":"2025-01-02T03:04:06Z","event":"block","height":1,"hash":"{seven}","term":2,"index":11}}"#);
+        let wanted = format!(
+            r#"{{"time":"2025-01-02T03:04:06Z","event":"block","height":1,"hash":"{seven}","term":2,"index":11}}"#
+        );
         assert_eq!(text, wanted + "\n");
     }
 

@@ -254,10 +254,7 @@ fn values_that_do_not_go_together_are_refused_and_both_are_named() {
             &[("raft.enable", "true"), ("raft.raft_addr", "h:1"), ("node.catchup_timeout", "3s")],
             ["node.catchup_timeout", "raft.enable"],
         ),
-        (
-            &[("raft.enable", "true"), ("raft.raft_addr", "127.0.0.1:7331")],
-            ["raft.raft_addr", "rpc.address"],
-        ),
+        (&[("raft.enable", "true"), ("raft.raft_addr", "127.0.0.1:7331")], ["raft.raft_addr", "rpc.address"]),
     ] {
         let said = aggregator().refusal(flags);
         assert!(parts.iter().all(|part| said.contains(part)), "{said}");

@@ -46,7 +46,8 @@ impl Site {
     /// The first node of a chain.
     fn first(&self) -> Home {
         let passphrase = self.passphrase().display().to_string();
-        let (code, _, said) = self.init("first", &["--signer.passphrase_file", &passphrase, "--chain_id", "one"]);
+        let (code, _, said) =
+            self.init("first", &["--signer.passphrase_file", &passphrase, "--chain_id", "one"]);
         assert_eq!(code, 0, "{said}");
         self.home("first")
     }

@@ -136,7 +136,8 @@ impl Desk {
 
     /// Only the leader produces; a pause of another member would surprise after the next failover.
     async fn must_lead(&self, what: &str) -> Result<(), Refusal> {
-        let found = ask("the status board", &self.links.node_status, GetNodeStatus, self.patience.look).await?;
+        let found =
+            ask("the status board", &self.links.node_status, GetNodeStatus, self.patience.look).await?;
         if found.raft.as_ref().is_some_and(|raft| raft.role == Role::Leader) {
             return Ok(());
         }

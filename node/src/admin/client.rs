@@ -44,7 +44,9 @@ pub enum Error {
     #[error("no answer within {0:?}; look at `baton cluster status`")]
     TimedOut(Duration),
     /// Somebody else's words.
-    #[error("the node speaks version {0} of the admin protocol, this program {VERSION}: use the program of the node")]
+    #[error(
+        "the node speaks version {0} of the admin protocol, this program {VERSION}: use the program of the node"
+    )]
     OtherVersion(u32),
 }
 

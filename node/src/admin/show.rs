@@ -91,7 +91,8 @@ fn notes(status: &Status) -> Vec<String> {
         notes.push(format!("{} may not produce: {}", line.name, line.reasons.join("; ")));
     }
     if status.members.is_empty() {
-        notes.extend(status.reasons.iter().map(|reason| format!("{} may not produce: {reason}", status.node)));
+        notes
+            .extend(status.reasons.iter().map(|reason| format!("{} may not produce: {reason}", status.node)));
     }
     let voters = status.members.iter().filter(|line| line.voter).count();
     if voters == 2 {
@@ -99,7 +100,9 @@ fn notes(status: &Status) -> Vec<String> {
     }
     let told: Vec<_> = status.members.iter().filter(|line| line.config.is_some()).collect();
     if told.iter().any(|line| line.config != told[0].config && !line.witness && !told[0].witness) {
-        notes.push("members differ in settings in which they must agree: compare `baton config show`".to_owned());
+        notes.push(
+            "members differ in settings in which they must agree: compare `baton config show`".to_owned(),
+        );
     }
     notes
 }

@@ -96,7 +96,8 @@ impl Admin {
     ///
     /// When the system refuses, or something that is no socket is in its place.
     pub fn bind(config: Config, metrics: Metrics) -> Result<Self, BindError> {
-        let listener = bind(&config.path).map_err(|source| BindError { path: config.path.clone(), source })?;
+        let listener =
+            bind(&config.path).map_err(|source| BindError { path: config.path.clone(), source })?;
         Ok(Self { config, listener, metrics })
     }
 
@@ -123,7 +124,8 @@ impl Admin {
             };
             let Ok(place) = places.clone().try_acquire_owned() else {
                 metrics.turned_away.inc();
-                let busy = Answer::Refused(Refusal::new(Kind::Busy, "too many connections to the admin socket"));
+                let busy =
+                    Answer::Refused(Refusal::new(Kind::Busy, "too many connections to the admin socket"));
                 tokio::spawn(last_words(stream, busy));
                 continue;
             };
@@ -205,18 +207,16 @@ fn read(line: &[u8]) -> Result<Request, Refusal> {
     match value.get("v").and_then(serde_json::Value::as_u64) {
         Some(version) if version == u64::from(VERSION) => {}
         Some(version) => {
-            return Err(bad(format!("version {version} of the protocol is not known here, this node has {VERSION}")));
+            return Err(bad(format!(
+                "version {version} of the protocol is not known here, this node has {VERSION}"
+            )));
         }
         None => return Err(bad("a request has the version of the protocol in \"v\"".to_owned())),
     }
     serde_json::from_value(value).map_err(|error| bad(format!("this is not a request: {error}")))
 }
 
-async fn write(
-    to: &mut (impl AsyncWriteExt + Unpin),
-    answer: Answer,
-    within: Duration,
-) -> io::Result<()> {
+async fn write(to: &mut (impl AsyncWriteExt + Unpin), answer: Answer, within: Duration) -> io::Result<()> {
     let mut line = serde_json::to_vec(&Response { v: VERSION, answer })?;
     line.push(b'\n');
     timeout(within, to.write_all(&line)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))

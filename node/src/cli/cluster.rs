@@ -209,7 +209,9 @@ async fn status(node: &Running, json: bool) -> Result<(), ExitError> {
         return Err(ExitError::other("the node answered something else"));
     };
     match json {
-        true => print(&(serde_json::to_string_pretty(&status).expect("texts and numbers are valid JSON") + "\n")),
+        true => {
+            print(&(serde_json::to_string_pretty(&status).expect("texts and numbers are valid JSON") + "\n"))
+        }
         false => print(&show::page(&status)),
     }
 }
@@ -232,9 +234,9 @@ async fn ask(node: &Running, command: Command) -> Result<Answer, ExitError> {
         Ok(answer) => Ok(answer),
         Err(error) => {
             let code = match &error {
-                client::Error::NotRunning { .. }
-                | client::Error::Broken(_)
-                | client::Error::TimedOut(_) => ExitCode::RetryLater,
+                client::Error::NotRunning { .. } | client::Error::Broken(_) | client::Error::TimedOut(_) => {
+                    ExitCode::RetryLater
+                }
                 client::Error::Forbidden { .. } => ExitCode::Usage,
                 client::Error::OtherVersion(_) => ExitCode::Other,
             };
@@ -286,7 +288,8 @@ mod tests {
             term: Term(7),
             ..LeaderHint::default()
         };
-        let refusal = Refusal { leader: Some(leader), ..Refusal::new(Kind::NotLeader, "this node does not lead") };
+        let refusal =
+            Refusal { leader: Some(leader), ..Refusal::new(Kind::NotLeader, "this node does not lead") };
         let error = refused(&refusal);
         assert_eq!(error.code, ExitCode::RetryLater);
         let said = "this node does not lead: node2 leads in term 7, cluster address 10.0.0.2:5001, \

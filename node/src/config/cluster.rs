@@ -72,8 +72,9 @@ pub(super) fn check(s: &Settings) -> Result<(), ConfigError> {
         return Ok(());
     }
     let enable = s.get("raft.enable");
-    let implied_by =
-        ["raft.join", "raft.witness"].into_iter().find(|key| s.get(key).value != s.get(key).key.default_value());
+    let implied_by = ["raft.join", "raft.witness"]
+        .into_iter()
+        .find(|key| s.get(key).value != s.get(key).key.default_value());
     if let Some(key) = implied_by.filter(|_| enable.source != Source::Default && !s.bool("raft.enable")) {
         return Err(contradiction(s, key, "raft.enable", "it belongs to a member of a cluster"));
     }
@@ -279,7 +280,8 @@ mod tests {
         let without = cluster(&with(&[("raft.peers", "c@10.0.0.3:5001, b@10.0.0.2:5001")]));
         let all = "a@10.0.0.1:5001,b@10.0.0.2:5001,c@10.0.0.3:5001";
         assert_eq!(without, cluster(&with(&[("raft.peers", all)])));
-        let peers = ["a", "b", "c"].into_iter().zip(1..).map(|(name, i)| peer(name, &format!("10.0.0.{i}:5001")));
+        let peers =
+            ["a", "b", "c"].into_iter().zip(1..).map(|(name, i)| peer(name, &format!("10.0.0.{i}:5001")));
         assert_eq!(without.first, First::Peers(peers.collect()));
     }
 
@@ -331,7 +333,10 @@ mod tests {
         let peers = ("raft.peers", "b@10.0.0.2:5001");
         for (given, said) in [
             (vec![("raft.enable", "true"), ("raft.node_id", "a"), peers], "raft.raft_addr is not set"),
-            (vec![("raft.enable", "true"), ("raft.raft_addr", "10.0.0.1:1"), peers], "raft.node_id is not set"),
+            (
+                vec![("raft.enable", "true"), ("raft.raft_addr", "10.0.0.1:1"), peers],
+                "raft.node_id is not set",
+            ),
             (with(&[("raft.node_id", "a b")]), "letters, digits"),
             (with(&[("raft.peers", "10.0.0.2:5001")]), "name@host:port"),
             (with(&[("raft.peers", "b@10.0.0.2")]), "name@host:port"),
