@@ -252,6 +252,7 @@ fn parts(directory: Option<&TempDir>, store: &Store, key: FileKey) -> Parts {
     Parts {
         world: World::new(Arc::new(SystemClock), 1),
         store: store.clone(),
+        transport: Arc::new(raft::transport::Nobody),
         execution: Box::new(move || Box::new(kv) as Box<dyn Execution>),
         da: Rc::new(Accepting::default()),
         signer: signer::Parts {
@@ -277,6 +278,10 @@ fn settings(store: &Store, signer: &Signer, pace: Pace) -> Settings {
             election_timeout_max: Duration::from_millis(350),
             snapshot_after: 500,
             keep_entries: 200,
+            keep_bytes: 64 << 20,
+            bootstrap: raft::Bootstrap::Sole,
+            fresh_cluster: Uuid::from_u128(2),
+            question_within: Duration::from_secs(5),
             reopen_after: Duration::from_millis(500),
             longest_pause: Duration::from_secs(30),
         },

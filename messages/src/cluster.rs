@@ -385,6 +385,8 @@ pub struct ClusterView {
     pub command_version: u8,
     /// Every member, this one too.
     pub members: Vec<MemberView>,
+    /// What a node without a membership waits for before it belongs to a cluster.
+    pub waits_for: Option<String>,
 }
 
 /// One member as another sees it.

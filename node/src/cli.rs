@@ -16,7 +16,7 @@ use crate::cli::args::{Cli, Command, DaArgs, NodeArgs, StoreCommand};
 use crate::config::{Env, Flags, Settings};
 use crate::exit::{ExitCode, ExitError};
 use crate::logging::{self, note, print};
-use crate::{dev_da, devnet, init, load, run, store_tool};
+use crate::{dev_da, devnet, init, load, run, store_tool, tls_tool};
 
 /// The version of the program and, where the build knows it, of its source.
 #[must_use]
@@ -98,6 +98,7 @@ fn run(cli: Cli) -> Result<(), ExitError> {
                 store_tool::run_generate(&args)
             }
         },
+        Command::Tls(args) => tls_tool::run(&args.command),
         Command::Rollback(mut args) => {
             args.node = with_home(args.node);
             tools::rollback(&args)

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::cluster::security::TlsSettings;
 use crate::home::Home;
 
 pub use crate::config::cluster::{Cluster, First, Peer};
@@ -77,6 +78,8 @@ pub struct Node {
     pub lazy_block_interval: Duration,
     /// Time between two rounds of the reaper.
     pub scrape_interval: Duration,
+    /// How far clocks may differ before block times are held back; `Duration::MAX` is off.
+    pub max_clock_drift: Duration,
 }
 
 /// The DA layer.
@@ -220,6 +223,8 @@ pub struct Raft {
     pub snapshot_threshold: u64,
     /// Log entries kept after a snapshot.
     pub trailing_logs: u64,
+    /// Certificates (`raft.tls`).
+    pub tls: TlsSettings,
 }
 
 /// Text that is neither shown nor left in memory.

@@ -11,6 +11,7 @@ use actix::{Actor, Context, Handler};
 use baton_actors::da::celestia::{self, AuthToken, Celestia};
 use baton_actors::engine::kv::{self, Kv};
 use baton_actors::engine::{self, Execution};
+use baton_actors::raft::transport::Nobody;
 use baton_actors::signer::audit::FileAudit;
 use baton_actors::signer::guard::Progress;
 use baton_actors::signer::slot::ChainId;
@@ -41,6 +42,8 @@ use crate::wiring::{Node, Parts, Settings, Threads, Wiring};
 
 /// Bytes held back on the disk to get out of trouble with.
 const RESERVE: u64 = 32 << 20;
+/// Bytes of log records that are kept at the most; block bodies are not among them.
+const LOG_BYTES: u64 = 256 << 20;
 /// What a stop may take before it is cut short; systemd's own limit is above it.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -83,6 +86,15 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Timestamp(since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    fn elapsed(&self) -> Option<Duration> {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        #[allow(unsafe_code)]
+        // SAFETY: the call only writes to the struct it is given.
+        let status = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+        let seconds = u64::try_from(now.tv_sec).ok().filter(|_| status == 0)?;
+        Some(Duration::new(seconds, u32::try_from(now.tv_nsec).ok()?))
     }
 }
 
@@ -133,8 +145,9 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         metrics: signer_metrics.clone(),
     };
     let parts = Parts {
-        world: World::new(clock, seed()),
+        world: World::bounded(clock, seed(), config.node.max_clock_drift),
         store: store.clone(),
+        transport: Arc::new(Nobody),
         execution: Box::new(move || Box::new(kv) as Box<dyn Execution>),
         da: Rc::new(da),
         signer: signer_parts,
@@ -345,6 +358,10 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             election_timeout_max: config.raft.election_timeout_max,
             snapshot_after: config.raft.snapshot_threshold,
             keep_entries: config.raft.trailing_logs,
+            keep_bytes: LOG_BYTES,
+            bootstrap: raft::Bootstrap::Sole,
+            fresh_cluster: uuid::Uuid::new_v4(),
+            question_within: Duration::from_secs(5),
             reopen_after: Duration::from_millis(500),
             longest_pause: Duration::from_secs(30),
         },

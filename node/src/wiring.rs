@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, Message, Recipient};
@@ -14,13 +15,19 @@ use baton_actors::da::{self, Da, DaLayer};
 use baton_actors::da_submitter::{self, DaSubmitter};
 use baton_actors::engine::{self, Engine, Execution};
 use baton_actors::executor::{self, Executor};
+use baton_actors::raft::transport::Transport;
 use baton_actors::raft::{self, Raft};
 use baton_actors::reaper::{self, Reaper};
 use baton_actors::sequencer::{self, Sequencer};
 use baton_actors::signer::{self, Signer};
 use baton_actors::supervisor::{self, Producer, Supervisor};
 use baton_actors::syncer::{self, Syncer};
+use baton_actors::timekeeper::{self, Timekeeper};
 use baton_actors::world::World;
+use baton_messages::cluster::{
+    Campaign, ChangeMembers, FetchBlocks, ForwardError, ForwardTxs, ForwardedTxs, GetCluster, Heartbeats,
+    MemberTold, MembersChanged, Stand, TellCondition, TransferLeadership,
+};
 use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
@@ -70,6 +77,7 @@ pub struct Metrics {
     pub da: da::Metrics,
     pub da_submitter: da_submitter::Metrics,
     pub syncer: syncer::Metrics,
+    pub timekeeper: timekeeper::Metrics,
     pub supervisor: supervisor::Metrics,
 }
 
@@ -84,6 +92,7 @@ impl Metrics {
         self.da.register(registry);
         self.da_submitter.register(registry);
         self.syncer.register(registry);
+        self.timekeeper.register(registry);
         self.supervisor.register(registry);
     }
 }
@@ -106,6 +115,8 @@ pub struct Parts {
     pub world: World,
     /// The store.
     pub store: Store,
+    /// The way to other members.
+    pub transport: Arc<dyn Transport>,
     /// The execution engine.
     pub execution: Make<Box<dyn Execution>>,
     /// The DA layer.
@@ -215,6 +226,76 @@ impl RaftPorts {
     }
 }
 
+/// What can be said to Raft about the cluster.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct ClusterPorts {
+    pub view: Recipient<GetCluster>,
+    pub change: Recipient<ChangeMembers>,
+    pub transfer: Recipient<TransferLeadership>,
+    pub tell: Recipient<TellCondition>,
+    pub campaign: Recipient<Campaign>,
+    pub stand: Recipient<Stand>,
+    pub heartbeats: Recipient<Heartbeats>,
+    pub forward: Recipient<ForwardTxs>,
+    pub fetch: Recipient<FetchBlocks>,
+}
+
+impl ClusterPorts {
+    /// The ports of an actor that hears all of it.
+    pub fn of<A>(actor: &Addr<A>) -> Self
+    where
+        A: Hears<GetCluster>
+            + Hears<ChangeMembers>
+            + Hears<TransferLeadership>
+            + Hears<TellCondition>
+            + Hears<Campaign>
+            + Hears<Stand>
+            + Hears<Heartbeats>
+            + Hears<ForwardTxs>
+            + Hears<FetchBlocks>,
+    {
+        Self {
+            view: port(actor),
+            change: port(actor),
+            transfer: port(actor),
+            tell: port(actor),
+            campaign: port(actor),
+            stand: port(actor),
+            heartbeats: port(actor),
+            forward: port(actor),
+            fetch: port(actor),
+        }
+    }
+}
+
+/// Hears what Raft tells about other members until somebody is there for it.
+struct Unheard;
+
+impl Actor for Unheard {
+    type Context = Context<Self>;
+}
+
+impl Handler<MemberTold> for Unheard {
+    type Result = ();
+
+    fn handle(&mut self, _: MemberTold, _: &mut Context<Self>) {}
+}
+
+impl Handler<MembersChanged> for Unheard {
+    type Result = ();
+
+    fn handle(&mut self, _: MembersChanged, _: &mut Context<Self>) {}
+}
+
+impl Handler<ForwardedTxs> for Unheard {
+    type Result = <ForwardedTxs as Message>::Result;
+
+    fn handle(&mut self, _: ForwardedTxs, _: &mut Context<Self>) -> Self::Result {
+        Err(ForwardError::NoLeader("this node takes no forwarded transactions".to_owned()))
+    }
+}
+
 /// What can be said to a signer.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
@@ -301,6 +382,12 @@ pub struct Wiring {
     pub parts: Parts,
     /// Instead of Raft.
     pub raft: Option<RaftPorts>,
+    /// Hears how other members are, instead of nobody.
+    pub told: Option<Recipient<MemberTold>>,
+    /// Hear that the membership is another.
+    pub members: Vec<Recipient<MembersChanged>>,
+    /// Takes transactions that other members forward, instead of nobody.
+    pub forwarded: Option<Recipient<ForwardedTxs>>,
     /// Instead of the sequencer.
     pub sequencer: Option<SequencerPorts>,
     /// Instead of the engine actor.
@@ -324,6 +411,8 @@ pub struct Wiring {
 pub struct Node {
     /// Raft.
     pub raft: RaftPorts,
+    /// Raft, about the cluster.
+    pub cluster: ClusterPorts,
     /// The sequencer.
     pub sequencer: SequencerPorts,
     /// The engine.
@@ -352,6 +441,9 @@ impl Wiring {
             metrics: Metrics::default(),
             parts,
             raft: None,
+            told: None,
+            members: vec![],
+            forwarded: None,
             sequencer: None,
             engine: None,
             signer: None,
@@ -367,7 +459,7 @@ impl Wiring {
     #[must_use]
     pub fn start(self) -> Node {
         let Self { settings, metrics, parts, .. } = self;
-        let Parts { world, store, execution, da, signer, progress, threads } = parts;
+        let Parts { world, store, transport, execution, da, signer, progress, threads } = parts;
         let reader = store.reader();
 
         let sequencer_ctx = context::<Sequencer>();
@@ -395,6 +487,8 @@ impl Wiring {
             self.da.unwrap_or_else(|| DaPorts::of(&Da::new(da, settings.da, metrics.da.clone()).start()));
         let sequencer_ports = self.sequencer.unwrap_or_else(|| SequencerPorts::of(&sequencer));
         let raft_ports = self.raft.unwrap_or_else(|| RaftPorts::of(&raft));
+        let timekeeper =
+            context::<Timekeeper>().run(Timekeeper::new(metrics.timekeeper.clone(), world.clone()));
 
         let producers = Producers {
             world,
@@ -441,14 +535,23 @@ impl Wiring {
             leadership: vec![supervisor.clone().recipient()],
             term_applied: vec![syncer.clone().recipient(), supervisor.clone().recipient()],
             lease: supervisor.clone().recipient(),
-            applied: vec![sequencer.clone().recipient(), syncer.recipient(), supervisor.clone().recipient()],
+            applied: vec![
+                sequencer.clone().recipient(),
+                syncer.recipient(),
+                supervisor.clone().recipient(),
+                timekeeper.recipient(),
+            ],
             health: supervisor.clone().recipient(),
+            told: self.told.unwrap_or_else(|| Unheard.start().recipient()),
+            members: self.members,
+            forwarded: self.forwarded.unwrap_or_else(|| Unheard.start().recipient()),
             integrity_stop: self.integrity_stop,
         };
-        raft_ctx.run(Raft::new(settings.raft, links, metrics.raft, store));
+        raft_ctx.run(Raft::new(settings.raft, links, metrics.raft, store, transport));
 
         Node {
             raft: raft_ports,
+            cluster: ClusterPorts::of(&raft),
             sequencer: sequencer_ports,
             engine: engine_ports,
             signer: signer_ports,

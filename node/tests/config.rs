@@ -116,6 +116,24 @@ fn a_bad_value_is_refused_also_when_another_source_overrides_it() {
 }
 
 #[test]
+fn certificates_are_set_together_or_not_at_all() {
+    let tls = |keys: &[(&'static str, &str)]| aggregator().load(keys, &[]);
+    let (ca, cert, key) = ("raft.tls.ca", "raft.tls.cert", "raft.tls.key");
+    let home = aggregator();
+    let (config, _) =
+        home.load(&[(ca, "config/ca.pem"), (cert, "/etc/n1.pem"), (key, "n1.key")], &[]).unwrap();
+    let files = config.raft.tls.files().unwrap().unwrap();
+    assert_eq!(files.ca, home.path().join("config/ca.pem"));
+    assert_eq!(files.cert, Path::new("/etc/n1.pem"));
+    let said = tls(&[(ca, "a"), (key, "b")]).unwrap_err().to_string();
+    assert!(said.contains("raft.tls.cert is not set"), "{said}");
+    let both = [(ca, "a"), (cert, "b"), (key, "c"), ("raft.tls.insecure_loopback", "true")];
+    let said = tls(&both).unwrap_err().to_string();
+    assert!(said.contains("raft.tls.insecure_loopback") && said.contains("exclude each other"), "{said}");
+    assert!(tls(&[]).unwrap().0.raft.tls.files().unwrap().is_none());
+}
+
+#[test]
 fn unknown_keys_are_refused_wherever_they_are() {
     let typo = Home::with("node:\n  aggregator: true\n  blocktime: 1s\n");
     let said = typo.refusal(&[]);

@@ -65,6 +65,12 @@ impl Reader {
         self.chain().membership.clone()
     }
 
+    /// The version of log entries in force.
+    #[must_use]
+    pub fn command_version(&self) -> u8 {
+        self.chain().command_version
+    }
+
     /// How far the chain is on DA.
     #[must_use]
     pub fn da_progress(&self) -> DaProgress {

@@ -7,6 +7,7 @@
 
 mod child;
 mod footprint;
+mod link;
 mod load;
 mod places;
 mod scrape;
@@ -15,6 +16,7 @@ mod verify;
 
 pub use child::{Child, baton, free_ports};
 pub use footprint::Footprint;
+pub use link::{Link, Weather};
 pub use load::Load;
 pub use places::fail_points;
 pub use scrape::Scrape;

@@ -67,6 +67,8 @@ pub enum Command {
     Config(ConfigArgs),
     /// Look at the store of a stopped node, or fill it for tests.
     Store(StoreArgs),
+    /// Make certificates for a cluster: an authority, and one for each node.
+    Tls(TlsArgs),
     /// Take the engine of a stopped node back; the next start replays the blocks.
     Rollback(Box<RollbackArgs>),
     /// Remove the store of a stopped node. The guard stays.
@@ -236,6 +238,46 @@ pub struct GenerateArgs {
     /// Where.
     #[command(flatten)]
     pub node: NodeArgs,
+}
+
+/// Arguments of `tls`.
+#[derive(Clone, Debug, Args)]
+pub struct TlsArgs {
+    /// What to make.
+    #[command(subcommand)]
+    pub command: TlsCommand,
+}
+
+/// What to make for TLS in a cluster.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TlsCommand {
+    /// Make an authority: a certificate that every node gets, and the key that signs nodes.
+    Ca {
+        /// The directory for ca.pem and ca.key.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// How long it is good for.
+        #[arg(long, value_name = "N", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        days: u32,
+    },
+    /// Make a certificate and a key for one node.
+    Node {
+        /// The node's name, `raft.node_id`.
+        name: String,
+        /// The directory of the authority.
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
+        /// The directory for ca.pem, node.pem and node.key.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Another name or an IP address of the node's host; may be repeated. Members know each
+        /// other by the node's name alone.
+        #[arg(long, value_name = "HOST")]
+        address: Vec<String>,
+        /// How long it is good for, at most as long as the authority.
+        #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        days: u32,
+    },
 }
 
 /// Arguments of `rollback`.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::cluster::security::{SecurityError, TlsSettings};
 use crate::config::cluster::{self, advertised};
 use crate::config::key::Treatment;
 use crate::config::settings::{Setting, Settings};
@@ -91,6 +92,9 @@ fn typed(home: &Path, settings: Settings) -> Config {
             lazy_mode: s.bool("node.lazy_mode"),
             lazy_block_interval: s.duration("node.lazy_block_interval"),
             scrape_interval: s.duration("node.scrape_interval"),
+            max_clock_drift: Some(s.duration("node.max_clock_drift"))
+                .filter(|drift| !drift.is_zero())
+                .unwrap_or(Duration::MAX),
         },
         da: Da {
             address: s.text("da.address"),
@@ -138,12 +142,12 @@ fn typed(home: &Path, settings: Settings) -> Config {
         metrics_namespace: s.text("instrumentation.namespace"),
         log: s.log(),
         passphrase_file: s.passphrase_file(),
-        raft: raft(s),
+        raft: raft(s, home),
         settings,
     }
 }
 
-fn raft(s: &Settings) -> Raft {
+fn raft(s: &Settings, home: &Path) -> Raft {
     let patience = s.duration("raft.heartbeat_timeout");
     let or_share = |name: &str, fifths: u32| {
         let own = s.duration(name);
@@ -158,6 +162,17 @@ fn raft(s: &Settings) -> Raft {
         election_timeout_max: or_share("raft.election_timeout_max", 5),
         snapshot_threshold: or(s.number("raft.snapshot_threshold"), 8192),
         trailing_logs: or(s.number("raft.trailing_logs"), 10_240),
+        tls: tls(s, home),
+    }
+}
+
+fn tls(s: &Settings, home: &Path) -> TlsSettings {
+    let file = |name: &str| Some(s.text(name)).filter(|text| !text.is_empty()).map(|text| home.join(text));
+    TlsSettings {
+        ca: file("raft.tls.ca"),
+        cert: file("raft.tls.cert"),
+        key: file("raft.tls.key"),
+        insecure_loopback: s.bool("raft.tls.insecure_loopback"),
     }
 }
 
@@ -178,6 +193,7 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         return Err(contradiction(s, "node.lazy_block_interval", "node.block_time", rule));
     }
     check_raft(config)?;
+    check_tls(config)?;
     if config.max_block_bytes.saturating_add(BLOB_OVERHEAD) > config.da.max_blob_bytes {
         let rule = "a block must fit into a blob: at least 64 KiB less";
         return Err(contradiction(s, "block.max_bytes", "da.max_blob_bytes", rule));
@@ -222,6 +238,20 @@ fn check_raft(config: &Config) -> Result<(), ConfigError> {
         });
     }
     Ok(())
+}
+
+fn check_tls(config: &Config) -> Result<(), ConfigError> {
+    match config.raft.tls.files() {
+        Ok(_) => Ok(()),
+        Err(SecurityError::Incomplete(key)) => Err(ConfigError::NotSet {
+            key,
+            rule: "raft.tls.ca, raft.tls.cert and raft.tls.key are needed together",
+        }),
+        Err(error) => {
+            let (flag, ca) = ("raft.tls.insecure_loopback", "raft.tls.ca");
+            Err(contradiction(&config.settings, flag, ca, &error.to_string()))
+        }
+    }
 }
 
 fn check_addresses(config: &Config) -> Result<(), ConfigError> {

@@ -44,6 +44,8 @@ pub const KEYS: &[Key] = &[
     Key::same("node.scrape_interval", Duration, "1s")
         .rule(Rule::Positive)
         .doc("Time between two looks into the pool of an engine that has one."),
+    Key::own("node.max_clock_drift", Duration, "5s")
+        .doc("How far this node's clock may jump ahead at once, or differ from the times of blocks. Beyond it, block times follow the clock at most twice as fast as time passes, and a metric and the log say so; `0s`: never."),
     Key::ignored(
         "node.catchup_timeout",
         Duration,
@@ -201,6 +203,11 @@ pub const KEYS: &[Key] = &[
     Key::own("raft.heartbeat_interval", Duration, "0s").doc("Time between two heartbeats; 0: from `raft.heartbeat_timeout`."),
     Key::own("raft.election_timeout_min", Duration, "0s").doc("Shortest election time-out, more than the heartbeat interval; 0: from `raft.heartbeat_timeout`."),
     Key::own("raft.election_timeout_max", Duration, "0s").doc("Longest election time-out and the leader's lease, more than the shortest and more than 3 heartbeat intervals; 0: from `raft.heartbeat_timeout`."),
+    // raft.tls
+    Key::own("raft.tls.ca", Text, "").doc("Certificates of the authorities that sign nodes of the cluster, a PEM file inside the home unless absolute. Read again when it changes, as the two below."),
+    Key::own("raft.tls.cert", Text, "").doc("This node's certificate, with `raft.node_id` among its DNS names."),
+    Key::own("raft.tls.key", Text, "").doc("The key of that certificate; a file that only its owner can read."),
+    Key::own("raft.tls.insecure_loopback", Bool, "false").doc("Speak to other members without TLS. Refused when any address of the cluster is not a loopback address."),
     // pruning
     Key::unsupported("pruning.pruning_mode", Text, "disabled", &["disabled"], NO_PRUNING).doc("`disabled`, `all` or `metadata`."),
     Key::ignored("pruning.pruning_keep_recent", Count, "100000", NO_PRUNING).doc("Blocks to keep."),
