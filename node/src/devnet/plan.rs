@@ -214,10 +214,10 @@ fn node_member(shared: &Shared<'_>, ports: Ports, number: u16) -> Member {
     if wish.nodes > 1 {
         flags.push(("--evnode.raft.peers", peers.clone()));
     }
-    if let Some(TlsPlace { authority, own }) = &tls {
-        flags.push(("--raft.tls.ca", authority.join("ca.crt").display().to_string()));
-        flags.push(("--raft.tls.cert", own.join(format!("{name}.crt")).display().to_string()));
-        flags.push(("--raft.tls.key", own.join(format!("{name}.key")).display().to_string()));
+    if let Some(TlsPlace { own, .. }) = &tls {
+        let files =
+            [("--raft.tls.ca", "ca.pem"), ("--raft.tls.cert", "node.pem"), ("--raft.tls.key", "node.key")];
+        flags.extend(files.map(|(flag, file)| (flag, own.join(file).display().to_string())));
     }
     let mut args: Vec<String> =
         ["start", "--evnode.node.aggregator", "--evnode.raft.enable"].map(str::to_owned).into();
@@ -361,7 +361,7 @@ mod tests {
         let members = members(&Wish { nodes: 2, tls: true, ..wish() }).unwrap();
         for member in &members[1..] {
             assert!(!member.args.contains(&"--raft.tls.insecure_loopback".to_owned()));
-            let own = format!("/tls/{}.crt", member.name);
+            let own = format!("/{}/tls/node.pem", member.name);
             assert!(value(member, "--raft.tls.cert").unwrap().ends_with(&own));
         }
     }
