@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// config/node_key.json   the key of the peer-to-peer host
 /// config/signer.json     the sequencer's key, encrypted
 /// config/guard           the double-sign guard, always beside the key
+/// config/lives.json      which lives of other members' disks were seen
 /// data/baton/            the store
 /// data/member            this home was made to be a member of a cluster with others
 /// audit.jsonl            what was signed and refused
@@ -107,6 +108,12 @@ impl Home {
     #[must_use]
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// What was seen of other members' disks.
+    #[must_use]
+    pub fn lives(&self) -> PathBuf {
+        self.root.join("config/lives.json")
     }
 
     /// The store, in the data directory.

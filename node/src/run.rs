@@ -3,6 +3,8 @@
 //! Opens store, guard, key and ports, wires the actors, and waits for a signal or for the news
 //! that a person is needed. The actors never end the process; this does.
 
+mod members;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,8 @@ use actix::{Actor, Context, Handler};
 use baton_actors::da::celestia::{self, AuthToken, Celestia};
 use baton_actors::engine::kv::{self, Kv};
 use baton_actors::engine::{self, Execution};
-use baton_actors::raft::transport::Nobody;
+use baton_actors::journal::{self, Journal};
+use baton_actors::record_file::Rotation;
 use baton_actors::signer::audit::FileAudit;
 use baton_actors::signer::guard::Progress;
 use baton_actors::signer::slot::ChainId;
@@ -22,7 +25,7 @@ use baton_messages::chain::Signer;
 use baton_messages::da::Namespace;
 use baton_messages::genesis::Genesis;
 use baton_messages::supervisor::{IntegrityStop, Shutdown};
-use baton_messages::types::{Member, Timestamp};
+use baton_messages::types::Timestamp;
 use baton_storage::{Reader, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -30,6 +33,7 @@ use tracing::{error, info, warn};
 
 use crate::cli::place::open_options;
 use crate::cli::start::{self, Start};
+use crate::cluster;
 use crate::config::Config;
 use crate::disk::{self, DiskWatch};
 use crate::exit::ExitError;
@@ -44,6 +48,8 @@ use crate::wiring::{Node, Parts, Settings, Threads, Wiring};
 const RESERVE: u64 = 32 << 20;
 /// Bytes of log records that are kept at the most; block bodies are not among them.
 const LOG_BYTES: u64 = 256 << 20;
+/// Lines that wait to be recorded at the most; what is over it is read from the store.
+const JOURNAL: usize = 4096;
 /// What a stop may take before it is cut short; systemd's own limit is above it.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -137,17 +143,34 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         Arc::new(move || clock.now())
     };
     let signer_metrics = signer::Metrics::default();
+    let rotation = Rotation { max_bytes: config.audit.max_bytes, keep: config.audit.keep };
+    let audit = FileAudit::open_rotating(&config.files.audit(), rotation).map_err(ExitError::retry_later)?;
     let signer_parts = signer::Parts {
         key: Box::new(key),
         guard: Box::new(FileGuard::open(&config.files.guard()).map_err(ExitError::retry_later)?),
-        audit: Box::new(FileAudit::open(&config.files.audit()).map_err(ExitError::retry_later)?),
+        audit: Box::new(audit),
         now: now.clone(),
         metrics: signer_metrics.clone(),
     };
+    let (journal_metrics, cluster_metrics) = (journal::Metrics::default(), cluster::Metrics::default());
+    let journal = {
+        let (path, reader, metrics) = (config.files.events(), store.reader(), journal_metrics.clone());
+        let journal = Journal::open(&path, rotation, reader, now.clone(), metrics);
+        let journal =
+            journal.map_err(|error| ExitError::retry_later(format!("{}: {error}", path.display())))?;
+        Journal::start_in_arbiter(&actix::Arbiter::new().handle(), |ctx| {
+            ctx.set_mailbox_capacity(JOURNAL);
+            journal
+        })
+    };
+    let world = World::bounded(clock, seed(), config.node.max_clock_drift);
+    let heard = journal.clone().recipient();
+    let transport =
+        members::listen(&config, &genesis, &store, &world, cluster_metrics.clone(), heard).await?;
     let parts = Parts {
-        world: World::bounded(clock, seed(), config.node.max_clock_drift),
+        world,
         store: store.clone(),
-        transport: Arc::new(Nobody),
+        transport,
         execution: Box::new(move || Box::new(kv) as Box<dyn Execution>),
         da: Rc::new(da),
         signer: signer_parts,
@@ -156,7 +179,10 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     };
     let (alarm, alarmed) = oneshot::channel();
     let alarm = Alarm(Some(alarm)).start();
-    let wiring = Wiring::new(settings(&config, &genesis, &store, &signer), parts, alarm.recipient());
+    let mut wiring = Wiring::new(settings(&config, &genesis, &store, &signer), parts, alarm.recipient());
+    wiring.blocks = vec![journal.clone().recipient()];
+    wiring.leadership = vec![journal.clone().recipient()];
+    wiring.members.push(journal.clone().recipient());
 
     let mut registry = metrics::Builder::new(&genesis.chain_id, &config.metrics_namespace);
     wiring.metrics.register(registry.registry());
@@ -164,6 +190,8 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let (kv_metrics, rpc_metrics, disk_metrics) =
         (kv_http::Metrics::default(), rpc::Metrics::default(), disk::Metrics::default());
     kv_metrics.register(registry.registry());
+    journal_metrics.register(registry.registry());
+    cluster_metrics.register(registry.registry());
     rpc_metrics.register(registry.registry());
     disk_metrics.register(registry.registry());
 
@@ -186,7 +214,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         supervisor_view: node.supervisor.clone(),
         queue_view: node.sequencer.view.clone(),
         signer_view: Some(node.signer.view.clone()),
-        cluster_view: None,
+        cluster_view: Some(node.cluster.view.clone()),
     };
     let board = Board::new(status::Config::default(), links, store.clone()).start();
     let condition = rpc::Condition {
@@ -349,17 +377,16 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
     let call_timeout = config.engine.call_timeout;
     let reply_within = call_timeout + Duration::from_secs(2);
     let retry_after = Duration::from_millis(250);
-    let storage = store.identity().storage;
     Settings {
         raft: raft::Config {
-            member: Member { name: config.raft.node_id.clone(), storage, ..Member::default() },
+            member: members::own(config, store),
             heartbeat_interval: config.raft.heartbeat_interval,
             election_timeout_min: config.raft.election_timeout_min,
             election_timeout_max: config.raft.election_timeout_max,
             snapshot_after: config.raft.snapshot_threshold,
             keep_entries: config.raft.trailing_logs,
             keep_bytes: LOG_BYTES,
-            bootstrap: raft::Bootstrap::Sole,
+            bootstrap: members::bootstrap(config),
             fresh_cluster: uuid::Uuid::new_v4(),
             question_within: Duration::from_secs(5),
             reopen_after: Duration::from_millis(500),

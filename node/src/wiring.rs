@@ -32,7 +32,7 @@ use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
 };
-use baton_messages::raft::{GetRaftView, ProposeBlock, Record, Settle};
+use baton_messages::raft::{BlocksApplied, GetRaftView, LeadershipChanged, ProposeBlock, Record, Settle};
 use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, SubmitTxs};
 use baton_messages::signer::{CheckGuard, GetSignerView, SignData, SignEnvelope, SignHeader};
 use baton_messages::supervisor::{DiskHealthChanged, GetSupervisorView, IntegrityStop, Shutdown};
@@ -386,6 +386,10 @@ pub struct Wiring {
     pub told: Option<Recipient<MemberTold>>,
     /// Hear that the membership is another.
     pub members: Vec<Recipient<MembersChanged>>,
+    /// Hear who leads, beside the supervisor.
+    pub leadership: Vec<Recipient<LeadershipChanged>>,
+    /// Keep a record of every block.
+    pub blocks: Vec<Recipient<BlocksApplied>>,
     /// Takes transactions that other members forward, instead of nobody.
     pub forwarded: Option<Recipient<ForwardedTxs>>,
     /// Instead of the sequencer.
@@ -443,6 +447,8 @@ impl Wiring {
             raft: None,
             told: None,
             members: vec![],
+            leadership: vec![],
+            blocks: vec![],
             forwarded: None,
             sequencer: None,
             engine: None,
@@ -532,7 +538,7 @@ impl Wiring {
         };
         syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
         let links = raft::Links {
-            leadership: vec![supervisor.clone().recipient()],
+            leadership: [vec![supervisor.clone().recipient()], self.leadership].concat(),
             term_applied: vec![syncer.clone().recipient(), supervisor.clone().recipient()],
             lease: supervisor.clone().recipient(),
             applied: vec![
@@ -544,6 +550,7 @@ impl Wiring {
             health: supervisor.clone().recipient(),
             told: self.told.unwrap_or_else(|| Unheard.start().recipient()),
             members: self.members,
+            blocks: self.blocks,
             forwarded: self.forwarded.unwrap_or_else(|| Unheard.start().recipient()),
             integrity_stop: self.integrity_stop,
         };

@@ -196,6 +196,9 @@ fn the_raft_settings_of_ev_node_make_a_member_and_say_nothing_while_raft_is_off(
         ("raft.node_id", "node1"),
         ("raft.raft_addr", "10.0.0.1:5001"),
         ("raft.peers", "node2@10.0.0.2:5001,node3@10.0.0.3:5001"),
+        ("raft.tls.ca", "ca.pem"),
+        ("raft.tls.cert", "node.pem"),
+        ("raft.tls.key", "node.key"),
     ];
     let (config, warnings) = aggregator().load(&ev_node, &[]).unwrap();
     assert_eq!(warnings, []);

@@ -67,7 +67,8 @@ fn show(path: &Path) -> String {
     path.display().to_string()
 }
 
-const JOIN: [&str; 4] = ["--raft.raft_addr", "127.0.0.1:5002", "--join", "127.0.0.1:5001"];
+const JOIN: [&str; 5] =
+    ["--raft.raft_addr", "127.0.0.1:5002", "--join", "127.0.0.1:5001", "--raft.tls.insecure_loopback"];
 
 #[test]
 fn a_member_takes_genesis_and_key_and_never_the_guard() {

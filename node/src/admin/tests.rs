@@ -157,7 +157,9 @@ impl Site {
         String::from_utf8(answer).unwrap()
     }
 
-    fn heard(&self) -> Vec<String> {
+    /// What was heard since the last time. The record hears after the operator.
+    async fn heard(&self) -> Vec<String> {
+        tokio::time::sleep(Duration::from_millis(50)).await;
         std::mem::take(&mut *self.heard.lock().unwrap())
     }
 }
@@ -177,7 +179,7 @@ fn commands_reach_their_part_and_every_change_is_on_record() {
         let site = Site::of(parts(), |_| {});
         let Answer::Status(status) = site.ask(Command::Status).await else { panic!("no status") };
         assert_eq!((status.node.as_str(), status.members.len()), ("n1", 3));
-        assert_eq!(site.heard(), [""; 0], "a look is not on record");
+        assert_eq!(site.heard().await, [""; 0], "a look is not on record");
 
         let to = Some("n2".to_owned());
         let handed = site.ask(Command::HandOff { to }).await;
@@ -190,7 +192,7 @@ fn commands_reach_their_part_and_every_change_is_on_record() {
         let promote = MemberChange::Promote(vec!["n2".to_owned(), "n3".to_owned()]);
         let uid = uid();
         assert_eq!(
-            site.heard(),
+            site.heard().await,
             [
                 "hand off to Some(\"n2\")".to_owned(),
                 format!("record: handoff to n2 by {uid}: handed over to n2 in term 4"),
@@ -227,7 +229,7 @@ fn who_does_not_lead_says_whom_to_ask() {
             assert!(refusal.message.contains("n2"), "{}", refusal.message);
             assert_eq!(refusal.leader.unwrap().name, "n2");
         }
-        assert!(!site.heard().iter().any(|words| words.starts_with("pause")), "it was not passed on");
+        assert!(!site.heard().await.iter().any(|words| words.starts_with("pause")), "it was not passed on");
     });
 }
 
@@ -236,7 +238,7 @@ fn another_user_is_turned_away_and_put_on_record() {
     run(|| async {
         let site = Site::of(parts(), |config| config.users = vec![u32::MAX]);
         assert!(site.raw(b"").await.contains("forbidden"));
-        let heard = site.heard();
+        let heard = site.heard().await;
         assert!(heard.len() == 1 && heard[0].starts_with("record: connect by"), "{heard:?}");
     });
 }
@@ -301,7 +303,7 @@ fn what_is_no_request_is_refused_with_a_reason() {
         }
         let long = Command::Pause { reason: "x".repeat(1000) };
         assert_eq!(site.refusal(long).await.kind, Kind::BadRequest);
-        assert!(!site.heard().iter().any(|words| words.starts_with("pause")));
+        assert!(!site.heard().await.iter().any(|words| words.starts_with("pause")));
     });
 }
 

@@ -18,6 +18,18 @@ pub struct Cluster {
     pub first: First,
 }
 
+impl Cluster {
+    /// Every address that is bound or dialled.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        let others: Vec<&str> = match &self.first {
+            First::Alone => vec![],
+            First::Peers(peers) => peers.iter().map(|peer| peer.address.as_str()).collect(),
+            First::Join(addresses) => addresses.iter().map(String::as_str).collect(),
+        };
+        [self.listen.as_str(), self.advertise.as_str()].into_iter().chain(others)
+    }
+}
+
 /// What a node does that belongs to no cluster yet. Says nothing to one that does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum First {
@@ -254,8 +266,13 @@ mod tests {
     use crate::config::{Config, Env, Flags};
 
     fn load(given: &[(&'static str, &str)]) -> Result<Config, String> {
-        let aggregator = [("node.aggregator", "true")];
-        let all = aggregator.iter().chain(given).map(|(key, value)| (*key, (*value).to_owned()));
+        let always = [
+            ("node.aggregator", "true"),
+            ("raft.tls.ca", "ca.pem"),
+            ("raft.tls.cert", "node.pem"),
+            ("raft.tls.key", "node.key"),
+        ];
+        let all = always.iter().chain(given).map(|(key, value)| (*key, (*value).to_owned()));
         let loaded = Config::without_file(std::path::Path::new("/h"), &Flags(all.collect()), &Env::default());
         loaded.map(|(config, _)| config).map_err(|error| error.to_string())
     }
@@ -326,6 +343,29 @@ mod tests {
         let config = load(&with(&[("raft.witness", "true"), ("raft.join", "10.0.0.2:5001")])).unwrap();
         assert!(config.raft.witness && config.kv.listen.is_none());
         assert_eq!(config.check_start(), Ok(()));
+    }
+
+    #[test]
+    fn a_cluster_without_certificates_is_on_one_machine_and_says_so() {
+        let plain = [("raft.tls.ca", ""), ("raft.tls.cert", ""), ("raft.tls.key", "")];
+        let local = [("raft.raft_addr", "127.0.0.1:5001"), ("raft.peers", "b@127.0.0.1:5002")];
+        let error = load(&[&MEMBER[..], &plain, &local].concat()).unwrap_err();
+        assert!(error.contains("raft.tls.ca") && error.contains("baton tls"), "{error}");
+        let said = [&MEMBER[..], &plain, &local, &[("raft.tls.insecure_loopback", "true")]].concat();
+        assert!(load(&said).is_ok());
+        for (key, other) in [
+            ("raft.peers", "b@10.0.0.2:5002"),
+            ("raft.raft_addr", "0.0.0.0:5001"),
+            ("raft.advertise", "a.example:5001"),
+        ] {
+            let mut said = said.clone();
+            said.push((key, other));
+            if key == "raft.raft_addr" {
+                said.push(("raft.advertise", "127.0.0.1:5001"));
+            }
+            let error = load(&said).unwrap_err();
+            assert!(error.contains("no loopback address"), "{key}: {error}");
+        }
     }
 
     #[test]

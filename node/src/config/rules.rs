@@ -202,7 +202,8 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         let rule = "a cluster member catches up from the log";
         return Err(contradiction(s, "node.catchup_timeout", "raft.enable", rule));
     }
-    check_addresses(config)
+    check_addresses(config)?;
+    check_security(config)
 }
 
 fn check_raft(config: &Config) -> Result<(), ConfigError> {
@@ -251,6 +252,23 @@ fn check_tls(config: &Config) -> Result<(), ConfigError> {
             let (flag, ca) = ("raft.tls.insecure_loopback", "raft.tls.ca");
             Err(contradiction(&config.settings, flag, ca, &error.to_string()))
         }
+    }
+}
+
+/// A cluster is encrypted, or on one machine and says so.
+fn check_security(config: &Config) -> Result<(), ConfigError> {
+    let Some(cluster) = &config.raft.cluster else { return Ok(()) };
+    match config.raft.tls.choose(cluster.addresses()) {
+        Ok(_) => Ok(()),
+        Err(error @ SecurityError::NotLoopback(_)) => {
+            let (flag, address) = ("raft.tls.insecure_loopback", "raft.raft_addr");
+            Err(contradiction(&config.settings, flag, address, &error.to_string()))
+        }
+        Err(_) => Err(ConfigError::NotSet {
+            key: "raft.tls.ca",
+            rule: "a cluster needs certificates: raft.tls.ca, raft.tls.cert and raft.tls.key (`baton tls ca` and `baton tls \
+                   node` make them); raft.tls.insecure_loopback allows plaintext between loopback addresses",
+        }),
     }
 }
 
