@@ -21,12 +21,13 @@ use baton_actors::signer::{self, Signer};
 use baton_actors::supervisor::{self, Producer, Supervisor};
 use baton_actors::syncer::{self, Syncer};
 use baton_actors::world::World;
+use baton_messages::cluster::ForwardedTxs;
 use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
 };
 use baton_messages::raft::{GetRaftView, ProposeBlock, Record, Settle};
-use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, SubmitTxs};
+use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, PostTxs, SubmitTxs};
 use baton_messages::signer::{CheckGuard, GetSignerView, SignData, SignEnvelope, SignHeader};
 use baton_messages::supervisor::{DiskHealthChanged, GetSupervisorView, IntegrityStop, Shutdown};
 use baton_messages::types::Grant;
@@ -166,6 +167,8 @@ impl EnginePorts {
 #[allow(missing_docs)]
 pub struct SequencerPorts {
     pub submit_txs: Recipient<SubmitTxs>,
+    pub post_txs: Recipient<PostTxs>,
+    pub forwarded: Recipient<ForwardedTxs>,
     pub next_batch: Recipient<NextBatch>,
     pub await_txs: Recipient<AwaitTxs>,
     pub drop_txs: Recipient<DropTxs>,
@@ -178,6 +181,8 @@ impl SequencerPorts {
     pub fn of<A>(actor: &Addr<A>) -> Self
     where
         A: Hears<SubmitTxs>
+            + Hears<PostTxs>
+            + Hears<ForwardedTxs>
             + Hears<NextBatch>
             + Hears<AwaitTxs>
             + Hears<DropTxs>
@@ -186,6 +191,8 @@ impl SequencerPorts {
     {
         Self {
             submit_txs: port(actor),
+            post_txs: port(actor),
+            forwarded: port(actor),
             next_batch: port(actor),
             await_txs: port(actor),
             drop_txs: port(actor),
@@ -423,7 +430,9 @@ impl Wiring {
         supervisor_ctx.run(Supervisor::new(settings.supervisor, links, metrics.supervisor, stages));
         sequencer_ctx.run(Sequencer::new(
             settings.sequencer,
+            sequencer::Links::default(),
             metrics.sequencer,
+            &producers.world,
             reader.clone(),
             store.queue(),
         ));
@@ -435,10 +444,11 @@ impl Wiring {
             set_final: engine_ports.set_final.clone(),
             followed: supervisor.clone().recipient(),
             trouble: supervisor.clone().recipient(),
+            source: None,
         };
         syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
         let links = raft::Links {
-            leadership: vec![supervisor.clone().recipient()],
+            leadership: vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
             term_applied: vec![syncer.clone().recipient(), supervisor.clone().recipient()],
             lease: supervisor.clone().recipient(),
             applied: vec![sequencer.clone().recipient(), syncer.recipient(), supervisor.clone().recipient()],

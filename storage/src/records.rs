@@ -45,6 +45,8 @@ pub(crate) mod meta {
     pub(crate) const SNAPSHOT: &[u8] = b"snapshot";
     /// The next sequence number of the queue.
     pub(crate) const QUEUE_NEXT: &[u8] = b"queue_next";
+    /// A height, eight bytes, big-endian: no block up to it holds a queued transaction.
+    pub(crate) const QUEUE_CHECKED: &[u8] = b"queue_checked";
 }
 
 /// Decodes a stored value; failure means damage.
