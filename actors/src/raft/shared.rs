@@ -277,7 +277,7 @@ impl Shared {
 
 /// Somebody who is known by the address only.
 pub(super) fn somebody(address: &str) -> Member {
-    Member { name: address.to_owned(), address: address.to_owned(), ..Member::default() }
+    Member { address: address.to_owned(), ..Member::default() }
 }
 
 pub(super) fn is_initialised(view: &View) -> bool {
