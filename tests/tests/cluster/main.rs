@@ -1,0 +1,3 @@
+//! Clusters in virtual time: what they promise, and what happens when members go.
+
+mod basics;
