@@ -32,8 +32,10 @@ use baton_actors::raft::{Bootstrap, Peer};
 use baton_messages::cluster::{
     ChangeError, ChangeMembers, ClusterView, GetCluster, MemberChange, TransferError, TransferLeadership,
 };
+use baton_messages::command::Command;
+use baton_messages::raft::{ProposeError, Record};
 use baton_messages::sequencer::{AwaitTx, Level, SubmitTxs};
-use baton_messages::types::{Height, LogIndex, Member, MemberId, Term, Tx};
+use baton_messages::types::{Grant, Height, LogIndex, Member, MemberId, Term, Tx};
 use baton_storage::Reader;
 use baton_storage::memory::Keep;
 use baton_storage::runtime::seed_chance;
@@ -466,17 +468,51 @@ impl Cluster {
     ///
     /// What Raft says.
     pub fn transfer(&mut self, from: usize, to: usize) -> Result<(Term, MemberId), TransferError> {
-        let term = Term(self.hosts[from].vote().map_or(0, |vote| vote.leader_id.term));
-        let to = self.hosts[to].id();
-        let asked = self.ask(from, move |node| async move {
-            let message = TransferLeadership { term, to };
-            node.ports().cluster.transfer.send(message).timeout(Duration::from_secs(20)).await
-        });
+        let asked = self.begin_transfer(from, to);
+        let since = self.elapsed();
+        while asked.borrow().is_none() && self.hosts[from].is_up() && self.elapsed() - since < PATIENCE {
+            self.step();
+        }
+        let asked = asked.borrow_mut().take();
         match asked {
             Some(Ok(transferred)) => transferred,
             Some(Err(error)) => Err(TransferError::Stopped(error.to_string())),
             None => Err(TransferError::Stopped("the node went down".to_owned())),
         }
+    }
+
+    /// As `transfer`, without waiting.
+    pub fn begin_transfer(&mut self, from: usize, to: usize) -> Transferring {
+        let term = Term(self.hosts[from].vote().map_or(0, |vote| vote.leader_id.term));
+        let to = self.hosts[to].id();
+        self.begin(from, move |node| async move {
+            let message = TransferLeadership { term, to };
+            node.ports().cluster.transfer.send(message).timeout(Duration::from_secs(20)).await
+        })
+    }
+
+    /// Puts a record into the log at a node.
+    ///
+    /// # Errors
+    ///
+    /// What Raft says.
+    pub fn record(&mut self, index: usize, command: Command) -> Result<(), ProposeError> {
+        let term = Term(self.hosts[index].vote().map_or(0, |vote| vote.leader_id.term));
+        let asked = self.ask(index, move |node| async move {
+            let message = Record { grant: Grant { term }, command };
+            node.ports().raft.record.send(message).timeout(Duration::from_secs(20)).await
+        });
+        match asked {
+            Some(Ok(recorded)) => recorded,
+            Some(Err(error)) => Err(ProposeError::Unknown(error.to_string())),
+            None => Err(ProposeError::Unknown("the node went down".to_owned())),
+        }
+    }
+
+    /// As `restart`, as another version of baton, as far as log entries go.
+    pub fn restart_knowing(&mut self, index: usize, version: u8) {
+        self.hosts[index].know(version);
+        self.restart(index);
     }
 
     /// A client hands a transaction in at a node and waits for its commit in the background. What
@@ -547,6 +583,10 @@ impl Cluster {
         format!("at {:?}: {}", self.elapsed(), hosts.collect::<Vec<_>>().join("; "))
     }
 }
+
+/// The outcome of a transfer, once there is one.
+pub type Transferring =
+    Rc<RefCell<Option<Result<Result<(Term, MemberId), TransferError>, actix::MailboxError>>>>;
 
 /// The name of a node.
 #[must_use]

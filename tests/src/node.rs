@@ -20,6 +20,7 @@ use baton_actors::world::{Clock, World};
 use baton_actors::{da, da_submitter, engine, executor, raft, reaper, sequencer, supervisor, syncer};
 use baton_messages::chain::Signer;
 use baton_messages::cluster::{Condition, TellCondition};
+use baton_messages::command::COMMAND_VERSION;
 use baton_messages::da::Namespace;
 use baton_messages::genesis::Genesis;
 use baton_messages::sequencer::{AwaitTx, Level, Outcome, Receipt, SubmitError, SubmitTxs};
@@ -134,7 +135,17 @@ impl Machine {
     /// When what is on the disk is not a store of this chain.
     #[must_use]
     pub fn open(&self) -> Store {
-        match Store::in_memory(&self.disk, self.options()) {
+        self.open_knowing(COMMAND_VERSION)
+    }
+
+    /// As `open`, as a version of baton that knows log entries up to this version.
+    ///
+    /// # Panics
+    ///
+    /// As `open`.
+    #[must_use]
+    pub fn open_knowing(&self, version: u8) -> Store {
+        match Store::in_memory_knowing(&self.disk, self.options(), version) {
             Ok(store) => store,
             Err(baton_storage::OpenError::NotInitialised(_)) => {
                 Store::create_in_memory(&self.disk, self.options(), self.storage).expect("a new store")
@@ -247,6 +258,7 @@ pub struct Node {
     announced: std::cell::RefCell<Vec<String>>,
     clock: SimClock,
     store: Store,
+    says_it_knows: std::cell::Cell<u8>,
 }
 
 impl Node {
@@ -284,7 +296,9 @@ impl Node {
             adjust(&mut wiring);
         }
         let announced = std::cell::RefCell::default();
-        Self { wired: wiring.start(), machine, power: plan.power.clone(), alarms, announced, clock, store }
+        let says_it_knows = std::cell::Cell::new(store.known_command_version());
+        let wired = wiring.start();
+        Self { wired, machine, power: plan.power.clone(), alarms, announced, clock, store, says_it_knows }
     }
 
     /// The vote its store holds.
@@ -303,6 +317,23 @@ impl Node {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.store.trouble().map(|trouble| trouble.to_string())
+    }
+
+    /// Up to where its log is purged.
+    #[must_use]
+    pub fn purged(&self) -> u64 {
+        self.store.log().newest_within(0).0
+    }
+
+    /// It is another version of baton, as far as log entries go, and says so to the others.
+    pub fn pretend_to_know(&self, version: u8) {
+        self.says_it_knows.set(version);
+        self.store.pretend_to_know(version);
+    }
+
+    /// It tells the others that it knows this version of log entries, whether it does or not.
+    pub fn say_it_knows(&self, version: u8) {
+        self.says_it_knows.set(version);
     }
 
     /// A person may be asked for with these words: what follows is meant to happen.
@@ -327,7 +358,7 @@ impl Node {
             executed: reader.tip().height,
             last_log: self.store.log().last_index(),
             first_body: reader.first_height_with_body(),
-            command_version: self.store.known_command_version(),
+            command_version: self.says_it_knows.get(),
             rpc: format!("{}:rpc", identity.storage),
             ..Condition::default()
         }));

@@ -34,6 +34,8 @@ pub(super) struct Host {
     /// What it had when it was last looked at.
     last: Cell<Tip>,
     wiped: Cell<u64>,
+    /// The version of log entries that its version of baton knows; `None`: this one's.
+    knows: Cell<Option<u8>>,
 }
 
 impl Host {
@@ -44,6 +46,7 @@ impl Host {
         net: Net,
         plan: ClusterPlan,
     ) -> Self {
+        let knows = Cell::new(plan.command_versions.get(&index).copied());
         Self {
             index,
             machine: RefCell::new(machine),
@@ -57,6 +60,7 @@ impl Host {
             up: Cell::new(false),
             last: Cell::default(),
             wiped: Cell::new(0),
+            knows,
         }
     }
 
@@ -123,6 +127,10 @@ impl Host {
         *self.machine.borrow_mut() = wiped;
     }
 
+    pub(super) fn know(&self, version: u8) {
+        self.knows.set(Some(version));
+    }
+
     pub(super) fn send(&self, job: Job) {
         if let Some(jobs) = &*self.jobs.borrow() {
             // A node that is going down answers nothing any more.
@@ -145,10 +153,10 @@ pub(super) async fn live(host: Rc<Host>) -> turmoil::Result {
     let (jobs, mut waiting) = mpsc::unbounded_channel::<Job>();
     *host.jobs.borrow_mut() = Some(jobs);
     let machine = host.machine();
-    let store = machine.open();
-    if let Some(version) = host.plan.command_versions.get(&host.index) {
-        store.pretend_to_know(*version);
-    }
+    let store = match host.knows.get() {
+        Some(version) => machine.open_knowing(version),
+        None => machine.open(),
+    };
     let member = member(host.index, &machine);
     let identity = store.identity();
     let transport = host.net.attach(&member, identity.genesis_hash, identity.boot);
@@ -179,6 +187,10 @@ pub(super) async fn live(host: Rc<Host>) -> turmoil::Result {
         ..Plan::on(machine, host.power())
     };
     let node = Rc::new(Node::start_over(&plan, store));
+    if let Some(version) = host.knows.get() {
+        // A store that was just made knows this version of baton.
+        node.pretend_to_know(version);
+    }
     *host.node.borrow_mut() = Some(node.clone());
     let telling = node.clone();
     tokio::task::spawn_local(async move { tell(&telling).await });
