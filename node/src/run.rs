@@ -255,8 +255,9 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     if let Some(listener) = kv_listener {
         info!(address = %listener.local_addr(), "kv listens");
         let api = KvHttp {
-            submit: node.sequencer.submit_txs.clone(),
+            post: node.sequencer.post_txs.clone(),
             await_tx: node.sequencer.await_tx.clone(),
+            cluster: Some(node.cluster.view.clone()),
             view,
             config: kv_http::Config { max_tx_bytes: config.queue.max_tx_bytes, ..kv_http::Config::default() },
             metrics: kv_metrics,
@@ -399,6 +400,7 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             replay_window: usize::try_from(config.replay_window).unwrap_or(usize::MAX),
             max_waiting: config.queue.max_waiting,
             longest_wait: kv_http::Config::default().max_wait,
+            forward: sequencer::forward::Config::default(),
         },
         engine: engine::Config { call_timeout, ..engine::Config::default() },
         executor: executor::Config {
@@ -426,7 +428,12 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             reply_within,
             search_depth: 1_000,
         },
-        syncer: syncer::Config { reply_within, retry_after, log_every: 1_000 },
+        syncer: syncer::Config {
+            reply_within,
+            retry_after,
+            log_every: 1_000,
+            backfill: syncer::backfill::Config::default(),
+        },
         supervisor: supervisor::Config::default(),
         signer: signer::Config {
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },

@@ -412,6 +412,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             replay_window: 500,
             max_waiting: 1_000,
             longest_wait: Duration::from_secs(60),
+            forward: sequencer::forward::Config::default(),
         },
         engine: engine::Config { call_timeout: Duration::from_secs(2), ..engine::Config::default() },
         executor: executor::Config {
@@ -443,7 +444,12 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             reply_within,
             search_depth: 10_000,
         },
-        syncer: syncer::Config { reply_within, retry_after: Duration::from_millis(100), log_every: 1_000 },
+        syncer: syncer::Config {
+            reply_within,
+            retry_after: Duration::from_millis(100),
+            log_every: 1_000,
+            backfill: syncer::backfill::Config::default(),
+        },
         supervisor: supervisor::Config::default(),
         signer: signer::Config {
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },
