@@ -186,7 +186,8 @@ async fn leadership_moves_on_command_and_after_a_kill_and_everything_is_on_recor
     let restart = exited["restart"].as_str().expect("the event says how").to_owned();
     let mut again = Command::new("sh");
     let again = again.arg("-c").arg(format!("exec {restart}")).stdin(Stdio::null());
-    let _again = again.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().expect("a shell");
+    let _again =
+        again.stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().expect("a shell");
     site.devnet.event("restarted").await;
     site.until_cluster(&second, "the killed one to be well again", all_are_well).await;
 
@@ -216,7 +217,9 @@ async fn check_records(site: &Site, paused: &str) {
         assert!(led && members && last > Height(10), "{name}: {lines:?}");
         if name == paused {
             let outcome = lines.iter().find_map(|line| match &line.event {
-                Event::Command { command, outcome, .. } if command == "pause: a look" => Some(outcome.as_str()),
+                Event::Command { command, outcome, .. } if command == "pause: a look" => {
+                    Some(outcome.as_str())
+                }
                 _ => None,
             });
             assert_eq!(outcome, Some("paused"));
@@ -231,8 +234,26 @@ async fn no_port_takes_a_command_and_nothing_that_is_sent_to_one_changes_the_clu
     let site = Site::start(&[]).await;
     let leader = site.leader().await;
     let before = site.until_cluster(&leader, "three voters that are well", all_are_well).await;
-    let words = ["handoff", "pause", "resume", "shutdown", "cluster", "cluster/add", "cluster/promote", "cluster/remove"];
-    let roots = ["", "admin/", "raft/", "v1/", "api/", "health/", "evnode.v1.AdminService/", "evnode.v1.ConfigService/"];
+    let words = [
+        "handoff",
+        "pause",
+        "resume",
+        "shutdown",
+        "cluster",
+        "cluster/add",
+        "cluster/promote",
+        "cluster/remove",
+    ];
+    let roots = [
+        "",
+        "admin/",
+        "raft/",
+        "v1/",
+        "api/",
+        "health/",
+        "evnode.v1.AdminService/",
+        "evnode.v1.ConfigService/",
+    ];
     let methods = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::GET];
     let body = json!({ "v": 1, "command": { "pause": { "reason": "over TCP" } } }).to_string();
     for node in site.nodes.values() {
@@ -241,7 +262,8 @@ async fn no_port_takes_a_command_and_nothing_that_is_sent_to_one_changes_the_clu
         for base in [http, kv] {
             for path in roots.iter().flat_map(|root| words.iter().map(move |word| format!("{root}{word}"))) {
                 for method in &methods {
-                    let request = site.client.request(method.clone(), format!("{base}/{path}")).body(body.clone());
+                    let request =
+                        site.client.request(method.clone(), format!("{base}/{path}")).body(body.clone());
                     let answer = request.header("content-type", "application/json").send().await;
                     let status = answer.expect("an answer").status().as_u16();
                     assert!((400..=599).contains(&status), "{method} {base}/{path}: {status}");
@@ -275,7 +297,9 @@ async fn no_port_takes_a_command_and_nothing_that_is_sent_to_one_changes_the_clu
 /// Every metric that is named in a text.
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
-    let metric = |word: &&str| word.starts_with("evnode_") || word.starts_with("process_") || word.starts_with("baton_");
+    let metric = |word: &&str| {
+        word.starts_with("evnode_") || word.starts_with("process_") || word.starts_with("baton_")
+    };
     words.filter(metric).map(str::to_owned).collect()
 }
 
