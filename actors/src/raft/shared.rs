@@ -264,7 +264,8 @@ impl Shared {
         if bytes.len() > limit {
             return Err(CallError::TooLarge { bytes: bytes.len(), limit });
         }
-        let name = member.name.clone();
+        // Whoever is asked before it is known has no name yet.
+        let name = if member.name.is_empty() { member.address.clone() } else { member.name.clone() };
         let (_, answer) = self
             .transport
             .call(member, class, bytes, within)
