@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// config/node_key.json   the key of the peer-to-peer host
 /// config/signer.json     the sequencer's key, encrypted
 /// config/guard           the double-sign guard, always beside the key
+/// config/lives.json      which lives of other members were seen last
 /// data/baton/            the store
 /// audit.jsonl            what was signed and refused
 /// ```
@@ -86,6 +87,12 @@ impl Home {
         self.signer.join("guard")
     }
 
+    /// `config/lives.json`: which lives of other members were seen last.
+    #[must_use]
+    pub fn lives(&self) -> PathBuf {
+        self.root.join("config/lives.json")
+    }
+
     /// The data directory, which ev-node's own database may share.
     #[must_use]
     pub fn data(&self) -> &Path {
@@ -118,6 +125,7 @@ mod tests {
             home.node_key(),
             home.signer(),
             home.guard(),
+            home.lives(),
             home.store(),
             home.audit(),
         ];
@@ -127,6 +135,7 @@ mod tests {
             "/h/config/node_key.json",
             "/h/config/signer.json",
             "/h/config/guard",
+            "/h/config/lives.json",
             "/h/data/baton",
             "/h/audit.jsonl",
         ];

@@ -191,6 +191,19 @@ struct Dialler<N: Net> {
     pending: Pending,
 }
 
+/// The next call, once there is room to send it: until then calls wait where their callers can
+/// give them up.
+async fn next<'a>(
+    out: &'a mpsc::Sender<Item<()>>,
+    requests: &mut mpsc::Receiver<Request>,
+) -> Option<(Request, mpsc::Permit<'a, Item<()>>)> {
+    match out.reserve().await {
+        Ok(room) => requests.recv().await.map(|request| (request, room)),
+        // The writer has ended, and says why itself.
+        Err(_) => std::future::pending().await,
+    }
+}
+
 /// How a connection ended.
 struct Ended {
     reason: String,
@@ -320,7 +333,7 @@ impl<N: Net> Dialler<N> {
         first: Request,
         requests: &mut mpsc::Receiver<Request>,
     ) -> Ended {
-        let Conversation { mut reader, writer, mut peer, class, admission, pulse, .. } = conversation;
+        let Conversation { mut reader, writer, mut peer, class, admission, pulse, said, .. } = conversation;
         let gate = &self.shared.gate;
         let _open = Metrics::gauge(&gate.metrics.connections, class, "out");
         // Room for every call under way, and for what is said besides.
@@ -329,12 +342,14 @@ impl<N: Net> Dialler<N> {
         let is_wanted = move |id| pending.lock().contains_key(&id);
         let writing = write_all(writer, items, pulse.clone(), self.shared.limits.stall, is_wanted);
         let mut writing = Owned(tokio::spawn(writing));
-        let mut cluster = gate.cluster.subscribe();
+        let mut cluster = gate.cluster_since(said);
         let mut tick = tokio::time::interval((self.limits.silence / 4).max(Duration::from_millis(1)));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = false;
         let mut called = Instant::now();
-        self.begin(first, &out);
+        if let Ok(room) = out.try_reserve() {
+            self.begin(first, room);
+        }
         let (reason, refusal) = loop {
             tokio::select! {
                 biased;
@@ -374,11 +389,10 @@ impl<N: Net> Dialler<N> {
                     let reason = ended.ok().flatten().unwrap_or_else(|| "the connection was closed".to_owned());
                     break (reason, None);
                 }
-                // While nothing can be sent, calls wait where their callers can give them up.
-                request = requests.recv(), if out.capacity() > SPARE => match request {
-                    Some(request) => {
+                request = next(&out, requests) => match request {
+                    Some((request, room)) => {
                         called = Instant::now();
-                        self.begin(request, &out);
+                        self.begin(request, room);
                     }
                     None => break ("the node closes its connections".to_owned(), None),
                 },
@@ -424,14 +438,13 @@ impl<N: Net> Dialler<N> {
     }
 
     /// Puts a call on its way.
-    fn begin(&self, request: Request, out: &mpsc::Sender<Item<()>>) {
+    fn begin(&self, request: Request, room: mpsc::Permit<'_, Item<()>>) {
         let Request { id, body, deadline, waiting } = request;
         if waiting.answer.is_closed() {
             return;
         }
         self.pending.lock().insert(id, waiting);
-        // A closed channel is the end of the writer, which ends everything that waits.
-        let _ = out.try_send(Item::Call { id, deadline, body });
+        room.send(Item::Call { id, deadline, body });
     }
 
     fn hear(&self, frame: Frame, peer: &mut Caller) -> Result<(), (By, Refusal)> {

@@ -29,6 +29,7 @@ use tokio_rustls::rustls::{
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tracing::{error, info, warn};
 
+use crate::cluster::hello::{Cause, Refusal};
 use crate::cluster::metrics::{By, Metrics, ReloadLabels};
 
 /// The longest file that is read.
@@ -318,19 +319,33 @@ pub(super) fn server_name(member: &str) -> ServerName<'static> {
         .expect("it is a name of a host")
 }
 
-/// Who refused a certificate and why, when an error of a connection is about that.
-pub(super) fn certificate_trouble(error: &io::Error) -> Option<(By, String)> {
+/// Who refused and why, when an error of a connection is about TLS.
+pub(super) fn trouble(error: &io::Error) -> Option<(By, Refusal)> {
+    use rustls::AlertDescription as Alert;
     use rustls::Error as Tls;
     let tls = error.get_ref()?.downcast_ref::<Tls>()?;
-    match tls {
+    Some(match tls {
         Tls::InvalidCertificate(_) | Tls::NoCertificatesPresented => {
-            Some((By::Us, format!("its certificate is not accepted: {tls}")))
+            let reason = format!("its certificate is not accepted: {tls}");
+            (By::Us, Refusal::new(Cause::Certificate, reason))
         }
-        Tls::AlertReceived(_) => {
-            Some((By::Them, format!("it does not accept this node's certificate: {tls}")))
+        Tls::AlertReceived(
+            Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::DecryptError
+            | Alert::CertificateRequired,
+        ) => {
+            let reason = format!("it does not accept this node's certificate: {tls}");
+            (By::Them, Refusal::new(Cause::Certificate, reason))
         }
-        _ => None,
-    }
+        Tls::AlertReceived(_) => (By::Them, Refusal::new(Cause::Malformed, tls.to_string())),
+        _ => (By::Us, Refusal::new(Cause::Malformed, format!("not the cluster protocol: {tls}"))),
+    })
 }
 
 fn load(files: &Files, node: &str, world: &World) -> Result<Loaded, TlsError> {

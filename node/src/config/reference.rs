@@ -50,6 +50,7 @@ const RULES: &str = "
 - `block.max_bytes` + 64 KiB <= `da.max_blob_bytes`: a block must fit into a blob.
 - `rpc.address`, `kv.listen` and, when used, `instrumentation.prometheus_listen_addr` differ.
 - `node.catchup_timeout` and `raft.enable` exclude each other.
+- `raft.tls.ca`, `raft.tls.cert` and `raft.tls.key` are set together or not at all, and exclude `raft.tls.insecure_loopback`.
 - `baton start` needs `da.address`, `da.namespace` and `signer.passphrase_file`.
 ";
 
