@@ -20,6 +20,7 @@ use tokio_rustls::TlsStream;
 use tokio_util::codec::FramedRead;
 use uuid::Uuid;
 
+use crate::cluster::certificates::read_certificate;
 use crate::cluster::conversation::{Conversation, Counted, Pulse, Reader, Wire, Writer};
 use crate::cluster::frame::{Frame, FrameError, Frames, HELLO};
 use crate::cluster::gate::{Admission, Gate};
@@ -263,7 +264,7 @@ fn secured<S: Wire + 'static>(stream: TlsStream<S>) -> Result<Halves, Failure> {
         .peer_certificates()
         .and_then(|chain| chain.first())
         .ok_or_else(|| refused("it shows no certificate".to_owned()))?;
-    let said = tls::read_certificate(certificate)
+    let said = read_certificate(certificate)
         .map_err(|error| refused(format!("its certificate cannot be read: {error}")))?;
     Ok(Halves::of(Box::new(stream), Some(said.names)))
 }
