@@ -224,6 +224,29 @@ async fn a_node_that_joins_a_cluster_says_so_on_open_connections() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_joins_in_the_middle_of_a_handshake_says_so_after_it() {
+    let wires = Wires::new();
+    // A hello takes a fifth of a second.
+    wires.set_rate(600);
+    let one = Spec::new(1).start(&wires).await;
+    one.echo();
+    let joining = Spec::new(2).identity(|identity| identity.cluster = None).start(&wires).await;
+    let first = joining.cluster.call(one.member.clone(), Class::Urgent, Bytes::new(), Duration::from_secs(9));
+    let first = tokio::spawn(first);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    joining.cluster.belongs_to(Uuid::from_u128(77));
+    first.await.unwrap().unwrap();
+    let seen: Arc<Mutex<Option<Uuid>>> = Arc::default();
+    let note = seen.clone();
+    one.cluster.serve(Some(Arc::new(move |caller: Caller, _, body| {
+        *note.lock().unwrap() = caller.cluster;
+        Box::pin(std::future::ready(Ok(body)))
+    })));
+    joining.call(&one.member, Class::Urgent, b"x").await.unwrap();
+    assert_eq!((*seen.lock().unwrap(), wires.dials()), (Some(Uuid::from_u128(77)), 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nodes_that_join_different_clusters_part() {
     let wires = Wires::new();
     let fresh = |number| Spec::new(number).identity(|identity| identity.cluster = None);
