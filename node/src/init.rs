@@ -103,6 +103,12 @@ fn with_defaults(flags: &Flags, env: &Env, member: bool) -> Result<Flags, ExitEr
     if !said(&flags, "node.aggregator", "BATON_NODE_AGGREGATOR") {
         flags.0.insert("node.aggregator", "true".to_owned());
     }
+    let implied =
+        |flags: &Flags, key: &str| flags.0.get(key).is_some_and(|said| !matches!(&**said, "" | "false"));
+    let implied = implied(&flags, "raft.join") || implied(&flags, "raft.witness");
+    if implied && !said(&flags, "raft.enable", "BATON_RAFT_ENABLE") {
+        flags.0.insert("raft.enable", "true".to_owned());
+    }
     // That of a chain that exists cannot be guessed.
     if !member && !said(&flags, "da.namespace", "BATON_DA_NAMESPACE") {
         flags.0.insert("da.namespace", random_namespace());

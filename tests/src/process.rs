@@ -7,6 +7,7 @@
 
 mod child;
 mod da_scan;
+mod devnet;
 mod footprint;
 mod link;
 mod load;
@@ -17,6 +18,7 @@ mod site;
 mod verify;
 
 pub use child::{Child, baton, free_ports};
+pub use devnet::{Devnet, pid};
 pub use footprint::Footprint;
 pub use link::{Link, Weather};
 pub use load::Load;

@@ -84,6 +84,7 @@ fn cells(line: &Line) -> [String; 9] {
 
 fn notes(status: &Status) -> Vec<String> {
     let mut notes = vec![];
+    notes.extend(status.waits_for.iter().map(|what| format!("{} waits: {what}", status.node)));
     if let Some(pause) = &status.pause {
         notes.push(format!("{} produces nothing: {pause}", status.node));
     }

@@ -26,6 +26,8 @@ pub struct Status {
     pub leader: Option<Leader>,
     /// The version of log entries in force.
     pub command_version: u8,
+    /// What a node waits for that belongs to no cluster yet.
+    pub waits_for: Option<String>,
     /// Why this node produces nothing although it leads.
     pub pause: Option<String>,
     /// Why this node may not produce.
@@ -117,6 +119,7 @@ pub fn status(node: &str, status: &NodeStatus) -> Status {
         version: view.version.0,
         joint: view.joint,
         command_version: view.command_version,
+        waits_for: view.waits_for.clone(),
         pause: supervisor.and_then(|supervisor| supervisor.pause.clone()),
         reasons: supervisor.map(|supervisor| supervisor.eligibility.reasons.clone()).unwrap_or_default(),
         members: lines(&view, status, leader.as_ref().map(|leader| leader.id)),

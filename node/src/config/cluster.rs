@@ -87,7 +87,9 @@ pub(super) fn check(s: &Settings) -> Result<(), ConfigError> {
     let implied_by = ["raft.join", "raft.witness"]
         .into_iter()
         .find(|key| s.get(key).value != s.get(key).key.default_value());
-    if let Some(key) = implied_by.filter(|_| enable.source != Source::Default && !s.bool("raft.enable")) {
+    // A file says it because all settings are in it; a flag means it.
+    let meant = matches!(enable.source, Source::Flag(_) | Source::Env(_));
+    if let Some(key) = implied_by.filter(|_| meant && !s.bool("raft.enable")) {
         return Err(contradiction(s, key, "raft.enable", "it belongs to a member of a cluster"));
     }
     let others = ["raft.peers", "raft.join"].into_iter().filter(|key| !s.list(key).is_empty());
