@@ -116,12 +116,6 @@ impl Home {
         &self.data
     }
 
-    /// What was seen of other members' disks.
-    #[must_use]
-    pub fn lives(&self) -> PathBuf {
-        self.root.join("config/lives.json")
-    }
-
     /// The store, in the data directory.
     #[must_use]
     pub fn store(&self) -> PathBuf {
