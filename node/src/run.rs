@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
+use baton_actors::da::DaLayer;
 use baton_actors::da::celestia::{self, AuthToken, Celestia};
 use baton_actors::engine::kv::{self, Kv};
 use baton_actors::engine::{self, Execution};
@@ -17,6 +18,7 @@ use baton_actors::journal::{self, Journal};
 use baton_actors::record_file::Rotation;
 use baton_actors::signer::audit::FileAudit;
 use baton_actors::signer::guard::Progress;
+use baton_actors::signer::key::FileKey;
 use baton_actors::signer::slot::ChainId;
 use baton_actors::signer::{self, FileGuard};
 use baton_actors::world::{Clock, World};
@@ -42,7 +44,7 @@ use crate::kv_http::{self, KvHttp};
 use crate::metrics;
 use crate::rpc::{self, Limits};
 use crate::status::{self, Board};
-use crate::wiring::{Node, Parts, Settings, Threads, Wiring};
+use crate::wiring::{Make, Node, Parts, Settings, Threads, Wiring};
 
 /// Bytes held back on the disk to get out of trouble with.
 const RESERVE: u64 = 32 << 20;
@@ -124,33 +126,38 @@ impl Handler<IntegrityStop> for Alarm {
 
 async fn serve(start: Start) -> Result<(), ExitError> {
     let Start { config, genesis, key } = start;
-    let key = key.ok_or_else(|| ExitError::config("raft.witness: a node without a key cannot run yet"))?;
     let limits = Limits::default().within(rpc::serve::raise_open_files());
     let signals = Signals::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let da = Celestia::new(celestia_config(&config)?).map_err(ExitError::config)?;
+    let da = match config.raft.witness {
+        true => None,
+        false => Some(Celestia::new(celestia_config(&config)?).map_err(ExitError::config)?),
+    };
     let store = Store::open(open_options(&config.files, &genesis))?;
     let identity = store.identity();
     info!(chain = %identity.chain_id, storage = %identity.storage, boot = identity.boot,
         tip = store.reader().tip().height.0, "opened the store");
     start::check_first(&config, store.reader().membership().membership().voter_ids().next().is_some())?;
     failpoints::pass("node.store_opened");
-    let kv = Kv::open(store.backend(), kv::Config::default())?;
-    let view = kv.view();
-    let signer = Signer::ed25519(&signer::key::Key::public(&key));
+    let kv = match config.raft.witness {
+        true => None,
+        false => Some(Kv::open(store.backend(), kv::Config::default())?),
+    };
+    let view = kv.as_ref().map(Kv::view);
+    let signer = match &key {
+        Some(key) => Signer::ed25519(&signer::key::Key::public(key)),
+        // A witness knows the proposer's address from the genesis, and not its public key.
+        None => Signer { address: genesis.proposer_address.clone(), ..Signer::default() },
+    };
     let now: Arc<dyn Fn() -> Timestamp + Send + Sync> = {
         let clock = clock.clone();
         Arc::new(move || clock.now())
     };
     let signer_metrics = signer::Metrics::default();
     let rotation = Rotation { max_bytes: config.audit.max_bytes, keep: config.audit.keep };
-    let audit = FileAudit::open_rotating(&config.files.audit(), rotation).map_err(ExitError::retry_later)?;
-    let signer_parts = signer::Parts {
-        key: Box::new(key),
-        guard: Box::new(FileGuard::open(&config.files.guard()).map_err(ExitError::retry_later)?),
-        audit: Box::new(audit),
-        now: now.clone(),
-        metrics: signer_metrics.clone(),
+    let signer_parts = match key {
+        Some(key) => Some(signer_parts(&config, key, rotation, now.clone(), signer_metrics.clone())?),
+        None => None,
     };
     let (journal_metrics, cluster_metrics) = (journal::Metrics::default(), cluster::Metrics::default());
     let journal = {
@@ -171,8 +178,8 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         world,
         store: store.clone(),
         transport,
-        execution: Box::new(move || Box::new(kv) as Box<dyn Execution>),
-        da: Rc::new(da),
+        execution: kv.map(|kv| Box::new(move || Box::new(kv) as Box<dyn Execution>) as Make<_>),
+        da: da.map(|da| Rc::new(da) as Rc<dyn DaLayer>),
         signer: signer_parts,
         progress: progress(&store.reader())?,
         threads: Threads::Dedicated,
@@ -213,7 +220,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         raft_view: node.raft.view.clone(),
         supervisor_view: node.supervisor.clone(),
         queue_view: node.sequencer.view.clone(),
-        signer_view: Some(node.signer.view.clone()),
+        signer_view: (!config.raft.witness).then(|| node.signer.view.clone()),
         cluster_view: Some(node.cluster.view.clone()),
     };
     let board = Board::new(status::Config::default(), links, store.clone()).start();
@@ -234,7 +241,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
             signer,
             header_namespace: Namespace::of(&config.da.namespace),
             data_namespace: Namespace::of(&config.da.data_namespace),
-            engine_position: Some(node.engine.position.clone()),
+            engine_position: (!config.raft.witness).then(|| node.engine.position.clone()),
         },
         condition,
         metrics: scraped.clone(),
@@ -252,7 +259,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let mut servers = vec![];
     info!(address = %server.local_addr(), "rpc listens");
     servers.push(tokio::spawn(server.serve(until_closed())));
-    if let Some(listener) = kv_listener {
+    if let (Some(listener), Some(view)) = (kv_listener, view) {
         info!(address = %listener.local_addr(), "kv listens");
         let api = KvHttp {
             post: node.sequencer.post_txs.clone(),
@@ -356,6 +363,18 @@ fn progress(reader: &Reader) -> Result<Progress, ExitError> {
     Ok(Progress { last_block, last_signed: None })
 }
 
+fn signer_parts(
+    config: &Config,
+    key: FileKey,
+    rotation: Rotation,
+    now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    metrics: signer::Metrics,
+) -> Result<signer::Parts, ExitError> {
+    let guard = FileGuard::open(&config.files.guard()).map_err(ExitError::retry_later)?;
+    let audit = FileAudit::open_rotating(&config.files.audit(), rotation).map_err(ExitError::retry_later)?;
+    Ok(signer::Parts { key: Box::new(key), guard: Box::new(guard), audit: Box::new(audit), now, metrics })
+}
+
 fn celestia_config(config: &Config) -> Result<celestia::Config, ExitError> {
     let options = match config.da.submit_options.trim() {
         "" => "{}",
@@ -433,6 +452,7 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             retry_after,
             log_every: 1_000,
             backfill: syncer::backfill::Config::default(),
+            executes: !config.raft.witness,
         },
         supervisor: supervisor::Config::default(),
         signer: signer::Config {

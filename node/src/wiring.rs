@@ -40,6 +40,8 @@ use baton_messages::types::Grant;
 use baton_storage::{Reader, Store};
 use prometheus_client::registry::Registry;
 
+use crate::witness::Absent;
+
 /// How the actors behave, one part each.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -117,12 +119,12 @@ pub struct Parts {
     pub store: Store,
     /// The way to other members.
     pub transport: Arc<dyn Transport>,
-    /// The execution engine.
-    pub execution: Make<Box<dyn Execution>>,
-    /// The DA layer.
-    pub da: Rc<dyn DaLayer>,
-    /// Key, guard and audit record.
-    pub signer: signer::Parts,
+    /// The execution engine; a witness has none.
+    pub execution: Option<Make<Box<dyn Execution>>>,
+    /// The DA layer; a witness has none.
+    pub da: Option<Rc<dyn DaLayer>>,
+    /// Key, guard and audit record; a witness has none.
+    pub signer: Option<signer::Parts>,
     /// What the guard is compared with first.
     pub progress: signer::guard::Progress,
     /// Where blocking actors run.
@@ -475,17 +477,21 @@ impl Wiring {
                 executed: vec![sequencer.clone().recipient()],
                 health: supervisor.clone().recipient(),
             };
+            let Some(execution) = execution else { return EnginePorts::of(&Absent.start()) };
             let (config, metrics) = (settings.engine.clone(), metrics.engine.clone());
             let engine = start_blocking(threads, move || Engine::new(execution(), config, links, metrics));
             EnginePorts::of(&engine)
         });
         let signer_ports = self.signer.unwrap_or_else(|| {
+            let Some(signer) = signer else { return SignerPorts::of(&Absent.start()) };
             let config = settings.signer.clone();
             let signer = start_blocking(threads, move || Signer::open(config, signer, &progress));
             SignerPorts::of(&signer)
         });
-        let da_ports =
-            self.da.unwrap_or_else(|| DaPorts::of(&Da::new(da, settings.da, metrics.da.clone()).start()));
+        let da_ports = self.da.unwrap_or_else(|| match da {
+            Some(da) => DaPorts::of(&Da::new(da, settings.da, metrics.da.clone()).start()),
+            None => DaPorts::of(&Absent.start()),
+        });
         let sequencer_ports = self.sequencer.unwrap_or_else(|| SequencerPorts::of(&sequencer));
         let raft_ports = self.raft.unwrap_or_else(|| RaftPorts::of(&raft));
         let timekeeper =

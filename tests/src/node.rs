@@ -357,15 +357,15 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
         world: World::bounded(Arc::new(clock.clone()), machine.seed, MAX_CLOCK_DRIFT),
         store: store.clone(),
         transport: Arc::new(Nobody),
-        execution: Box::new(move || execution.take()),
-        da: Rc::new(FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency)),
-        signer: signer::Parts {
+        execution: Some(Box::new(move || execution.take())),
+        da: Some(Rc::new(FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency))),
+        signer: Some(signer::Parts {
             key: Box::new(key(machine.seed)),
             guard: Box::new(machine.guard.restart(effects)),
             audit: Box::new(machine.audit.clone()),
             now: Arc::new(move || now.now()),
             metrics: signer::Metrics::default(),
-        },
+        }),
         progress: Progress { last_block: store.reader().tip().height, last_signed: None },
         threads: Threads::Shared,
     }
@@ -449,6 +449,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             retry_after: Duration::from_millis(100),
             log_every: 1_000,
             backfill: syncer::backfill::Config::default(),
+            executes: true,
         },
         supervisor: supervisor::Config::default(),
         signer: signer::Config {
