@@ -216,6 +216,8 @@ pub struct FetchBlocks {
     pub max_bytes: usize,
     /// The lowest wanted height.
     pub down_to: Height,
+    /// How often it was asked in vain: somebody else is asked first then.
+    pub attempt: u32,
 }
 
 /// Why no blocks came.

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use baton_messages::chain::{Block, Data};
-use baton_messages::command::{COMMAND_VERSION, FIRST_COMMAND_VERSION};
+use baton_messages::command::FIRST_COMMAND_VERSION;
 use baton_messages::genesis::Genesis;
 use baton_messages::types::{Hash, Height, Tip};
 
@@ -92,9 +92,6 @@ impl Chain {
                 return Err(StoreError::Corrupt(reason));
             }
         };
-        if command_version > COMMAND_VERSION {
-            return Err(newer(command_version, COMMAND_VERSION));
-        }
         let recent = Recent::default();
         let chain = Self { applied, membership, missing, recent, command_version };
         chain.check(backend)?;
@@ -115,6 +112,11 @@ impl Chain {
             let tip = self.applied.tip;
             Err(StoreError::Corrupt(format!("the newest header has height {height}, but the tip is {tip}")))
         }
+    }
+
+    /// Entries that may follow must be known.
+    pub(crate) fn expect_known(&self, known: u8) -> Result<(), StoreError> {
+        if self.command_version > known { Err(newer(self.command_version, known)) } else { Ok(()) }
     }
 
     pub(crate) fn tip(&self) -> Tip {

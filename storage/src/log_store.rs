@@ -6,7 +6,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use baton_messages::codec::encode;
-use baton_messages::types::{Hash, Height};
+use baton_messages::types::{Hash, Height, LogIndex};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
@@ -57,6 +57,12 @@ impl LogStore {
     #[must_use]
     pub fn lowest_block(&self) -> Option<Height> {
         self.inner.log.lock().lowest_block()
+    }
+
+    /// The last index.
+    #[must_use]
+    pub fn last_index(&self) -> LogIndex {
+        LogIndex(self.inner.log.lock().last.map_or(0, |last| last.index))
     }
 
     /// The vote this member gave last.

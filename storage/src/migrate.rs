@@ -110,6 +110,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use baton_messages::command::COMMAND_VERSION;
     use baton_messages::genesis::Genesis;
     use baton_messages::types::{DaHeight, Height, Timestamp, Tx};
     use uuid::Uuid;
@@ -170,7 +171,7 @@ mod tests {
     }
 
     fn open(disk: &Disk, steps: &[Step]) -> Result<Store, OpenError> {
-        Store::start(Arc::new(disk.attach()), options(), false, steps)
+        Store::start(Arc::new(disk.attach()), options(), false, steps, COMMAND_VERSION)
     }
 
     fn assert_migrated(store: &Store) {

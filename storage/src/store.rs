@@ -162,7 +162,7 @@ impl Store {
             .map_err(|error| OpenError::Io(format!("{}: {error}", options.path.display())))?;
         let backend = open_rocks(&options.path)?;
         initialise(&backend, &options, storage)?;
-        Self::start(Arc::new(backend), options, true, STEPS)
+        Self::start(Arc::new(backend), options, true, STEPS, COMMAND_VERSION)
     }
 
     /// Opens the store in a directory. The boot counter is durable when it returns.
@@ -175,7 +175,7 @@ impl Store {
             return Err(OpenError::NotInitialised(options.path));
         }
         let backend = open_rocks(&options.path)?;
-        Self::start(Arc::new(backend), options, true, STEPS)
+        Self::start(Arc::new(backend), options, true, STEPS, COMMAND_VERSION)
     }
 
     /// Makes a store on an in-memory disk and opens it. Durable when it returns.
@@ -186,7 +186,7 @@ impl Store {
     pub fn create_in_memory(disk: &Disk, options: OpenOptions, storage: Uuid) -> Result<Self, OpenError> {
         let backend = disk.attach();
         initialise(&backend, &options, storage)?;
-        Self::start(Arc::new(backend), options, false, STEPS)
+        Self::start(Arc::new(backend), options, false, STEPS, COMMAND_VERSION)
     }
 
     /// Opens the store on an in-memory disk.
@@ -195,7 +195,17 @@ impl Store {
     ///
     /// As `open`.
     pub fn in_memory(disk: &Disk, options: OpenOptions) -> Result<Self, OpenError> {
-        Self::start(Arc::new(disk.attach()), options, false, STEPS)
+        Self::in_memory_knowing(disk, options, COMMAND_VERSION)
+    }
+
+    /// As `in_memory`, as a version of baton that knows log entries up to this version: for
+    /// simulations of rolling upgrades.
+    ///
+    /// # Errors
+    ///
+    /// As `open`.
+    pub fn in_memory_knowing(disk: &Disk, options: OpenOptions, known: u8) -> Result<Self, OpenError> {
+        Self::start(Arc::new(disk.attach()), options, false, STEPS, known)
     }
 
     pub(crate) fn start(
@@ -203,11 +213,13 @@ impl Store {
         options: OpenOptions,
         on_disk: bool,
         steps: &[Step],
+        known: u8,
     ) -> Result<Self, OpenError> {
         let identified = admit(&*backend, &options, steps)?;
-        let boot = count_boot(&*backend)?;
         let genesis = identified.genesis;
         let chain = Chain::load(&*backend, &genesis)?;
+        chain.expect_known(known)?;
+        let boot = count_boot(&*backend)?;
         let log = Log::load(&*backend)?;
         let sequence = Sequence::load(&*backend)?;
         let jobs = Jobs::start(backend.clone(), options.completion)
@@ -223,7 +235,7 @@ impl Store {
         let turn = Mutex::default();
         let repair = tokio::sync::Mutex::default();
         let cluster = Mutex::new(read_cluster(&*backend)?);
-        let known = AtomicU8::new(COMMAND_VERSION);
+        let known = AtomicU8::new(known);
         let inner = Inner {
             backend,
             jobs,
@@ -271,8 +283,8 @@ impl Store {
         Ok(())
     }
 
-    /// Behaves like a version of baton that knows log entries up to this version: for simulations
-    /// of rolling upgrades.
+    /// From now on behaves like a version of baton that knows log entries up to this version: for
+    /// simulations of rolling upgrades.
     pub fn pretend_to_know(&self, version: u8) {
         self.inner.known.store(version, Ordering::Relaxed);
     }
@@ -370,6 +382,7 @@ impl Store {
         let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
         inner.backend.reopen()?;
         let chain = Chain::load(&*inner.backend, &inner.genesis)?;
+        chain.expect_known(self.known_command_version())?;
         inner.log.reload(&*inner.backend)?;
         *inner.cluster.lock().unwrap_or_else(PoisonError::into_inner) = read_cluster(&*inner.backend)?;
         *inner.chain.write().unwrap_or_else(PoisonError::into_inner) = chain;

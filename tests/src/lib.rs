@@ -39,8 +39,10 @@
 //! ```
 
 mod client;
+mod cluster;
 mod da;
 mod engine;
+mod net;
 mod node;
 mod power;
 mod probe;
@@ -50,9 +52,11 @@ mod skip;
 mod stage;
 
 pub use client::{Ack, Oracle};
+pub use cluster::{AdjustNode, Cluster, ClusterPlan, HEARTBEAT, address, cluster_run, member, name};
 pub use da::{FakeDa, Ledger};
 pub use engine::{CALLS, FakeEngine, Script};
-pub use node::{Adjust, MAX_CLOCK_DRIFT, Machine, MakeEngine, Node, Plan, check_chain};
+pub use net::{Net, Weather};
+pub use node::{Adjust, MAX_CLOCK_DRIFT, Machine, MakeEngine, Node, Plan, check_chain, check_chains};
 pub use power::{Cut, Power};
 pub use probe::{Probe, probe};
 pub use run::{SimClock, listed_seeds, seeds, sim_run};

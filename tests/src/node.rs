@@ -10,7 +10,7 @@ use actix::{Actor, Context, Handler, Recipient};
 use baton::wiring::{self, Parts, Settings, Threads, Wiring};
 use baton_actors::engine::Execution;
 use baton_actors::engine::kv::{self, Kv};
-use baton_actors::raft::transport::Nobody;
+use baton_actors::raft::transport::{Nobody, Transport};
 use baton_actors::signer::audit::{Event, MemoryAudit};
 use baton_actors::signer::guard::{Guard, Progress};
 use baton_actors::signer::key::{FileKey, Key};
@@ -19,13 +19,16 @@ use baton_actors::signer::{self, MemoryGuard};
 use baton_actors::world::{Clock, World};
 use baton_actors::{da, da_submitter, engine, executor, raft, reaper, sequencer, supervisor, syncer};
 use baton_messages::chain::Signer;
+use baton_messages::cluster::{Condition, TellCondition};
+use baton_messages::command::COMMAND_VERSION;
 use baton_messages::da::Namespace;
 use baton_messages::genesis::Genesis;
 use baton_messages::sequencer::{AwaitTx, Level, Outcome, Receipt, SubmitError, SubmitTxs};
 use baton_messages::supervisor::{GetSupervisorView, IntegrityStop, SupervisorView};
-use baton_messages::types::{DaHeight, Hash, Height, Member, Place, Timestamp, Tip, Tx};
+use baton_messages::types::{DaHeight, Hash, Height, Member, MemberId, Place, Timestamp, Tip, Tx};
 use baton_storage::memory::{Disk, Effect, EffectOutcome, Keep};
-use baton_storage::{Completion, OpenOptions, Reader, Store};
+use baton_storage::raft_types::Vote;
+use baton_storage::{Completion, OpenOptions, Reader, Stats, Store};
 use bytes::Bytes;
 
 use crate::client::{Ack, Oracle};
@@ -50,6 +53,8 @@ pub struct Machine {
     pub oracle: Oracle,
     /// The chain's genesis.
     pub genesis: Genesis,
+    /// The identity of its store.
+    pub storage: uuid::Uuid,
     seed: u64,
 }
 
@@ -73,8 +78,33 @@ impl Machine {
             audit: MemoryAudit::default(),
             oracle: Oracle::default(),
             genesis,
+            storage: uuid::Uuid::from_u64_pair(seed, 1),
             seed,
         }
+    }
+
+    /// Another machine for the same chain: with a disk and a guard of its own, the same key, DA
+    /// layer and clients.
+    #[must_use]
+    pub fn another(&self, number: usize) -> Self {
+        let storage = uuid::Uuid::from_u64_pair(self.seed ^ ((number as u64 + 1) << 32), number as u64 + 1);
+        Self {
+            disk: Disk::new(),
+            engine_disk: Disk::new(),
+            guard: MemoryGuard::default(),
+            audit: MemoryAudit::default(),
+            storage,
+            ..self.clone()
+        }
+    }
+
+    /// This machine after its disk was lost: an empty one with a new identity. The guard's file,
+    /// which lies beside the key, is still there.
+    #[must_use]
+    pub fn wiped(&self, times: u64) -> Self {
+        let (first, second) = self.storage.as_u64_pair();
+        let storage = uuid::Uuid::from_u64_pair(first ^ (times << 48), second);
+        Self { disk: Disk::new(), engine_disk: Disk::new(), storage, ..self.clone() }
     }
 
     /// The crash itself: what was not synced is lost but for `keep`.
@@ -105,11 +135,20 @@ impl Machine {
     /// When what is on the disk is not a store of this chain.
     #[must_use]
     pub fn open(&self) -> Store {
-        match Store::in_memory(&self.disk, self.options()) {
+        self.open_knowing(COMMAND_VERSION)
+    }
+
+    /// As `open`, as a version of baton that knows log entries up to this version.
+    ///
+    /// # Panics
+    ///
+    /// As `open`.
+    #[must_use]
+    pub fn open_knowing(&self, version: u8) -> Store {
+        match Store::in_memory_knowing(&self.disk, self.options(), version) {
             Ok(store) => store,
             Err(baton_storage::OpenError::NotInitialised(_)) => {
-                let identity = uuid::Uuid::from_u128(u128::from(self.seed) << 64 | 1);
-                Store::create_in_memory(&self.disk, self.options(), identity).expect("a new store")
+                Store::create_in_memory(&self.disk, self.options(), self.storage).expect("a new store")
             }
             Err(error) => panic!("the store does not open again: {error}"),
         }
@@ -120,7 +159,7 @@ impl Machine {
 pub const MAX_CLOCK_DRIFT: Duration = Duration::from_secs(5);
 
 /// The genesis time of simulated chains.
-const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
+pub(crate) const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
 fn key(seed: u64) -> FileKey {
     let mut bytes = [7; 32];
@@ -156,6 +195,16 @@ pub struct Plan {
     pub pool: bool,
     /// Changes the wiring before it starts.
     pub adjust: Option<Adjust>,
+    /// As which member of a cluster; a sole one when not said.
+    pub member: Option<Member>,
+    /// How it comes to a membership.
+    pub bootstrap: raft::Bootstrap,
+    /// The way to other members.
+    pub transport: Option<Arc<dyn Transport>>,
+    /// Log entries between two snapshots.
+    pub snapshot_after: u64,
+    /// Log entries kept behind a snapshot.
+    pub keep_entries: u64,
 }
 
 impl Default for Plan {
@@ -179,6 +228,11 @@ impl Plan {
             execution: None,
             pool: false,
             adjust: None,
+            member: None,
+            bootstrap: raft::Bootstrap::Sole,
+            transport: None,
+            snapshot_after: 50,
+            keep_entries: 20,
         }
     }
 }
@@ -204,15 +258,24 @@ pub struct Node {
     machine: Machine,
     power: Power,
     alarms: Rc<std::cell::RefCell<Vec<String>>>,
+    announced: std::cell::RefCell<Vec<String>>,
     clock: SimClock,
+    store: Store,
+    says_it_knows: std::cell::Cell<u8>,
 }
 
 impl Node {
     /// Starts a node. It ends with the simulation it runs in.
     #[must_use]
     pub fn start(plan: &Plan) -> Self {
+        let store = plan.machine.open();
+        Self::start_over(plan, store)
+    }
+
+    /// Starts a node over the opened store of its machine.
+    #[must_use]
+    pub fn start_over(plan: &Plan, store: Store) -> Self {
         let machine = plan.machine.clone();
-        let store = machine.open();
         let switch = plan.power.clone();
         machine.disk.set_hook(Some(Arc::new(move |effect| {
             let name = match effect {
@@ -235,7 +298,73 @@ impl Node {
         if let Some(adjust) = &plan.adjust {
             adjust(&mut wiring);
         }
-        Self { wired: wiring.start(), machine, power: plan.power.clone(), alarms, clock }
+        let announced = std::cell::RefCell::default();
+        let says_it_knows = std::cell::Cell::new(store.known_command_version());
+        let wired = wiring.start();
+        Self { wired, machine, power: plan.power.clone(), alarms, announced, clock, store, says_it_knows }
+    }
+
+    /// The vote its store holds.
+    #[must_use]
+    pub fn vote(&self) -> Option<Vote> {
+        self.store.log().vote()
+    }
+
+    /// What its store did.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.store.stats()
+    }
+
+    /// What its store is in trouble with.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.store.trouble().map(|trouble| trouble.to_string())
+    }
+
+    /// Up to where its log is purged.
+    #[must_use]
+    pub fn purged(&self) -> u64 {
+        self.store.log().newest_within(0).0
+    }
+
+    /// It is another version of baton, as far as log entries go, and says so to the others.
+    pub fn pretend_to_know(&self, version: u8) {
+        self.says_it_knows.set(version);
+        self.store.pretend_to_know(version);
+    }
+
+    /// It tells the others that it knows this version of log entries, whether it does or not.
+    pub fn say_it_knows(&self, version: u8) {
+        self.says_it_knows.set(version);
+    }
+
+    /// A person may be asked for with these words: what follows is meant to happen.
+    pub fn announce_alarm(&self, words: &str) {
+        self.announced.borrow_mut().push(words.to_owned());
+    }
+
+    /// The announced ones.
+    #[must_use]
+    pub fn announced_alarms(&self) -> Vec<String> {
+        self.announced.borrow().clone()
+    }
+
+    /// Tells the other members how this one is.
+    pub fn tell_condition(&self) {
+        let reader = &self.wired.reader;
+        let identity = self.store.identity();
+        self.wired.cluster.tell.do_send(TellCondition(Condition {
+            member: MemberId::of(identity.storage),
+            boot: identity.boot,
+            tip: reader.tip().height,
+            executed: reader.tip().height,
+            last_log: self.store.log().last_index(),
+            first_body: reader.first_height_with_body(),
+            command_version: self.says_it_knows.get(),
+            rpc: format!("{}:rpc", identity.storage),
+            ..Condition::default()
+        }));
     }
 
     /// The ports of its actors.
@@ -341,9 +470,6 @@ impl Node {
 }
 
 fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Parts {
-    let power = plan.power.clone();
-    let effects: signer::Effects = Arc::new(move |name| power.effect(name));
-    let now = clock.clone();
     let execution: Box<dyn Execution> = match &plan.execution {
         Some(make) => make(store),
         None => {
@@ -356,18 +482,25 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
     Parts {
         world: World::bounded(Arc::new(clock.clone()), machine.seed, MAX_CLOCK_DRIFT),
         store: store.clone(),
-        transport: Arc::new(Nobody),
+        transport: plan.transport.clone().unwrap_or_else(|| Arc::new(Nobody)),
         execution: Some(Box::new(move || execution.take())),
         da: Some(Rc::new(FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency))),
-        signer: Some(signer::Parts {
-            key: Box::new(key(machine.seed)),
-            guard: Box::new(machine.guard.restart(effects)),
-            audit: Box::new(machine.audit.clone()),
-            now: Arc::new(move || now.now()),
-            metrics: signer::Metrics::default(),
-        }),
+        signer: Some(signer_parts(&plan.power, machine, clock)),
         progress: Progress { last_block: store.reader().tip().height, last_signed: None },
         threads: Threads::Shared,
+    }
+}
+
+/// Key, guard and audit record of a machine.
+pub(crate) fn signer_parts(power: &Power, machine: &Machine, clock: &SimClock) -> signer::Parts {
+    let (power, now) = (power.clone(), clock.clone());
+    let effects: signer::Effects = Arc::new(move |name| power.effect(name));
+    signer::Parts {
+        key: Box::new(key(machine.seed)),
+        guard: Box::new(machine.guard.restart(effects)),
+        audit: Box::new(machine.audit.clone()),
+        now: Arc::new(move || now.now()),
+        metrics: signer::Metrics::default(),
     }
 }
 
@@ -392,15 +525,19 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
     let da_block_time = Duration::from_millis(200);
     Settings {
         raft: raft::Config {
-            member: Member { name: "one".to_owned(), storage: identity.storage, ..Member::default() },
+            member: plan.member.clone().unwrap_or_else(|| Member {
+                name: "one".to_owned(),
+                storage: identity.storage,
+                ..Member::default()
+            }),
             heartbeat_interval: Duration::from_millis(30),
             election_timeout_min: Duration::from_millis(90),
             election_timeout_max: Duration::from_millis(150),
-            snapshot_after: 50,
-            keep_entries: 20,
+            snapshot_after: plan.snapshot_after,
+            keep_entries: plan.keep_entries,
             keep_bytes: 1 << 20,
-            bootstrap: raft::Bootstrap::Sole,
-            fresh_cluster: uuid::Uuid::from_u128(u128::from(plan.machine.seed) << 64 | 2),
+            bootstrap: plan.bootstrap.clone(),
+            fresh_cluster: uuid::Uuid::from_u64_pair(identity.storage.as_u64_pair().0, 2),
             question_within: Duration::from_secs(2),
             reopen_after: Duration::from_millis(100),
             longest_pause: Duration::from_secs(2),
@@ -467,13 +604,64 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
 ///
 /// When a promise is broken.
 pub fn check_chain(machine: &Machine) {
-    machine.disk.set_hook(None);
+    check_chains(std::slice::from_ref(machine));
+}
+
+/// As `check_chain`, for all machines of a cluster: they hold the same chain, as far as they are,
+/// and nobody signed another header than anybody else.
+///
+/// # Panics
+///
+/// When a promise is broken.
+pub fn check_chains(machines: &[Machine]) {
+    let mut signed: BTreeMap<Height, Hash> = BTreeMap::new();
+    for line in machines.iter().flat_map(|machine| machine.audit.lines()) {
+        if let Event::Signed { height, hash, .. } = line.event {
+            let before = signed.insert(height, hash);
+            assert!(before.is_none_or(|before| before == hash), "I1: two headers of height {height} signed");
+        }
+    }
+    let mut chains: Vec<Held> = vec![];
+    for machine in machines {
+        machine.disk.set_hook(None);
+        chains.push(check_one(machine));
+    }
+    // One of them has everything; the others have ends of it.
+    let Some(longest) = chains.iter().max_by_key(|held| held.hashes.len()) else { return };
+    for (machine, held) in machines.iter().zip(&chains) {
+        for (height, hash) in &held.hashes {
+            let whole = longest.hashes.get(height);
+            assert!(whole.is_none_or(|whole| whole == hash), "I2: two blocks at height {height}");
+        }
+        check_guard(machine, &longest.hashes);
+    }
+    for (height, hash) in &signed {
+        let committed = longest.hashes.get(height);
+        assert_eq!(committed, Some(hash), "P2: a header was signed that is not committed");
+    }
+    let machine = &machines[0];
+    machine.oracle.check(&longest.places);
+    for (height, hash) in machine.ledger.headers() {
+        assert_eq!(longest.hashes.get(&height), Some(&hash), "P7: DA holds a header the chain does not");
+        assert!(signed.contains_key(&height), "P7: DA holds a header nobody signed");
+    }
+}
+
+/// What a machine holds.
+struct Held {
+    hashes: BTreeMap<Height, Hash>,
+    places: BTreeMap<Hash, Vec<Place>>,
+}
+
+/// Where a member went on from a snapshot, what is below it is not looked at.
+fn check_one(machine: &Machine) -> Held {
     let reader = machine.open().reader();
     let tip = reader.tip().height;
+    let first = reader.first_height_with_body();
     let mut places: BTreeMap<Hash, Vec<Place>> = BTreeMap::new();
     let mut hashes: BTreeMap<Height, Hash> = BTreeMap::new();
     let mut parent: Option<Arc<baton_messages::chain::Block>> = None;
-    for height in 1..=tip.0 {
+    for height in first.0.max(1)..=tip.0 {
         let height = Height(height);
         let block = reader.block(height).expect("readable").expect("P1: heights have no gap");
         assert_eq!(block.height(), height);
@@ -489,28 +677,8 @@ pub fn check_chain(machine: &Machine) {
         hashes.insert(height, block.hash());
         parent = Some(block);
     }
-    machine.oracle.check(&places);
-
-    let mut signed: BTreeMap<Height, Hash> = BTreeMap::new();
-    for line in machine.audit.lines() {
-        if let Event::Signed { height, hash, .. } = line.event {
-            let before = signed.insert(height, hash);
-            assert!(before.is_none_or(|before| before == hash), "I1: two headers of height {height} signed");
-            assert_eq!(hashes.get(&height), Some(&hash), "P2: a header was signed that is not committed");
-        }
-    }
-    if let Some((height, hash)) = signed.last_key_value() {
-        let chain = ChainId { name: machine.genesis.chain_id.clone(), genesis: machine.genesis.hash() };
-        let guard = Guard::open(&machine.guard.slots(), &chain).expect("the guard is readable");
-        let guarded = guard.and_then(|guard| guard.guarded());
-        assert_eq!(guarded, Some((*height, *hash)), "P2: the guard is not at what was signed last");
-    }
-    for (height, hash) in machine.ledger.headers() {
-        assert_eq!(hashes.get(&height), Some(&hash), "P7: DA holds a header the chain does not");
-        assert!(signed.contains_key(&height), "P7: DA holds a header nobody signed");
-    }
     let on_da = machine.ledger.data();
-    for height in 1..=reader.da_progress().included.0 {
+    for height in first.0.max(1)..=reader.da_progress().included.0 {
         let height = Height(height);
         assert!(machine.ledger.headers().contains_key(&height), "P7: header {height} is not on DA");
         let block = reader.block(height).expect("readable").expect("there");
@@ -518,4 +686,19 @@ pub fn check_chain(machine: &Machine) {
         assert_eq!(data.is_some(), !block.txs().is_empty(), "P7: data of {height} on DA");
         assert!(data.is_none_or(|data| data == block.data()), "P7: DA holds other data of {height}");
     }
+    Held { hashes, places }
+}
+
+/// The guard is at or beyond what this machine signed last, and holds a header of the chain.
+fn check_guard(machine: &Machine, hashes: &BTreeMap<Height, Hash>) {
+    let own = machine.audit.lines().into_iter().filter_map(|line| match line.event {
+        Event::Signed { height, .. } => Some(height),
+        _ => None,
+    });
+    let Some(last) = own.max() else { return };
+    let chain = ChainId { name: machine.genesis.chain_id.clone(), genesis: machine.genesis.hash() };
+    let guard = Guard::open(&machine.guard.slots(), &chain).expect("the guard is readable");
+    let (height, hash) = guard.and_then(|guard| guard.guarded()).expect("P2: signed without a guard");
+    assert!(height >= last, "P2: the guard is at {height}, but {last} was signed");
+    assert_eq!(hashes.get(&height), Some(&hash), "P2: the guard holds a header that is not in the chain");
 }

@@ -211,6 +211,13 @@ impl MemoryAudit {
     pub fn lines(&self) -> Vec<Line> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Every line after the first so many.
+    #[must_use]
+    pub fn since(&self, seen: usize) -> Vec<Line> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.get(seen..).unwrap_or_default().to_vec()
+    }
 }
 
 impl Audit for MemoryAudit {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::{ActorFutureExt, AsyncContext, Context, MailboxError, Recipient, WrapFuture};
 use baton_messages::cluster::{FetchBlocks, FetchError, FetchedBlock};
 use baton_messages::types::{Hash, Height};
-use baton_storage::{Backfill, BackfillError, Filler, Reader, StoreError};
+use baton_storage::{Backfill, BackfillError, Filler, Reader, StoreError, verdict};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -157,7 +157,8 @@ pub(super) fn left(reader: &Reader) -> u64 {
     reader.gaps().iter().map(|(first, last)| last.0.saturating_sub(first.0) + 1).sum()
 }
 
-/// How many of these blocks, from the front, are the wanted one and its ancestors down to a height.
+/// How many of these blocks, from the front, are the wanted one and its ancestors down to a height,
+/// each with the data that its header says.
 fn linked(blocks: &[FetchedBlock], wanted: (Height, Hash), down_to: Height) -> usize {
     let mut wanted = Some(wanted);
     let fits = |fetched: &&FetchedBlock| {
@@ -166,7 +167,7 @@ fn linked(blocks: &[FetchedBlock], wanted: (Height, Hash), down_to: Height) -> u
         let fits = block.height() == height && block.hash() == hash && height >= down_to;
         let parent = <[u8; 32]>::try_from(&block.header().last_header_hash[..]).ok();
         wanted = parent.filter(|_| height > down_to).map(|parent| (height.previous(), Hash(parent)));
-        fits
+        fits && verdict::agrees_with_itself(block)
     };
     blocks.iter().take_while(fits).count()
 }
@@ -188,7 +189,8 @@ impl Syncer {
             self.fill.progress = Some(Progress { since: now, left, logged: now });
         }
         self.fill.busy = true;
-        let filled = fill(source, self.reader.clone(), self.config.backfill.clone(), down_to);
+        let (reader, config) = (self.reader.clone(), self.config.backfill.clone());
+        let filled = fill(source, reader, config, down_to, self.fill.failures);
         ctx.spawn(filled.into_actor(self).map(|filled, this, ctx| this.end_fill(filled, ctx)));
     }
 
@@ -246,9 +248,15 @@ impl Syncer {
 }
 
 /// One request and what comes of it: how many blocks were filled in.
-async fn fill(source: Source, reader: Reader, config: Config, down_to: Height) -> Result<usize, Error> {
+async fn fill(
+    source: Source,
+    reader: Reader,
+    config: Config,
+    down_to: Height,
+    attempt: u32,
+) -> Result<usize, Error> {
     let Some((from, hash)) = reader.missing()? else { return Ok(0) };
-    let asked = FetchBlocks { from, hash, max_bytes: config.max_bytes, down_to };
+    let asked = FetchBlocks { from, hash, max_bytes: config.max_bytes, down_to, attempt };
     let mut blocks = source.fetch.send(asked).timeout(config.reply_within).await??;
     blocks.truncate(linked(&blocks, (from, hash), down_to));
     if blocks.is_empty() {
@@ -268,7 +276,9 @@ async fn fill(source: Source, reader: Reader, config: Config, down_to: Height) -
 mod tests {
     use std::sync::Arc;
 
-    use baton_messages::chain::{Block, Data, Header};
+    use baton_messages::chain::{Block, Data, Header, Metadata};
+    use baton_messages::types::Tx;
+    use bytes::Bytes;
 
     use super::*;
 
@@ -276,9 +286,12 @@ mod tests {
     fn chain(heights: std::ops::RangeInclusive<u64>) -> Vec<FetchedBlock> {
         let (mut blocks, mut parent) = (Vec::new(), Hash::of(b"below"));
         for height in heights {
-            let last_header_hash = parent.to_bytes();
-            let header = Header { height: Height(height), last_header_hash, ..Header::default() };
-            let block = Arc::new(Block::new(header, Data::default()));
+            let height = Height(height);
+            let metadata = Some(Metadata { height, ..Metadata::default() });
+            let data = Data { metadata, txs: vec![Tx(Bytes::from_static(b"a=1"))] };
+            let (last_header_hash, data_hash) = (parent.to_bytes(), data.commitment().to_bytes());
+            let header = Header { height, last_header_hash, data_hash, ..Header::default() };
+            let block = Arc::new(Block::new(header, data));
             parent = block.hash();
             blocks.insert(0, FetchedBlock { block, signature: None, da: None });
         }
@@ -299,6 +312,9 @@ mod tests {
         let mut forged = blocks;
         forged[1] = chain(6..=6).remove(0);
         assert_eq!(linked(&forged, wanted, Height(1)), 1, "what is before the forged one is good");
+        let mut hollow = forged;
+        hollow[0].block = Arc::new(Block::new(hollow[0].block.header().clone(), Data::default()));
+        assert_eq!(linked(&hollow, wanted, Height(1)), 0, "the right header over other data");
         assert_eq!(linked(&[], wanted, Height(1)), 0);
     }
 

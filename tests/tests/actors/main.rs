@@ -89,9 +89,14 @@ async fn with_a_gap() -> (Stage, Stage) {
     let (whole, stage) = (Stage::new(), Stage::new());
     whole.grow(10);
     stage.grow(3);
+    install(&stage, &whole).await;
+    (stage, whole)
+}
+
+/// A member goes on from a snapshot of another one.
+async fn install(stage: &Stage, whole: &Stage) {
     let head = whole.store.writer(Box::new(|_| {})).build_head().expect("a snapshot");
     stage.store.writer(Box::new(|_| {})).install_head(head).await.expect("the same chain");
-    (stage, whole)
 }
 
 async fn fill(stage: &Stage, whole: &Stage, heights: std::ops::RangeInclusive<u64>) {

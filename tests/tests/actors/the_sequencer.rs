@@ -482,8 +482,12 @@ fn what_waits_over_a_gap_is_checked_up_to_the_gap_only_until_its_bodies_are_here
 #[test]
 fn a_member_with_nothing_queued_needs_the_bodies_of_the_window_only() {
     sim_run(1, || async {
-        let (stage, whole) = with_a_gap().await;
+        let (whole, stage) = (Stage::new(), Stage::new());
+        whole.grow(10);
+        stage.grow(3);
         let (sequencer, sent) = follower(&stage, small(), takes);
+        assert!(batch(&sequencer, 4).await.current);
+        install(&stage, &whole).await;
         assert!(!batch(&sequencer, 11).await.current);
         fill(&stage, &whole, 7..=10).await;
         pass(2_000).await;

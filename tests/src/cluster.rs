@@ -1,0 +1,607 @@
+//! A cluster of real nodes in one thread, on virtual time, from one seed.
+//!
+//! Each node is a host of its own (turmoil): a crash drops everything it was doing, wherever it
+//! was. Real actors, real openraft and real storage logic run inside, over a disk that loses what
+//! was not synced and a network that is slow, cut or gone. The promises are checked after every
+//! millisecond, over all nodes.
+//!
+//! ```
+//! use sim::{Cluster, cluster_run};
+//!
+//! cluster_run(7, |seed| {
+//!     let mut cluster = Cluster::start(3, seed);
+//!     cluster.reach(5);
+//!     let leader = cluster.leader().expect("somebody leads");
+//!     cluster.kill(leader);
+//!     cluster.reach(10);
+//!     cluster.restart(leader);
+//!     cluster.come_to_rest();
+//! });
+//! ```
+
+mod checks;
+mod following;
+mod host;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use baton_actors::raft::{Bootstrap, Peer};
+use baton_messages::cluster::{
+    ChangeError, ChangeMembers, ClusterView, GetCluster, MemberChange, TransferError, TransferLeadership,
+};
+use baton_messages::command::Command;
+use baton_messages::raft::{ProposeError, Record};
+use baton_messages::sequencer::{AwaitTx, Level, SubmitTxs};
+use baton_messages::types::{Grant, Height, LogIndex, Member, MemberId, Term, Tx};
+use baton_storage::Reader;
+use baton_storage::memory::Keep;
+use baton_storage::runtime::seed_chance;
+use bytes::Bytes;
+
+use crate::client::Ack;
+use crate::net::{Net, Weather};
+use crate::node::{Machine, Node, check_chains};
+use crate::power::{Cut, Power};
+
+use checks::Checks;
+use host::Host;
+
+/// Pause between two heartbeats in simulated clusters.
+pub const HEARTBEAT: Duration = Duration::from_millis(30);
+
+/// Longer than this nothing is waited for, in virtual time.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs a check on a cluster in a thread of its own: nothing of an earlier run is left in its
+/// locals, and openraft's chance comes from the seed.
+///
+/// # Panics
+///
+/// When the check does.
+#[allow(clippy::disallowed_methods)] // A fresh thread: no state of an earlier run is in its locals.
+pub fn cluster_run<T: Send + 'static>(seed: u64, check: impl FnOnce(u64) -> T + Send + 'static) -> T {
+    let thread = std::thread::spawn(move || {
+        seed_chance(Some(seed));
+        check(seed)
+    });
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Changes the wiring of one node before it starts.
+pub type AdjustNode = Rc<dyn Fn(usize, &mut baton::wiring::Wiring)>;
+
+/// How a cluster is.
+#[derive(Clone)]
+pub struct ClusterPlan {
+    /// Time between two blocks.
+    pub block_time: Duration,
+    /// The network.
+    pub weather: Weather,
+    /// Log entries between two snapshots.
+    pub snapshot_after: u64,
+    /// Log entries kept behind a snapshot.
+    pub keep_entries: u64,
+    /// Changes the wiring of a node before it starts.
+    pub adjust: Option<AdjustNode>,
+    /// What a version of baton each node pretends to be, as far as log entries go.
+    pub command_versions: BTreeMap<usize, u8>,
+}
+
+impl Default for ClusterPlan {
+    fn default() -> Self {
+        Self {
+            block_time: Duration::from_millis(100),
+            weather: Weather::default(),
+            snapshot_after: 50,
+            keep_entries: 20,
+            adjust: None,
+            command_versions: BTreeMap::new(),
+        }
+    }
+}
+
+/// A cluster, driven from outside: every method lets virtual time pass or looks.
+pub struct Cluster {
+    sim: turmoil::Sim<'static>,
+    net: Net,
+    plan: ClusterPlan,
+    hosts: Vec<Rc<Host>>,
+    checks: Checks,
+    seed: u64,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("heights", &self.heights()).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// A cluster of so many voters that form it together.
+    #[must_use]
+    pub fn start(count: usize, seed: u64) -> Self {
+        Self::start_with(count, seed, ClusterPlan::default())
+    }
+
+    /// As `start`, with a plan.
+    #[must_use]
+    pub fn start_with(count: usize, seed: u64, plan: ClusterPlan) -> Self {
+        let mut cluster = Self::of(count, seed, plan);
+        for index in 0..count {
+            cluster.restart(index);
+        }
+        cluster
+    }
+
+    /// Machines that form a cluster once they are started; none is.
+    #[must_use]
+    pub fn of(count: usize, seed: u64, plan: ClusterPlan) -> Self {
+        let mut builder = turmoil::Builder::new();
+        builder
+            .rng_seed(seed)
+            .epoch(std::time::UNIX_EPOCH)
+            .tick_duration(Duration::from_millis(1))
+            .simulation_duration(Duration::from_secs(1 << 32));
+        let net = Net::new(seed, plan.weather);
+        let mut cluster =
+            Self { sim: builder.build(), net, plan, hosts: vec![], checks: Checks::default(), seed };
+        let peer = |index| Peer { name: name(index), address: address(index) };
+        let peers: Vec<Peer> = (0..count).map(peer).collect();
+        let bootstrap = if count == 1 { Bootstrap::Sole } else { Bootstrap::Peers(peers) };
+        for _ in 0..count {
+            cluster.add_machine(bootstrap.clone());
+        }
+        cluster
+    }
+
+    /// One more machine, empty and switched off. Returns its number.
+    pub fn add_machine(&mut self, bootstrap: Bootstrap) -> usize {
+        let index = self.hosts.len();
+        let machine = match self.hosts.first() {
+            Some(first) => first.machine().another(index),
+            None => Machine::new(self.seed),
+        };
+        let host = Host::new(index, machine, bootstrap, self.net.clone(), self.plan.clone());
+        self.hosts.push(Rc::new(host));
+        index
+    }
+
+    /// One more machine that joins the cluster as a learner, switched on.
+    pub fn join(&mut self) -> usize {
+        let addresses = (0..self.hosts.len()).map(address).collect();
+        let index = self.add_machine(Bootstrap::Join(addresses));
+        self.restart(index);
+        index
+    }
+
+    /// The network.
+    #[must_use]
+    pub const fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// How many machines there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty()
+    }
+
+    /// A machine: what survives a crash.
+    #[must_use]
+    pub fn machine(&self, index: usize) -> Machine {
+        self.hosts[index].machine()
+    }
+
+    /// Virtual time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.sim.elapsed()
+    }
+
+    /// Lets a millisecond pass and checks every promise.
+    ///
+    /// # Panics
+    ///
+    /// When a promise is broken or a node asks for a person.
+    pub fn step(&mut self) {
+        if let Err(error) = self.sim.step() {
+            panic!("a node ended: {error}");
+        }
+        self.checks.step(&self.hosts);
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, time: Duration) {
+        let until = self.elapsed() + time;
+        while self.elapsed() < until {
+            self.step();
+        }
+    }
+
+    /// Lets time pass until something holds.
+    ///
+    /// # Panics
+    ///
+    /// When that takes longer than two virtual minutes.
+    pub fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
+        let since = self.elapsed();
+        while !holds(self) {
+            let waited = self.elapsed() - since;
+            assert!(waited < PATIENCE, "no progress: waited {waited:?} for {what}: {:?}", self.describe());
+            self.step();
+        }
+    }
+
+    /// Waits until somebody has a height.
+    pub fn reach(&mut self, height: u64) {
+        self.until(&format!("height {height}"), |cluster| {
+            cluster.heights().into_iter().max().unwrap_or_default() >= Height(height)
+        });
+    }
+
+    /// Waits until every running node has a height.
+    pub fn reach_everywhere(&mut self, height: u64) {
+        self.until(&format!("height {height} everywhere"), |cluster| {
+            cluster.up().all(|index| cluster.hosts[index].tip().height >= Height(height))
+        });
+    }
+
+    /// The height of every node; of one that is down, what it had last.
+    #[must_use]
+    pub fn heights(&self) -> Vec<Height> {
+        self.hosts.iter().map(|host| host.tip().height).collect()
+    }
+
+    /// The numbers of the nodes that run.
+    pub fn up(&self) -> impl Iterator<Item = usize> + '_ {
+        self.hosts.iter().filter(|host| host.is_up()).map(|host| host.index())
+    }
+
+    /// The chain of a running node.
+    ///
+    /// # Panics
+    ///
+    /// When it is down.
+    #[must_use]
+    pub fn reader(&self, index: usize) -> Reader {
+        self.node(index).reader().clone()
+    }
+
+    /// A running node.
+    ///
+    /// # Panics
+    ///
+    /// When it is down.
+    #[must_use]
+    pub fn node(&self, index: usize) -> Rc<Node> {
+        self.hosts[index].node().unwrap_or_else(|| panic!("node {index} is down"))
+    }
+
+    /// Who leads the newest term among those that run, as their stores say.
+    #[must_use]
+    pub fn leader(&self) -> Option<usize> {
+        let votes = self.up().filter_map(|index| Some((index, self.hosts[index].vote()?)));
+        let (_, newest) = votes.max_by_key(|(_, vote)| (vote.leader_id.term, vote.committed))?;
+        let leads = |index: &usize| self.hosts[*index].id() == newest.leader_id.voted_for;
+        self.up().find(leads).filter(|_| newest.committed)
+    }
+
+    /// Waits until somebody leads; returns who.
+    pub fn wait_for_leader(&mut self) -> usize {
+        self.until("a leader", |cluster| cluster.leader().is_some());
+        self.leader().unwrap_or_default()
+    }
+
+    /// Makes a node the leader.
+    pub fn elect(&mut self, index: usize) {
+        self.until("the wanted leader", |cluster| cluster.leader().is_some());
+        for _ in 0..20 {
+            let leader = self.wait_for_leader();
+            if leader == index {
+                return;
+            }
+            let _ = self.transfer(leader, index);
+            self.pass(HEARTBEAT * 5);
+        }
+        panic!("node {index} does not become the leader: {:?}", self.describe());
+    }
+
+    /// Ends a node as `kill -9` does: what was written stays.
+    pub fn kill(&mut self, index: usize) {
+        self.crash(index, Keep::All);
+    }
+
+    /// Ends a node as a power cut does: what was not synced is lost but for `keep`.
+    pub fn crash(&mut self, index: usize, keep: Keep) {
+        let host = self.hosts[index].clone();
+        host.ended();
+        self.sim.crash(name(index));
+        self.net.gone(&address(index));
+        host.machine().lose_power(keep);
+    }
+
+    /// Starts a node, or starts it again.
+    pub fn restart(&mut self, index: usize) {
+        self.restart_with(index, Cut::Never);
+    }
+
+    /// As `restart`; the power goes off by itself as said. `lost_power` tells when it has.
+    pub fn restart_with(&mut self, index: usize, cut: Cut) {
+        let host = self.hosts[index].clone();
+        host.prepare(Power::new(cut));
+        if host.registered() {
+            self.sim.bounce(name(index));
+        } else {
+            let software = host;
+            self.sim.host(name(index), move || host::live(software.clone()));
+        }
+    }
+
+    /// Running nodes whose power has gone off.
+    #[must_use]
+    pub fn lost_power(&self) -> Vec<usize> {
+        self.up().filter(|index| self.hosts[*index].power().is_off()).collect()
+    }
+
+    /// The disk of a node that is down is replaced by an empty one.
+    pub fn wipe(&mut self, index: usize) {
+        self.hosts[index].wipe();
+    }
+
+    /// Cuts some nodes off from all others, in both directions.
+    pub fn partition(&mut self, away: &[usize]) {
+        for inside in away {
+            for outside in (0..self.hosts.len()).filter(|other| !away.contains(other)) {
+                self.net.cut(&address(*inside), &address(outside));
+            }
+        }
+    }
+
+    /// Nothing that one node sends arrives at the other.
+    pub fn cut_one_way(&mut self, from: usize, to: usize) {
+        self.net.cut_one_way(&address(from), &address(to));
+    }
+
+    /// Every link works.
+    pub fn heal(&mut self) {
+        self.net.heal();
+    }
+
+    /// Asks a running node something and lets time pass until it has answered; `None`: it went
+    /// down or never did.
+    pub fn ask<T, Fut>(&mut self, index: usize, question: impl FnOnce(Rc<Node>) -> Fut + 'static) -> Option<T>
+    where
+        T: 'static,
+        Fut: Future<Output = T> + 'static,
+    {
+        let answer = self.begin(index, question);
+        let since = self.elapsed();
+        while answer.borrow().is_none() && self.hosts[index].is_up() && self.elapsed() - since < PATIENCE {
+            self.step();
+        }
+        answer.borrow_mut().take()
+    }
+
+    /// Asks a running node something; the answer appears here when it comes.
+    pub fn begin<T, Fut>(
+        &mut self,
+        index: usize,
+        question: impl FnOnce(Rc<Node>) -> Fut + 'static,
+    ) -> Rc<RefCell<Option<T>>>
+    where
+        T: 'static,
+        Fut: Future<Output = T> + 'static,
+    {
+        let answer: Rc<RefCell<Option<T>>> = Rc::default();
+        let slot = answer.clone();
+        self.hosts[index].send(Box::new(move |node| {
+            Box::pin(async move {
+                let found = question(node).await;
+                *slot.borrow_mut() = Some(found);
+            })
+        }));
+        answer
+    }
+
+    /// The cluster as a node sees it.
+    ///
+    /// # Panics
+    ///
+    /// When its Raft does not answer.
+    pub fn view(&mut self, index: usize) -> ClusterView {
+        let asked = self.ask(index, |node| async move { node.ports().cluster.view.send(GetCluster).await });
+        asked.expect("the node runs").expect("raft answers in every state")
+    }
+
+    /// Changes the membership at a node.
+    ///
+    /// # Errors
+    ///
+    /// What Raft says.
+    pub fn change(
+        &mut self,
+        index: usize,
+        change: MemberChange,
+        force: bool,
+    ) -> Result<LogIndex, ChangeError> {
+        let asked = self.ask(index, move |node| async move {
+            let message = ChangeMembers { change, version: None, force };
+            node.ports().cluster.change.send(message).timeout(Duration::from_secs(20)).await
+        });
+        match asked {
+            Some(Ok(changed)) => changed,
+            Some(Err(error)) => Err(ChangeError::Unconfirmed(error.to_string())),
+            None => Err(ChangeError::Unconfirmed("the node went down".to_owned())),
+        }
+    }
+
+    /// Changes the membership at whoever leads, again and again until it is done.
+    ///
+    /// # Panics
+    ///
+    /// When it never is.
+    pub fn change_at_leader(&mut self, change: &MemberChange) {
+        let mut last = None;
+        for _ in 0..100 {
+            let leader = self.wait_for_leader();
+            match self.change(leader, change.clone(), false) {
+                Ok(_) => return,
+                Err(error) => last = Some(error),
+            }
+            self.pass(HEARTBEAT * 4);
+        }
+        panic!("{change:?} is never done: {last:?}; {:?}", self.describe());
+    }
+
+    /// Hands leadership over.
+    ///
+    /// # Errors
+    ///
+    /// What Raft says.
+    pub fn transfer(&mut self, from: usize, to: usize) -> Result<(Term, MemberId), TransferError> {
+        let asked = self.begin_transfer(from, to);
+        let since = self.elapsed();
+        while asked.borrow().is_none() && self.hosts[from].is_up() && self.elapsed() - since < PATIENCE {
+            self.step();
+        }
+        let asked = asked.borrow_mut().take();
+        match asked {
+            Some(Ok(transferred)) => transferred,
+            Some(Err(error)) => Err(TransferError::Stopped(error.to_string())),
+            None => Err(TransferError::Stopped("the node went down".to_owned())),
+        }
+    }
+
+    /// As `transfer`, without waiting.
+    pub fn begin_transfer(&mut self, from: usize, to: usize) -> Transferring {
+        let term = Term(self.hosts[from].vote().map_or(0, |vote| vote.leader_id.term));
+        let to = self.hosts[to].id();
+        self.begin(from, move |node| async move {
+            let message = TransferLeadership { term, to };
+            node.ports().cluster.transfer.send(message).timeout(Duration::from_secs(20)).await
+        })
+    }
+
+    /// Puts a record into the log at a node.
+    ///
+    /// # Errors
+    ///
+    /// What Raft says.
+    pub fn record(&mut self, index: usize, command: Command) -> Result<(), ProposeError> {
+        let term = Term(self.hosts[index].vote().map_or(0, |vote| vote.leader_id.term));
+        let asked = self.ask(index, move |node| async move {
+            let message = Record { grant: Grant { term }, command };
+            node.ports().raft.record.send(message).timeout(Duration::from_secs(20)).await
+        });
+        match asked {
+            Some(Ok(recorded)) => recorded,
+            Some(Err(error)) => Err(ProposeError::Unknown(error.to_string())),
+            None => Err(ProposeError::Unknown("the node went down".to_owned())),
+        }
+    }
+
+    /// As `restart`, as another version of baton, as far as log entries go.
+    pub fn restart_knowing(&mut self, index: usize, version: u8) {
+        self.hosts[index].know(version);
+        self.restart(index);
+    }
+
+    /// A client hands a transaction in at a node and waits for its commit in the background. What
+    /// it is told is remembered and checked at the end.
+    pub fn submit(&mut self, index: usize, text: &str) {
+        let tx = Tx(Bytes::copy_from_slice(text.as_bytes()));
+        let (oracle, power) = (self.hosts[index].machine().oracle, self.hosts[index].power());
+        oracle.attempt(&tx);
+        drop(self.begin(index, move |node| async move {
+            let within = Duration::from_secs(30);
+            let sequencer = &node.ports().sequencer;
+            let submitted =
+                sequencer.submit_txs.send(SubmitTxs { txs: vec![tx.clone()] }).timeout(within).await;
+            if !matches!(submitted, Ok(Ok(_))) {
+                return;
+            }
+            let waiting = AwaitTx { hash: tx.hash(), level: Level::Committed };
+            if let Ok(Ok(outcome)) = sequencer.await_tx.send(waiting).timeout(within).await
+                && !power.is_off()
+            {
+                oracle.told(&tx, Ack::Committed(outcome.place));
+            }
+        }));
+    }
+
+    /// Faults are over: everybody runs, every link works; everybody comes to the same chain, new
+    /// blocks are made, and everything that was ever promised holds.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    pub fn come_to_rest(&mut self) {
+        self.heal();
+        self.net.set_weather(Weather::default());
+        for index in self.lost_power() {
+            self.crash(index, Keep::All);
+        }
+        for index in 0..self.hosts.len() {
+            if !self.hosts[index].is_up() {
+                self.restart(index);
+            }
+        }
+        let height = self.heights().into_iter().max().unwrap_or_default();
+        self.reach_everywhere(height.0 + 10);
+        self.check();
+    }
+
+    /// Compares all machines with each other, with DA and with what clients were told.
+    ///
+    /// # Panics
+    ///
+    /// When a promise is broken.
+    pub fn check(&mut self) {
+        for index in 0..self.hosts.len() {
+            let host = self.hosts[index].clone();
+            if host.is_up() {
+                self.crash(index, Keep::All);
+            }
+        }
+        let machines: Vec<Machine> = self.hosts.iter().map(|host| host.machine()).collect();
+        check_chains(&machines);
+    }
+
+    /// What every node is at, for messages.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let hosts = self.hosts.iter().map(|host| host.describe());
+        format!("at {:?}: {}", self.elapsed(), hosts.collect::<Vec<_>>().join("; "))
+    }
+}
+
+/// The outcome of a transfer, once there is one.
+pub type Transferring =
+    Rc<RefCell<Option<Result<Result<(Term, MemberId), TransferError>, actix::MailboxError>>>>;
+
+/// The name of a node.
+#[must_use]
+pub fn name(index: usize) -> String {
+    format!("n{index}")
+}
+
+/// The cluster address of a node.
+#[must_use]
+pub fn address(index: usize) -> String {
+    format!("n{index}:7000")
+}
+
+/// A node as it stands in the membership.
+#[must_use]
+pub fn member(index: usize, machine: &Machine) -> Member {
+    Member { name: name(index), address: address(index), storage: machine.storage, witness: false }
+}

@@ -1,0 +1,7 @@
+//! Clusters in virtual time: what they promise, and what happens when members go.
+
+mod basics;
+mod chaos;
+mod failover;
+mod log;
+mod membership;
