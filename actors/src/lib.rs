@@ -14,4 +14,5 @@ pub mod sequencer;
 pub mod signer;
 pub mod supervisor;
 pub mod syncer;
+pub mod timekeeper;
 pub mod world;

@@ -73,6 +73,8 @@ pub struct Node {
     pub lazy_block_interval: Duration,
     /// Time between two rounds of the reaper.
     pub scrape_interval: Duration,
+    /// How far clocks may differ before block times are held back; `Duration::MAX` is off.
+    pub max_clock_drift: Duration,
 }
 
 /// The DA layer.

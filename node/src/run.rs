@@ -84,6 +84,15 @@ impl Clock for SystemClock {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Timestamp(since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
     }
+
+    fn elapsed(&self) -> Option<Duration> {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        #[allow(unsafe_code)]
+        // SAFETY: the call only writes to the struct it is given.
+        let status = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+        let seconds = u64::try_from(now.tv_sec).ok().filter(|_| status == 0)?;
+        Some(Duration::new(seconds, u32::try_from(now.tv_nsec).ok()?))
+    }
 }
 
 /// Hears that a person is needed.
@@ -131,7 +140,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         metrics: signer_metrics.clone(),
     };
     let parts = Parts {
-        world: World::new(clock, seed()),
+        world: World::bounded(clock, seed(), config.node.max_clock_drift),
         store: store.clone(),
         execution: Box::new(move || Box::new(kv) as Box<dyn Execution>),
         da: Rc::new(da),

@@ -20,6 +20,7 @@ use baton_actors::sequencer::{self, Sequencer};
 use baton_actors::signer::{self, Signer};
 use baton_actors::supervisor::{self, Producer, Supervisor};
 use baton_actors::syncer::{self, Syncer};
+use baton_actors::timekeeper::{self, Timekeeper};
 use baton_actors::world::World;
 use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
@@ -70,6 +71,7 @@ pub struct Metrics {
     pub da: da::Metrics,
     pub da_submitter: da_submitter::Metrics,
     pub syncer: syncer::Metrics,
+    pub timekeeper: timekeeper::Metrics,
     pub supervisor: supervisor::Metrics,
 }
 
@@ -84,6 +86,7 @@ impl Metrics {
         self.da.register(registry);
         self.da_submitter.register(registry);
         self.syncer.register(registry);
+        self.timekeeper.register(registry);
         self.supervisor.register(registry);
     }
 }
@@ -395,6 +398,8 @@ impl Wiring {
             self.da.unwrap_or_else(|| DaPorts::of(&Da::new(da, settings.da, metrics.da.clone()).start()));
         let sequencer_ports = self.sequencer.unwrap_or_else(|| SequencerPorts::of(&sequencer));
         let raft_ports = self.raft.unwrap_or_else(|| RaftPorts::of(&raft));
+        let timekeeper =
+            context::<Timekeeper>().run(Timekeeper::new(metrics.timekeeper.clone(), world.clone()));
 
         let producers = Producers {
             world,
@@ -441,7 +446,12 @@ impl Wiring {
             leadership: vec![supervisor.clone().recipient()],
             term_applied: vec![syncer.clone().recipient(), supervisor.clone().recipient()],
             lease: supervisor.clone().recipient(),
-            applied: vec![sequencer.clone().recipient(), syncer.recipient(), supervisor.clone().recipient()],
+            applied: vec![
+                sequencer.clone().recipient(),
+                syncer.recipient(),
+                supervisor.clone().recipient(),
+                timekeeper.recipient(),
+            ],
             health: supervisor.clone().recipient(),
             integrity_stop: self.integrity_stop,
         };

@@ -115,6 +115,9 @@ impl Machine {
     }
 }
 
+/// How far a simulated node's clock may jump ahead at once (hazard A19).
+pub const MAX_CLOCK_DRIFT: Duration = Duration::from_secs(5);
+
 /// The genesis time of simulated chains.
 const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
@@ -350,7 +353,7 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
     };
     let execution = SendOnSameThread(execution);
     Parts {
-        world: World::new(Arc::new(clock.clone()), machine.seed),
+        world: World::bounded(Arc::new(clock.clone()), machine.seed, MAX_CLOCK_DRIFT),
         store: store.clone(),
         execution: Box::new(move || execution.take()),
         da: Rc::new(FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency)),

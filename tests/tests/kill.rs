@@ -171,6 +171,16 @@ async fn told_to_stop_at_any_moment_it_exits_with_0() {
 }
 
 #[tokio::test]
+async fn interrupted_from_the_keyboard_it_exits_with_0() {
+    let site = Site::new(&FAST).await;
+    let mut node = site.started().await;
+    node.signal(Signal::INT);
+    let ended = node.ended(Duration::from_secs(30)).await;
+    assert_eq!(ended.and_then(|status| status.code()), Some(0), "{}", site.tail());
+    check_guard(&site);
+}
+
+#[tokio::test]
 async fn a_guard_that_contradicts_the_chain_stops_the_node_with_70() {
     use baton_actors::signer::FileGuard;
     use baton_actors::signer::guard::{Guard, GuardStore};

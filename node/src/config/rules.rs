@@ -87,6 +87,9 @@ fn typed(home: &Path, settings: Settings) -> Config {
             lazy_mode: s.bool("node.lazy_mode"),
             lazy_block_interval: s.duration("node.lazy_block_interval"),
             scrape_interval: s.duration("node.scrape_interval"),
+            max_clock_drift: Some(s.duration("node.max_clock_drift"))
+                .filter(|drift| !drift.is_zero())
+                .unwrap_or(Duration::MAX),
         },
         da: Da {
             address: s.text("da.address"),

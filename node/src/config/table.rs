@@ -45,6 +45,8 @@ pub const KEYS: &[Key] = &[
     Key::same("node.scrape_interval", Duration, "1s")
         .rule(Rule::Positive)
         .doc("Time between two looks into the pool of an engine that has one."),
+    Key::own("node.max_clock_drift", Duration, "5s")
+        .doc("How far this node's clock may jump ahead at once, or differ from the times of blocks. Beyond it, block times follow the clock at most twice as fast as time passes, and a metric and the log say so; `0s`: never."),
     Key::ignored(
         "node.catchup_timeout",
         Duration,

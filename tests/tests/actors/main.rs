@@ -7,6 +7,7 @@ mod the_reaper;
 mod the_sequencer;
 mod the_supervisor;
 mod the_syncer;
+mod the_timekeeper;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -20,6 +21,7 @@ use baton_actors::reaper::{self, Reaper};
 use baton_actors::sequencer::{self, Sequencer};
 use baton_actors::supervisor::{self, Producer, Supervisor};
 use baton_actors::syncer::{self, Syncer};
+use baton_actors::timekeeper::{self, Timekeeper};
 use baton_actors::world::{Clock, World};
 use baton_messages::chain::Block;
 use baton_messages::command::{Command, Lane, Refusal, Submitted};
