@@ -25,7 +25,7 @@ use baton_messages::raft::{Committed, ProposeBlock, ProposeError, Record, Settle
 use baton_messages::sequencer::{AwaitTxs, DropTxs, NextBatch};
 use baton_messages::signer::{CheckGuard, NoteSigned, SignError, SignHeader};
 use baton_messages::supervisor::{IntegrityStop, StopProducing};
-use baton_messages::types::{Grant, Hash, Height, StateRoot};
+use baton_messages::types::{Grant, Height, StateRoot};
 use baton_storage::Reader;
 use baton_storage::backend::StoreError;
 use bytes::Bytes;

@@ -8,6 +8,7 @@ pub mod da;
 pub mod da_submitter;
 pub mod engine;
 pub mod executor;
+pub mod notary;
 pub mod raft;
 pub mod reaper;
 pub mod sequencer;

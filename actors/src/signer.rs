@@ -123,7 +123,8 @@ impl Signer {
             Err(error) => {
                 let reason = format!("{place}: {error}");
                 self.refusal = Some(reason.clone());
-                let heals = |refusal: &Refusal| matches!(refusal, Refusal::Older { .. } | Refusal::Ahead { .. });
+                let heals =
+                    |refusal: &Refusal| matches!(refusal, Refusal::Older { .. } | Refusal::Ahead { .. });
                 self.heals = error.downcast_ref().is_some_and(heals);
                 let contradicts = |refusal: &Refusal| {
                     matches!(refusal, Refusal::Contradiction { .. } | Refusal::OtherChain { .. })

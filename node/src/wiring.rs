@@ -14,6 +14,7 @@ use baton_actors::da::{self, Da, DaLayer};
 use baton_actors::da_submitter::{self, DaSubmitter};
 use baton_actors::engine::{self, Engine, Execution};
 use baton_actors::executor::{self, Executor};
+use baton_actors::notary::{self, Notary};
 use baton_actors::raft::{self, Raft};
 use baton_actors::reaper::{self, Reaper};
 use baton_actors::sequencer::{self, Sequencer};
@@ -22,14 +23,20 @@ use baton_actors::supervisor::{self, Producer, Supervisor};
 use baton_actors::syncer::{self, Syncer};
 use baton_actors::timekeeper::{self, Timekeeper};
 use baton_actors::world::World;
+use baton_messages::chain;
+use baton_messages::cluster::{
+    Campaign, HandOff, Heartbeats, Pause, Resume, Stand, TellCondition, TransferLeadership,
+};
 use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
 };
 use baton_messages::raft::{GetRaftView, ProposeBlock, Record, Settle};
 use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, SubmitTxs};
-use baton_messages::signer::{CheckGuard, GetSignerView, SignData, SignEnvelope, SignHeader};
-use baton_messages::supervisor::{DiskHealthChanged, GetSupervisorView, IntegrityStop, Shutdown};
+use baton_messages::signer::{CheckGuard, GetSignerView, NoteSigned, SignData, SignEnvelope, SignHeader};
+use baton_messages::supervisor::{
+    DiskHealthChanged, GetSupervisorView, IntegrityStop, LeadershipAudited, Shutdown, StopProducing,
+};
 use baton_messages::types::Grant;
 use baton_storage::{Reader, Store};
 use prometheus_client::registry::Registry;
@@ -206,6 +213,7 @@ pub struct RaftPorts {
     pub settle: Recipient<Settle>,
     pub record: Recipient<Record>,
     pub view: Recipient<GetRaftView>,
+    pub cluster: Option<supervisor::ClusterLinks>,
 }
 
 impl RaftPorts {
@@ -214,7 +222,28 @@ impl RaftPorts {
     where
         A: Hears<ProposeBlock> + Hears<Settle> + Hears<Record> + Hears<GetRaftView>,
     {
-        Self { propose: port(actor), settle: port(actor), record: port(actor), view: port(actor) }
+        let (propose, settle, record, view) = (port(actor), port(actor), port(actor), port(actor));
+        Self { propose, settle, record, view, cluster: None }
+    }
+
+    /// The ports of one that has other members to talk to.
+    pub fn of_cluster<A>(actor: &Addr<A>) -> Self
+    where
+        A: Hears<ProposeBlock> + Hears<Settle> + Hears<Record> + Hears<GetRaftView>,
+        A: Hears<TellCondition>
+            + Hears<Campaign>
+            + Hears<Stand>
+            + Hears<Heartbeats>
+            + Hears<TransferLeadership>,
+    {
+        let cluster = supervisor::ClusterLinks {
+            tell: port(actor),
+            campaign: port(actor),
+            stand: port(actor),
+            heartbeats: port(actor),
+            transfer: port(actor),
+        };
+        Self { cluster: Some(cluster), ..Self::of(actor) }
     }
 }
 
@@ -223,6 +252,7 @@ impl RaftPorts {
 #[allow(missing_docs)]
 pub struct SignerPorts {
     pub check_guard: Recipient<CheckGuard>,
+    pub note_signed: Recipient<NoteSigned>,
     pub sign: Recipient<SignHeader>,
     pub sign_envelope: Recipient<SignEnvelope>,
     pub sign_data: Recipient<SignData>,
@@ -234,6 +264,7 @@ impl SignerPorts {
     pub fn of<A>(actor: &Addr<A>) -> Self
     where
         A: Hears<CheckGuard>
+            + Hears<NoteSigned>
             + Hears<SignHeader>
             + Hears<SignEnvelope>
             + Hears<SignData>
@@ -241,6 +272,7 @@ impl SignerPorts {
     {
         Self {
             check_guard: port(actor),
+            note_signed: port(actor),
             sign: port(actor),
             sign_envelope: port(actor),
             sign_data: port(actor),
@@ -320,6 +352,8 @@ pub struct Wiring {
     pub da_submitter: Option<Producer>,
     /// Hears that a person is needed and the process must end.
     pub integrity_stop: Recipient<IntegrityStop>,
+    /// Keep the record of who led when.
+    pub leadership_audit: Vec<Recipient<LeadershipAudited>>,
 }
 
 /// A running node, as its RPC and its tests see it.
@@ -337,6 +371,12 @@ pub struct Node {
     pub shutdown: Vec<Recipient<Shutdown>>,
     /// What the supervisor does.
     pub supervisor: Recipient<GetSupervisorView>,
+    /// Gives leadership away.
+    pub hand_off: Recipient<HandOff>,
+    /// Stops production until it is resumed.
+    pub pause: Recipient<Pause>,
+    /// Resumes production.
+    pub resume: Recipient<Resume>,
     /// Hear how the disk is.
     pub disk: Vec<Recipient<DiskHealthChanged>>,
     /// The store, to read.
@@ -363,6 +403,7 @@ impl Wiring {
             reaper: None,
             da_submitter: None,
             integrity_stop,
+            leadership_audit: Vec::new(),
         }
     }
 
@@ -412,20 +453,32 @@ impl Wiring {
             supervisor: supervisor.clone(),
             integrity_stop: self.integrity_stop.clone(),
         };
+        let identity = settings.da_submitter.signer.clone();
         // From the last stage to the first: who is fed is there before who feeds.
         let mut stages = vec![
             self.da_submitter
                 .unwrap_or_else(|| producers.da_submitter(settings.da_submitter.clone(), &metrics)),
             self.executor.unwrap_or_else(|| {
-                let proposer = settings.da_submitter.signer.address.clone();
-                producers.executor(settings.executor.clone(), proposer, &metrics)
+                let signer = settings.da_submitter.signer.clone();
+                producers.executor(settings.executor.clone(), signer, &metrics)
             }),
         ];
         let reaper = settings.reaper.map(|config| producers.reaper(config, &metrics));
         stages.extend(self.reaper.or(reaper));
 
-        let links = supervisor::Links { integrity_stop: self.integrity_stop.clone() };
-        supervisor_ctx.run(Supervisor::new(settings.supervisor, links, metrics.supervisor, stages));
+        let links = supervisor::Links {
+            integrity_stop: self.integrity_stop.clone(),
+            cluster: raft_ports.cluster.clone(),
+            signer_view: Some(signer_ports.view.clone()),
+            audit: self.leadership_audit,
+        };
+        let sources = supervisor::Sources::of(&store);
+        supervisor_ctx.run(Supervisor::new(settings.supervisor, links, metrics.supervisor, sources, stages));
+        let links = notary::Links {
+            note_signed: signer_ports.note_signed.clone(),
+            integrity_stop: self.integrity_stop.clone(),
+        };
+        Notary::new(notary::Config::default(), links, reader.clone(), identity).start();
         sequencer_ctx.run(Sequencer::new(
             settings.sequencer,
             metrics.sequencer,
@@ -464,6 +517,9 @@ impl Wiring {
             signer: signer_ports,
             shutdown: vec![supervisor.clone().recipient(), raft.recipient()],
             supervisor: supervisor.clone().recipient(),
+            hand_off: supervisor.clone().recipient(),
+            pause: supervisor.clone().recipient(),
+            resume: supervisor.clone().recipient(),
             disk: vec![sequencer.recipient(), supervisor.recipient()],
             reader,
         }
@@ -484,7 +540,7 @@ struct Producers {
 }
 
 impl Producers {
-    fn executor(&self, config: executor::Config, proposer: bytes::Bytes, metrics: &Metrics) -> Producer {
+    fn executor(&self, config: executor::Config, signer: chain::Signer, metrics: &Metrics) -> Producer {
         let links = executor::Links {
             next_batch: self.sequencer.next_batch.clone(),
             await_txs: self.sequencer.await_txs.clone(),
@@ -495,13 +551,14 @@ impl Producers {
             propose: self.raft.propose.clone(),
             settle: self.raft.settle.clone(),
             record: self.raft.record.clone(),
+            note_signed: self.signer.note_signed.clone(),
             check_guard: self.signer.check_guard.clone(),
             sign: self.signer.sign.clone(),
             production: self.supervisor.clone().recipient(),
             integrity_stop: self.integrity_stop.clone(),
         };
         let (metrics, world, reader) = (metrics.executor.clone(), self.world.clone(), self.reader.clone());
-        producer("executor", move |grant| {
+        finishing_producer("executor", move |grant| {
             Executor::new(
                 config.clone(),
                 links.clone(),
@@ -509,7 +566,7 @@ impl Producers {
                 world.clone(),
                 reader.clone(),
                 grant,
-                proposer.clone(),
+                signer.clone(),
             )
         })
     }
@@ -549,6 +606,17 @@ where
     A: Actor<Context = Context<A>>,
 {
     Producer::new(name, move |grant| child::spawn(name, |_| make(grant)).1)
+}
+
+/// As [`producer`], of an actor that makes its last block when it is asked to.
+pub fn finishing_producer<A>(name: &'static str, make: impl Fn(Grant) -> A + 'static) -> Producer
+where
+    A: Hears<StopProducing> + Actor<Context = Context<A>>,
+{
+    Producer::new(name, move |grant| {
+        let (actor, child) = child::spawn(name, |_| make(grant));
+        child.finishing_by(actor.recipient())
+    })
 }
 
 fn context<A: Actor<Context = Context<A>>>() -> Context<A> {

@@ -438,7 +438,10 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             search_depth: 10_000,
         },
         syncer: syncer::Config { reply_within, retry_after: Duration::from_millis(100), log_every: 1_000 },
-        supervisor: supervisor::Config::default(),
+        supervisor: supervisor::Config {
+            stalled_after: plan.block_time * 50,
+            ..supervisor::Config::default()
+        },
         signer: signer::Config {
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },
             initial_height: genesis.initial_height,

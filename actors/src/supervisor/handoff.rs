@@ -148,15 +148,14 @@ impl HandOver {
             return self.abort(format!("gave up {}", self.waits_for()));
         }
         match self.step {
-            Step::Level if is_nearly_level(&view.position, target) => match view.producing {
-                true => {
-                    self.step = Step::Closing;
-                    vec![Action::Close]
-                }
-                false => self.match_last(view, target),
-            },
-            Step::Matching => self.match_last(view, target),
-            Step::Level | Step::Closing | Step::Transferring => vec![],
+            Step::Level | Step::Matching if !is_nearly_level(&view.position, target) => vec![],
+            // Also one that began without producers, when they started meanwhile.
+            Step::Level | Step::Matching if view.producing => {
+                self.step = Step::Closing;
+                vec![Action::Close]
+            }
+            Step::Level | Step::Matching => self.match_last(view, target),
+            Step::Closing | Step::Transferring => vec![],
         }
     }
 
@@ -268,12 +267,12 @@ mod tests {
     #[test]
     fn raft_is_asked_only_when_the_target_shows_the_last_block_executed() {
         let mut hand_over = closed();
-        let stopped = |target| View { producing: false, ..view(20, target) };
-        assert_eq!(hand_over.look(&stopped(&fit(2, 99))), [], "F2: it lacks an entry");
+        let mut look = |target: Condition| hand_over.look(&View { producing: false, ..view(20, &target) });
+        assert_eq!(look(fit(2, 99)), [], "F2: it lacks an entry");
         let behind = Condition { executed: Height(99), ..fit(2, 100) };
-        assert_eq!(hand_over.look(&stopped(&behind)), [], "F2: it has not executed it");
-        assert_eq!(hand_over.look(&stopped(&fit(2, 100))), [TRANSFER]);
-        assert_eq!(hand_over.look(&stopped(&fit(2, 100))), [], "F1: never a second time");
+        assert_eq!(look(behind), [], "F2: it has not executed it");
+        assert_eq!(look(fit(2, 100)), [TRANSFER]);
+        assert_eq!(look(fit(2, 100)), [], "F1: never a second time");
         let answer = Some(Ok((Term(2), MemberId(2))));
         let done = HandedOff { to: "member 2".to_owned(), term: Term(2) };
         assert_eq!(hand_over.transferred(answer, named), [Action::End(Ok(done))]);
@@ -312,7 +311,9 @@ mod tests {
         let mut closed = closed();
         let behind = fit(2, 99);
         assert_eq!(closed.look(&View { producing: false, ..view(309, &behind) }), []);
-        assert!(aborted(&closed.look(&View { producing: false, ..view(310, &behind) })).contains("last block"));
+        assert!(
+            aborted(&closed.look(&View { producing: false, ..view(310, &behind) })).contains("last block")
+        );
     }
 
     #[test]
@@ -356,5 +357,14 @@ mod tests {
         let mut hand_over = hand_over(Why::Unfit);
         let target = fit(2, 100);
         assert_eq!(hand_over.look(&View { producing: false, ..view(0, &target) }), [TRANSFER]);
+    }
+
+    #[test]
+    fn producers_that_start_while_it_waits_are_stopped_first() {
+        let mut hand_over = hand_over(Why::Unfit);
+        let behind = fit(2, 99);
+        assert_eq!(hand_over.look(&View { producing: false, ..view(0, &behind) }), []);
+        let target = fit(2, 100);
+        assert_eq!(hand_over.look(&view(30, &target)), [Action::Close]);
     }
 }

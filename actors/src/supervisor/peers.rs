@@ -154,18 +154,17 @@ impl Peers {
 
     /// How long ago each other member was heard, by name.
     pub fn ages(&self, now: Moment) -> impl Iterator<Item = (String, Option<Duration>)> + '_ {
-        self.voters.iter().chain(&self.learners).filter(|(id, _)| **id != self.own).map(move |(id, member)| {
-            let age = self.heard.get(id).map(|heard| now.saturating_sub(heard.at));
-            (member.name.clone(), age)
-        })
+        self.voters.iter().chain(&self.learners).filter(|(id, _)| **id != self.own).map(
+            move |(id, member)| {
+                let age = self.heard.get(id).map(|heard| now.saturating_sub(heard.at));
+                (member.name.clone(), age)
+            },
+        )
     }
 
     /// The other voters that were heard within so long.
     pub fn recent_voters(&self, now: Moment, within: Duration) -> impl Iterator<Item = &Condition> {
-        self.voters
-            .keys()
-            .filter(|id| **id != self.own)
-            .filter_map(move |id| self.recent(*id, now, within))
+        self.voters.keys().filter(|id| **id != self.own).filter_map(move |id| self.recent(*id, now, within))
     }
 
     /// The voter of this name.
@@ -179,7 +178,13 @@ impl Peers {
     /// # Errors
     ///
     /// The reason, short.
-    pub fn fitness(&self, id: MemberId, own_config: Hash, now: Moment, within: Duration) -> Result<(), String> {
+    pub fn fitness(
+        &self,
+        id: MemberId,
+        own_config: Hash,
+        now: Moment,
+        within: Duration,
+    ) -> Result<(), String> {
         let Some(member) = self.voters.get(&id) else { return Err("it is no voter".to_owned()) };
         if id == self.own {
             return Err("it leads already".to_owned());
@@ -225,7 +230,7 @@ impl Peers {
         }
         let in_turn = |id: MemberId| (self.last_target.is_some_and(|last| id <= last), id);
         let order = |id: &MemberId| {
-            let cooling = self.cooling.get(id).is_some_and(|until| now < *until);
+            let cooling = self.is_cooling(*id, now);
             let behind = !self.recent(*id, now, within).is_some_and(|told| position.is_matched_by(told));
             (cooling, behind, in_turn(*id))
         };
@@ -246,10 +251,10 @@ impl Peers {
         self.cooling.insert(target, until);
     }
 
-    /// Whether a transfer to somebody failed not long ago.
+    /// Whether a transfer to this member failed not long ago.
     #[must_use]
-    pub fn is_cooling(&self, now: Moment) -> bool {
-        self.cooling.values().any(|until| now < *until)
+    pub fn is_cooling(&self, target: MemberId, now: Moment) -> bool {
+        self.cooling.get(&target).is_some_and(|until| now < *until)
     }
 }
 

@@ -38,6 +38,22 @@ pub enum Part {
 }
 
 impl Part {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Raft,
+        Self::Engine,
+        Self::Execution,
+        Self::Disk,
+        Self::Storage,
+        Self::Bodies,
+        Self::Signer,
+        Self::Guard,
+        Self::Progress,
+        Self::Settings,
+        Self::Witness,
+        Self::Operator,
+    ];
+
     /// The word in logs, metrics and status.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -128,10 +144,16 @@ impl Plan {
         self.tip
     }
 
-    /// Whether this node is on its way out.
+    /// Whether producers of before are not gone yet.
     #[must_use]
-    pub const fn is_closing(&self) -> bool {
-        self.closing
+    pub const fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// What is wrong with a part, as it was reported.
+    #[must_use]
+    pub fn trouble(&self, part: Part) -> Option<&str> {
+        self.troubles.get(&part).map(String::as_str)
     }
 
     /// Whether an operator has paused production here.
@@ -142,7 +164,8 @@ impl Plan {
 
     /// Every part in trouble. They do not change while the trouble lasts.
     pub fn parts(&self) -> impl Iterator<Item = Part> + '_ {
-        let waits = (self.executed.is_none() || self.lagging) && !self.troubles.contains_key(&Part::Execution);
+        let waits =
+            (self.executed.is_none() || self.lagging) && !self.troubles.contains_key(&Part::Execution);
         self.troubles.keys().copied().chain(waits.then_some(Part::Execution))
     }
 
@@ -153,7 +176,8 @@ impl Plan {
     }
 
     fn all_reasons(&self) -> impl Iterator<Item = (Part, String)> + '_ {
-        let troubles = self.troubles.iter().map(|(part, trouble)| (*part, format!("{}: {trouble}", part.name())));
+        let troubles =
+            self.troubles.iter().map(|(part, trouble)| (*part, format!("{}: {trouble}", part.name())));
         let execution = match self.executed {
             None => Some("execution: the engine has not said yet where it is".to_owned()),
             Some(_) if self.lagging => {
