@@ -162,8 +162,8 @@ pub struct ClusterLinks {
 pub struct Links {
     /// Ends the process when a person is needed.
     pub integrity_stop: Recipient<IntegrityStop>,
-    /// Raft. `None` where Raft is replaced by something that has no other members.
-    pub cluster: Option<ClusterLinks>,
+    /// Raft.
+    pub cluster: ClusterLinks,
     /// Says whether the guard refuses; a witness has none.
     pub signer_view: Option<Recipient<GetSignerView>>,
     /// Keep the record of who led when.
@@ -466,9 +466,8 @@ impl Supervisor {
 
     fn tell(&mut self) {
         self.told = Some(self.told());
-        let Some(cluster) = &self.links.cluster else { return };
         // One that does not fit is followed by the next in a heartbeat's time.
-        let _ = cluster.tell.try_send(TellCondition(self.condition()));
+        let _ = self.links.cluster.tell.try_send(TellCondition(self.condition()));
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, Message, Recipient};
@@ -14,29 +15,46 @@ use baton_actors::da::{self, Da, DaLayer};
 use baton_actors::da_submitter::{self, DaSubmitter};
 use baton_actors::engine::{self, Engine, Execution};
 use baton_actors::executor::{self, Executor};
+<<<<<<< HEAD
 use baton_actors::notary::{self, Notary};
+=======
+use baton_actors::raft::transport::Transport;
+>>>>>>> main
 use baton_actors::raft::{self, Raft};
 use baton_actors::reaper::{self, Reaper};
 use baton_actors::sequencer::{self, Sequencer};
 use baton_actors::signer::{self, Signer};
 use baton_actors::supervisor::{self, Producer, Supervisor};
-use baton_actors::syncer::{self, Syncer};
+use baton_actors::syncer::{self, Syncer, backfill};
 use baton_actors::timekeeper::{self, Timekeeper};
 use baton_actors::world::World;
+<<<<<<< HEAD
 use baton_messages::chain;
 use baton_messages::cluster::{
     Campaign, HandOff, Heartbeats, Pause, Resume, Stand, TellCondition, TransferLeadership,
+=======
+use baton_messages::cluster::{
+    Campaign, ChangeMembers, FetchBlocks, ForwardTxs, ForwardedTxs, GetCluster, Heartbeats, MemberTold,
+    MembersChanged, Stand, TellCondition, TransferLeadership,
+>>>>>>> main
 };
 use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
 };
+<<<<<<< HEAD
 use baton_messages::raft::{GetRaftView, ProposeBlock, Record, Settle};
 use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, SubmitTxs};
 use baton_messages::signer::{CheckGuard, GetSignerView, NoteSigned, SignData, SignEnvelope, SignHeader};
 use baton_messages::supervisor::{
     DiskHealthChanged, GetSupervisorView, IntegrityStop, LeadershipAudited, Shutdown, StopProducing,
 };
+=======
+use baton_messages::raft::{BlocksApplied, GetRaftView, LeadershipChanged, ProposeBlock, Record, Settle};
+use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, PostTxs, SubmitTxs};
+use baton_messages::signer::{CheckGuard, GetSignerView, SignData, SignEnvelope, SignHeader};
+use baton_messages::supervisor::{DiskHealthChanged, GetSupervisorView, IntegrityStop, Shutdown};
+>>>>>>> main
 use baton_messages::types::Grant;
 use baton_storage::{Reader, Store};
 use prometheus_client::registry::Registry;
@@ -116,6 +134,8 @@ pub struct Parts {
     pub world: World,
     /// The store.
     pub store: Store,
+    /// The way to other members.
+    pub transport: Arc<dyn Transport>,
     /// The execution engine.
     pub execution: Make<Box<dyn Execution>>,
     /// The DA layer.
@@ -176,6 +196,8 @@ impl EnginePorts {
 #[allow(missing_docs)]
 pub struct SequencerPorts {
     pub submit_txs: Recipient<SubmitTxs>,
+    pub post_txs: Recipient<PostTxs>,
+    pub forwarded: Recipient<ForwardedTxs>,
     pub next_batch: Recipient<NextBatch>,
     pub await_txs: Recipient<AwaitTxs>,
     pub drop_txs: Recipient<DropTxs>,
@@ -188,6 +210,8 @@ impl SequencerPorts {
     pub fn of<A>(actor: &Addr<A>) -> Self
     where
         A: Hears<SubmitTxs>
+            + Hears<PostTxs>
+            + Hears<ForwardedTxs>
             + Hears<NextBatch>
             + Hears<AwaitTxs>
             + Hears<DropTxs>
@@ -196,6 +220,8 @@ impl SequencerPorts {
     {
         Self {
             submit_txs: port(actor),
+            post_txs: port(actor),
+            forwarded: port(actor),
             next_batch: port(actor),
             await_txs: port(actor),
             drop_txs: port(actor),
@@ -213,7 +239,6 @@ pub struct RaftPorts {
     pub settle: Recipient<Settle>,
     pub record: Recipient<Record>,
     pub view: Recipient<GetRaftView>,
-    pub cluster: Option<supervisor::ClusterLinks>,
 }
 
 impl RaftPorts {
@@ -222,28 +247,50 @@ impl RaftPorts {
     where
         A: Hears<ProposeBlock> + Hears<Settle> + Hears<Record> + Hears<GetRaftView>,
     {
-        let (propose, settle, record, view) = (port(actor), port(actor), port(actor), port(actor));
-        Self { propose, settle, record, view, cluster: None }
+        Self { propose: port(actor), settle: port(actor), record: port(actor), view: port(actor) }
     }
+}
 
-    /// The ports of one that has other members to talk to.
-    pub fn of_cluster<A>(actor: &Addr<A>) -> Self
+/// What can be said to Raft about the cluster.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct ClusterPorts {
+    pub view: Recipient<GetCluster>,
+    pub change: Recipient<ChangeMembers>,
+    pub transfer: Recipient<TransferLeadership>,
+    pub tell: Recipient<TellCondition>,
+    pub campaign: Recipient<Campaign>,
+    pub stand: Recipient<Stand>,
+    pub heartbeats: Recipient<Heartbeats>,
+    pub forward: Recipient<ForwardTxs>,
+    pub fetch: Recipient<FetchBlocks>,
+}
+
+impl ClusterPorts {
+    /// The ports of an actor that hears all of it.
+    pub fn of<A>(actor: &Addr<A>) -> Self
     where
-        A: Hears<ProposeBlock> + Hears<Settle> + Hears<Record> + Hears<GetRaftView>,
-        A: Hears<TellCondition>
+        A: Hears<GetCluster>
+            + Hears<ChangeMembers>
+            + Hears<TransferLeadership>
+            + Hears<TellCondition>
             + Hears<Campaign>
             + Hears<Stand>
             + Hears<Heartbeats>
-            + Hears<TransferLeadership>,
+            + Hears<ForwardTxs>
+            + Hears<FetchBlocks>,
     {
-        let cluster = supervisor::ClusterLinks {
+        Self {
+            view: port(actor),
+            change: port(actor),
+            transfer: port(actor),
             tell: port(actor),
             campaign: port(actor),
             stand: port(actor),
             heartbeats: port(actor),
-            transfer: port(actor),
-        };
-        Self { cluster: Some(cluster), ..Self::of(actor) }
+            forward: port(actor),
+            fetch: port(actor),
+        }
     }
 }
 
@@ -336,6 +383,14 @@ pub struct Wiring {
     pub parts: Parts,
     /// Instead of Raft.
     pub raft: Option<RaftPorts>,
+    /// Hears how other members are, instead of the supervisor.
+    pub told: Option<Recipient<MemberTold>>,
+    /// Hear that the membership is another, beside the supervisor.
+    pub members: Vec<Recipient<MembersChanged>>,
+    /// Hear who leads, beside the supervisor.
+    pub leadership: Vec<Recipient<LeadershipChanged>>,
+    /// Keep a record of every block.
+    pub blocks: Vec<Recipient<BlocksApplied>>,
     /// Instead of the sequencer.
     pub sequencer: Option<SequencerPorts>,
     /// Instead of the engine actor.
@@ -361,6 +416,8 @@ pub struct Wiring {
 pub struct Node {
     /// Raft.
     pub raft: RaftPorts,
+    /// Raft, about the cluster.
+    pub cluster: ClusterPorts,
     /// The sequencer.
     pub sequencer: SequencerPorts,
     /// The engine.
@@ -395,6 +452,10 @@ impl Wiring {
             metrics: Metrics::default(),
             parts,
             raft: None,
+            told: None,
+            members: vec![],
+            leadership: vec![],
+            blocks: vec![],
             sequencer: None,
             engine: None,
             signer: None,
@@ -411,7 +472,7 @@ impl Wiring {
     #[must_use]
     pub fn start(self) -> Node {
         let Self { settings, metrics, parts, .. } = self;
-        let Parts { world, store, execution, da, signer, progress, threads } = parts;
+        let Parts { world, store, transport, execution, da, signer, progress, threads } = parts;
         let reader = store.reader();
 
         let sequencer_ctx = context::<Sequencer>();
@@ -439,6 +500,7 @@ impl Wiring {
             self.da.unwrap_or_else(|| DaPorts::of(&Da::new(da, settings.da, metrics.da.clone()).start()));
         let sequencer_ports = self.sequencer.unwrap_or_else(|| SequencerPorts::of(&sequencer));
         let raft_ports = self.raft.unwrap_or_else(|| RaftPorts::of(&raft));
+        let cluster_ports = ClusterPorts::of(&raft);
         let timekeeper =
             context::<Timekeeper>().run(Timekeeper::new(metrics.timekeeper.clone(), world.clone()));
 
@@ -468,7 +530,13 @@ impl Wiring {
 
         let links = supervisor::Links {
             integrity_stop: self.integrity_stop.clone(),
-            cluster: raft_ports.cluster.clone(),
+            cluster: supervisor::ClusterLinks {
+                tell: cluster_ports.tell.clone(),
+                campaign: cluster_ports.campaign.clone(),
+                stand: cluster_ports.stand.clone(),
+                heartbeats: cluster_ports.heartbeats.clone(),
+                transfer: cluster_ports.transfer.clone(),
+            },
             signer_view: Some(signer_ports.view.clone()),
             audit: self.leadership_audit,
         };
@@ -481,7 +549,9 @@ impl Wiring {
         Notary::new(notary::Config::default(), links, reader.clone(), identity).start();
         sequencer_ctx.run(Sequencer::new(
             settings.sequencer,
+            sequencer::Links { forward: Some(raft.clone().recipient()) },
             metrics.sequencer,
+            &producers.world,
             reader.clone(),
             store.queue(),
         ));
@@ -493,10 +563,15 @@ impl Wiring {
             set_final: engine_ports.set_final.clone(),
             followed: supervisor.clone().recipient(),
             trouble: supervisor.clone().recipient(),
+            source: Some(backfill::Source { fetch: raft.clone().recipient(), filler: store.filler() }),
         };
         syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
         let links = raft::Links {
-            leadership: vec![supervisor.clone().recipient()],
+            leadership: [
+                vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
+                self.leadership,
+            ]
+            .concat(),
             term_applied: vec![syncer.clone().recipient(), supervisor.clone().recipient()],
             lease: supervisor.clone().recipient(),
             applied: vec![
@@ -506,12 +581,17 @@ impl Wiring {
                 timekeeper.recipient(),
             ],
             health: supervisor.clone().recipient(),
+            told: self.told.unwrap_or_else(|| supervisor.clone().recipient()),
+            members: [vec![supervisor.clone().recipient()], self.members].concat(),
+            blocks: self.blocks,
+            forwarded: sequencer_ports.forwarded.clone(),
             integrity_stop: self.integrity_stop,
         };
-        raft_ctx.run(Raft::new(settings.raft, links, metrics.raft, store));
+        raft_ctx.run(Raft::new(settings.raft, links, metrics.raft, store, transport));
 
         Node {
             raft: raft_ports,
+            cluster: cluster_ports,
             sequencer: sequencer_ports,
             engine: engine_ports,
             signer: signer_ports,

@@ -65,6 +65,7 @@ impl Reader {
         self.chain().membership.clone()
     }
 
+<<<<<<< HEAD
     /// The last entry of the log, applied or not, durable or not; what votes compare. `None`
     /// before the first.
     #[must_use]
@@ -79,6 +80,12 @@ impl Reader {
         let chain = self.chain();
         let mut voters = chain.membership.membership().voter_ids();
         voters.next() == Some(own) && voters.next().is_none()
+=======
+    /// The version of log entries in force.
+    #[must_use]
+    pub fn command_version(&self) -> u8 {
+        self.chain().command_version
+>>>>>>> main
     }
 
     /// How far the chain is on DA.
@@ -126,6 +133,12 @@ impl Reader {
     pub fn missing(&self) -> Result<Option<(Height, Hash)>, StoreError> {
         let Some((_, height)) = self.chain().missing.last().copied() else { return Ok(None) };
         self.seen(chain::wanted_hash(&*self.inner.backend, height)).map(|hash| Some((height, hash)))
+    }
+
+    /// The ranges of committed heights, both ends inclusive and ascending, whose bodies are missing.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<(Height, Height)> {
+        self.chain().missing.clone()
     }
 
     /// The committed header at a height.

@@ -10,6 +10,7 @@ use actix::{Actor, Context, Handler, Recipient};
 use baton::wiring::{self, Parts, Settings, Threads, Wiring};
 use baton_actors::engine::Execution;
 use baton_actors::engine::kv::{self, Kv};
+use baton_actors::raft::transport::Nobody;
 use baton_actors::signer::audit::{Event, MemoryAudit};
 use baton_actors::signer::guard::{Guard, Progress};
 use baton_actors::signer::key::{FileKey, Key};
@@ -355,6 +356,7 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
     Parts {
         world: World::bounded(Arc::new(clock.clone()), machine.seed, MAX_CLOCK_DRIFT),
         store: store.clone(),
+        transport: Arc::new(Nobody),
         execution: Box::new(move || execution.take()),
         da: Rc::new(FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency)),
         signer: signer::Parts {
@@ -396,6 +398,10 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             election_timeout_max: Duration::from_millis(150),
             snapshot_after: 50,
             keep_entries: 20,
+            keep_bytes: 1 << 20,
+            bootstrap: raft::Bootstrap::Sole,
+            fresh_cluster: uuid::Uuid::from_u128(u128::from(plan.machine.seed) << 64 | 2),
+            question_within: Duration::from_secs(2),
             reopen_after: Duration::from_millis(100),
             longest_pause: Duration::from_secs(2),
         },
@@ -406,6 +412,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             replay_window: 500,
             max_waiting: 1_000,
             longest_wait: Duration::from_secs(60),
+            forward: sequencer::forward::Config::default(),
         },
         engine: engine::Config { call_timeout: Duration::from_secs(2), ..engine::Config::default() },
         executor: executor::Config {
@@ -437,11 +444,21 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             reply_within,
             search_depth: 10_000,
         },
+<<<<<<< HEAD
         syncer: syncer::Config { reply_within, retry_after: Duration::from_millis(100), log_every: 1_000 },
         supervisor: supervisor::Config {
             stalled_after: plan.block_time * 50,
             ..supervisor::Config::default()
         },
+=======
+        syncer: syncer::Config {
+            reply_within,
+            retry_after: Duration::from_millis(100),
+            log_every: 1_000,
+            backfill: syncer::backfill::Config::default(),
+        },
+        supervisor: supervisor::Config::default(),
+>>>>>>> main
         signer: signer::Config {
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },
             initial_height: genesis.initial_height,

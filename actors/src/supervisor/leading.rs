@@ -29,7 +29,7 @@ impl Supervisor {
             position: self.position(),
         };
         let actions = self.gate.look(&view);
-        let Some(cluster) = &self.links.cluster else { return };
+        let cluster = &self.links.cluster;
         for action in actions {
             match action {
                 election::Action::Campaign(allowed) => {
@@ -55,7 +55,7 @@ impl Supervisor {
             let (term, _) = self.plan.role();
             return Err(HandOffError::NotLeader(self.leader.map(|leader| self.peers.hint(leader, term))));
         };
-        if self.hand_over.is_some() {
+        if self.hand_over.is_some() || self.plan.is_given_away() {
             return Err(HandOffError::InProgress);
         }
         let (now, times) = (self.now(), self.config.times);
@@ -148,7 +148,7 @@ impl Supervisor {
     }
 
     fn begin_transfer(&mut self, term: Term, to: MemberId, ctx: &mut Context<Self>) {
-        let Some(cluster) = &self.links.cluster else { return };
+        let cluster = &self.links.cluster;
         info!(term = term.0, to = %self.peers.name(to), "asking raft to transfer leadership");
         self.plan.give_away(term);
         // Raft gives up by itself after two of the longest election time-outs.
@@ -233,6 +233,8 @@ impl Supervisor {
         let only_progress = self.plan.parts().all(|part| part == Part::Progress);
         let vain = match self.peers.best(&self.position(), settings, now, within) {
             Err(reason) => Some(reason),
+            // Never a second transfer in a term (F1).
+            Ok(_) if self.plan.is_given_away() => Some("a transfer did not succeed".to_owned()),
             Ok(to) if self.peers.is_cooling(to, now) => {
                 Some(format!("{}: it could not take over a moment ago", self.peers.name(to)))
             }
@@ -278,9 +280,7 @@ impl Supervisor {
             }
         }
         self.metrics.silent.set(i64::from(!enabled));
-        if let Some(cluster) = &self.links.cluster {
-            cluster.heartbeats.do_send(Heartbeats { enabled });
-        }
+        self.links.cluster.heartbeats.do_send(Heartbeats { enabled });
     }
 
     /// Answers who waits for the end, once everything has ended.

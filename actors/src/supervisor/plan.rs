@@ -211,7 +211,7 @@ impl Plan {
         if let Some(reason) = &self.handing_over {
             return Some(reason.clone());
         }
-        if self.given_away == Some(self.term) {
+        if self.is_given_away() {
             return Some(format!("leadership of term {} was given away", self.term));
         }
         if self.stopping {
@@ -257,6 +257,12 @@ impl Plan {
     /// Raft is asked to transfer leadership of this term: there is no way back by ourselves.
     pub fn give_away(&mut self, term: Term) {
         self.given_away = Some(term);
+    }
+
+    /// Whether leadership of the term this node is in was given away, or may have been.
+    #[must_use]
+    pub fn is_given_away(&self) -> bool {
+        self.given_away == Some(self.term)
     }
 
     /// The transfer did nothing: go on in the same term at once (hazard F4).
@@ -344,7 +350,7 @@ impl Plan {
         !self.closing
             && !self.stopping
             && self.handing_over.is_none()
-            && self.given_away != Some(self.term)
+            && !self.is_given_away()
             && self.role == Role::Leader
             && self.term_applied == Some(self.term)
             && self.obstacle().is_none()

@@ -432,7 +432,7 @@ const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
 fn first_proposal_after(ago_ms: i64) -> u64 {
     sim_run(1, move || async move {
         let rig = Rig::new();
-        rig.stage.grow(5);
+        rig.stage.grow(2);
         let shows = Timestamp(rig.stage.tip().time.0.saturating_add_signed(ago_ms * 1_000_000));
         let clock = World::new(Arc::new(SimClock::showing(shows)), 1);
         // The engine is level.
