@@ -15,11 +15,8 @@ use baton_actors::da::{self, Da, DaLayer};
 use baton_actors::da_submitter::{self, DaSubmitter};
 use baton_actors::engine::{self, Engine, Execution};
 use baton_actors::executor::{self, Executor};
-<<<<<<< HEAD
 use baton_actors::notary::{self, Notary};
-=======
 use baton_actors::raft::transport::Transport;
->>>>>>> main
 use baton_actors::raft::{self, Raft};
 use baton_actors::reaper::{self, Reaper};
 use baton_actors::sequencer::{self, Sequencer};
@@ -28,33 +25,21 @@ use baton_actors::supervisor::{self, Producer, Supervisor};
 use baton_actors::syncer::{self, Syncer, backfill};
 use baton_actors::timekeeper::{self, Timekeeper};
 use baton_actors::world::World;
-<<<<<<< HEAD
 use baton_messages::chain;
 use baton_messages::cluster::{
-    Campaign, HandOff, Heartbeats, Pause, Resume, Stand, TellCondition, TransferLeadership,
-=======
-use baton_messages::cluster::{
-    Campaign, ChangeMembers, FetchBlocks, ForwardTxs, ForwardedTxs, GetCluster, Heartbeats, MemberTold,
-    MembersChanged, Stand, TellCondition, TransferLeadership,
->>>>>>> main
+    Campaign, ChangeMembers, FetchBlocks, ForwardTxs, ForwardedTxs, GetCluster, HandOff, Heartbeats,
+    MemberTold, MembersChanged, Pause, Resume, Stand, TellCondition, TransferLeadership,
 };
 use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
 };
-<<<<<<< HEAD
-use baton_messages::raft::{GetRaftView, ProposeBlock, Record, Settle};
-use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, SubmitTxs};
+use baton_messages::raft::{BlocksApplied, GetRaftView, LeadershipChanged, ProposeBlock, Record, Settle};
+use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, PostTxs, SubmitTxs};
 use baton_messages::signer::{CheckGuard, GetSignerView, NoteSigned, SignData, SignEnvelope, SignHeader};
 use baton_messages::supervisor::{
     DiskHealthChanged, GetSupervisorView, IntegrityStop, LeadershipAudited, Shutdown, StopProducing,
 };
-=======
-use baton_messages::raft::{BlocksApplied, GetRaftView, LeadershipChanged, ProposeBlock, Record, Settle};
-use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, PostTxs, SubmitTxs};
-use baton_messages::signer::{CheckGuard, GetSignerView, SignData, SignEnvelope, SignHeader};
-use baton_messages::supervisor::{DiskHealthChanged, GetSupervisorView, IntegrityStop, Shutdown};
->>>>>>> main
 use baton_messages::types::Grant;
 use baton_storage::{Reader, Store};
 use prometheus_client::registry::Registry;

@@ -65,7 +65,6 @@ impl Reader {
         self.chain().membership.clone()
     }
 
-<<<<<<< HEAD
     /// The last entry of the log, applied or not, durable or not; what votes compare. `None`
     /// before the first.
     #[must_use]
@@ -80,12 +79,12 @@ impl Reader {
         let chain = self.chain();
         let mut voters = chain.membership.membership().voter_ids();
         voters.next() == Some(own) && voters.next().is_none()
-=======
+    }
+
     /// The version of log entries in force.
     #[must_use]
     pub fn command_version(&self) -> u8 {
         self.chain().command_version
->>>>>>> main
     }
 
     /// How far the chain is on DA.

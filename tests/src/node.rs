@@ -444,21 +444,16 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             reply_within,
             search_depth: 10_000,
         },
-<<<<<<< HEAD
-        syncer: syncer::Config { reply_within, retry_after: Duration::from_millis(100), log_every: 1_000 },
-        supervisor: supervisor::Config {
-            stalled_after: plan.block_time * 50,
-            ..supervisor::Config::default()
-        },
-=======
         syncer: syncer::Config {
             reply_within,
             retry_after: Duration::from_millis(100),
             log_every: 1_000,
             backfill: syncer::backfill::Config::default(),
         },
-        supervisor: supervisor::Config::default(),
->>>>>>> main
+        supervisor: supervisor::Config {
+            stalled_after: plan.block_time * 50,
+            ..supervisor::Config::default()
+        },
         signer: signer::Config {
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },
             initial_height: genesis.initial_height,

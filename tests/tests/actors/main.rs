@@ -27,12 +27,9 @@ use baton_actors::timekeeper::{self, Timekeeper};
 use baton_actors::world::{Clock, World};
 use baton_messages::chain::Block;
 use baton_messages::cluster::{
-<<<<<<< HEAD
-    Campaign, Condition, HandOff, HandOffError, HandedOff, Heartbeats, MemberTold, MembersChanged, Pause,
-    Resume, Stand, TellCondition, TransferError, TransferLeadership,
-=======
-    FetchBlocks, FetchError, FetchedBlock, ForwardError, ForwardTxs, ForwardedTxs,
->>>>>>> main
+    Campaign, Condition, FetchBlocks, FetchError, FetchedBlock, ForwardError, ForwardTxs, ForwardedTxs,
+    HandOff, HandOffError, HandedOff, Heartbeats, MemberTold, MembersChanged, Pause, Resume, Stand,
+    TellCondition, TransferError, TransferLeadership,
 };
 use baton_messages::command::{Command, Lane, Refusal, Submitted};
 use baton_messages::engine::{
@@ -52,14 +49,10 @@ use baton_messages::supervisor::{
     GetSupervisorView, IntegrityStop, LeadershipAudited, Shutdown, StopProducing, SupervisorView,
 };
 use baton_messages::syncer::{ExecutionFollowed, ExecutionTrouble};
-<<<<<<< HEAD
 use baton_messages::types::{
     DaHeight, Hash, Height, Member, MemberId, Role, StateRoot, Term, Timestamp, Tip, Tx,
 };
-=======
-use baton_messages::types::{DaHeight, Hash, Height, MemberId, Role, StateRoot, Term, Timestamp, Tip, Tx};
 use baton_storage::Backfill;
->>>>>>> main
 use baton_storage::memory::{Disk, EffectOutcome, Keep};
 use bytes::Bytes;
 use rand::{RngExt, SeedableRng};
