@@ -27,7 +27,7 @@ use baton_messages::chain::Signer;
 use baton_messages::da::Namespace;
 use baton_messages::genesis::Genesis;
 use baton_messages::supervisor::{IntegrityStop, Shutdown};
-use baton_messages::types::Timestamp;
+use baton_messages::types::{Hash, Timestamp};
 use baton_storage::{Reader, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -350,10 +350,14 @@ async fn stop(node: &Node, store: &Store) {
 }
 
 /// What the guard is compared with before Raft has applied everything again: a guard ahead of
-/// this is refused only until then.
+/// this is refused only until then. Signatures in the log are this member's own where nobody else
+/// votes; else its guard may be behind them, and follows (docs/adr/0007-double-sign-guard.md).
 fn progress(reader: &Reader) -> Result<Progress, ExitError> {
     let mut height = reader.tip().height;
     let last_block = height;
+    if !reader.is_sole_voter() {
+        return Ok(Progress { last_block, last_signed: None });
+    }
     while height >= reader.initial_height() {
         if let (Some(_), Some(hash)) = (reader.signature(height)?, reader.hash(height)?) {
             return Ok(Progress { last_block, last_signed: Some((height, hash)) });
@@ -454,12 +458,31 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             backfill: syncer::backfill::Config::default(),
             executes: !config.raft.witness,
         },
-        supervisor: supervisor::Config::default(),
+        supervisor: supervisor::Config {
+            times: supervisor::peers::Times {
+                heartbeat: config.raft.heartbeat_interval,
+                election_min: config.raft.election_timeout_min,
+                election_max: config.raft.election_timeout_max,
+            },
+            rpc: config.rpc.address.clone(),
+            intake: config.kv.listen.clone().unwrap_or_default(),
+            settings: common_settings(config),
+            disk_limit: (config.raft.election_timeout_max * 3).max(Duration::from_millis(500)),
+            stalled_after: (config.node.block_time * 10).max(config.raft.election_timeout_max * 10),
+            ..supervisor::Config::default()
+        },
         signer: signer::Config {
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },
             initial_height: genesis.initial_height,
         },
     }
+}
+
+/// A hash over the settings in which the members of a cluster must agree: blobs would go to another
+/// place, or a transaction be taken for new (hazard D11).
+fn common_settings(config: &Config) -> Hash {
+    let Config { da, replay_window, .. } = config;
+    Hash::of(format!("{}\n{}\n{replay_window}", da.namespace, da.data_namespace).as_bytes())
 }
 
 /// Where this life's chance comes from.

@@ -588,7 +588,10 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             backfill: syncer::backfill::Config::default(),
             executes: true,
         },
-        supervisor: supervisor::Config::default(),
+        supervisor: supervisor::Config {
+            stalled_after: plan.block_time * 50,
+            ..supervisor::Config::default()
+        },
         signer: signer::Config {
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },
             initial_height: genesis.initial_height,
