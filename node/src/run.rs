@@ -33,6 +33,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
+use crate::admin;
+use crate::admin::answer::{Desk, Patience};
 use crate::cli::place::open_options;
 use crate::cli::start::{self, Start};
 use crate::cluster;
@@ -188,7 +190,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let alarm = Alarm(Some(alarm)).start();
     let mut wiring = Wiring::new(settings(&config, &genesis, &store, &signer), parts, alarm.recipient());
     wiring.blocks = vec![journal.clone().recipient()];
-    wiring.leadership = vec![journal.clone().recipient()];
+    wiring.leadership_audit = vec![journal.clone().recipient()];
     wiring.members.push(journal.clone().recipient());
 
     let mut registry = metrics::Builder::new(&genesis.chain_id, &config.metrics_namespace);
@@ -202,6 +204,10 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     rpc_metrics.register(registry.registry());
     disk_metrics.register(registry.registry());
 
+    let admin_metrics = admin::Metrics::default();
+    admin_metrics.register(registry.registry());
+    let socket = admin::Config::new(config.files.admin_socket());
+    let socket = admin::Admin::bind(socket, admin_metrics).map_err(ExitError::retry_later)?;
     // Ports come before actors: a taken one is named before anything was produced.
     let kv_listener = match &config.kv.listen {
         Some(address) => Some(
@@ -243,7 +249,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
             data_namespace: Namespace::of(&config.da.data_namespace),
             engine_position: (!config.raft.witness).then(|| node.engine.position.clone()),
         },
-        condition,
+        condition: condition.clone(),
         metrics: scraped.clone(),
         counters: rpc_metrics,
         limits,
@@ -257,6 +263,19 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         }
     };
     let mut servers = vec![];
+    let desk = Desk {
+        node: config.raft.node_id.clone(),
+        links: admin::Links {
+            node_status: condition.node_status.clone(),
+            hand_off: node.hand_off.clone(),
+            pause: node.pause.clone(),
+            resume: node.resume.clone(),
+            change: node.cluster.change.clone(),
+            journal: Some(journal.recipient()),
+        },
+        patience: Patience::default(),
+    };
+    servers.push(tokio::spawn(socket.serve(desk, until_closed())));
     info!(address = %server.local_addr(), "rpc listens");
     servers.push(tokio::spawn(server.serve(until_closed())));
     if let (Some(listener), Some(view)) = (kv_listener, view) {
@@ -464,8 +483,9 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
                 election_min: config.raft.election_timeout_min,
                 election_max: config.raft.election_timeout_max,
             },
-            rpc: config.rpc.address.clone(),
-            intake: config.kv.listen.clone().unwrap_or_default(),
+            witness: config.raft.witness,
+            rpc: config.rpc.advertise.clone(),
+            intake: config.kv.advertise.clone(),
             settings: common_settings(config),
             disk_limit: (config.raft.election_timeout_max * 3).max(Duration::from_millis(500)),
             stalled_after: (config.node.block_time * 10).max(config.raft.election_timeout_max * 10),

@@ -34,7 +34,7 @@ use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
 };
-use baton_messages::raft::{BlocksApplied, GetRaftView, LeadershipChanged, ProposeBlock, Record, Settle};
+use baton_messages::raft::{BlocksApplied, GetRaftView, ProposeBlock, Record, Settle};
 use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, PostTxs, SubmitTxs};
 use baton_messages::signer::{CheckGuard, GetSignerView, NoteSigned, SignData, SignEnvelope, SignHeader};
 use baton_messages::supervisor::{
@@ -374,8 +374,6 @@ pub struct Wiring {
     pub told: Option<Recipient<MemberTold>>,
     /// Hear that the membership is another, beside the supervisor.
     pub members: Vec<Recipient<MembersChanged>>,
-    /// Hear who leads, beside the supervisor.
-    pub leadership: Vec<Recipient<LeadershipChanged>>,
     /// Keep a record of every block.
     pub blocks: Vec<Recipient<BlocksApplied>>,
     /// Instead of the sequencer.
@@ -441,7 +439,6 @@ impl Wiring {
             raft: None,
             told: None,
             members: vec![],
-            leadership: vec![],
             blocks: vec![],
             sequencer: None,
             engine: None,
@@ -528,7 +525,7 @@ impl Wiring {
                 heartbeats: cluster_ports.heartbeats.clone(),
                 transfer: cluster_ports.transfer.clone(),
             },
-            signer_view: Some(signer_ports.view.clone()),
+            signer_view: (!settings.supervisor.witness).then(|| signer_ports.view.clone()),
             audit: self.leadership_audit,
         };
         let sources = supervisor::Sources::of(&store);
@@ -558,11 +555,7 @@ impl Wiring {
         };
         syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
         let links = raft::Links {
-            leadership: [
-                vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
-                self.leadership,
-            ]
-            .concat(),
+            leadership: vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
             term_applied: vec![syncer.clone().recipient(), supervisor.clone().recipient()],
             lease: supervisor.clone().recipient(),
             applied: vec![
