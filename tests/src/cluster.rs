@@ -35,6 +35,7 @@ use baton_messages::cluster::{
 use baton_messages::command::Command;
 use baton_messages::raft::{ProposeError, Record};
 use baton_messages::sequencer::{AwaitTx, Level, SubmitTxs};
+use baton_messages::supervisor::GetSupervisorView;
 use baton_messages::types::{Grant, Height, LogIndex, Member, MemberId, Term, Tx};
 use baton_storage::Reader;
 use baton_storage::memory::Keep;
@@ -236,7 +237,10 @@ impl Cluster {
         let since = self.elapsed();
         while !holds(self) {
             let waited = self.elapsed() - since;
-            assert!(waited < PATIENCE, "no progress: waited {waited:?} for {what}: {:?}", self.describe());
+            if waited >= PATIENCE {
+                let views = self.supervisors();
+                panic!("no progress: waited {waited:?} for {what}: {}; {views:?}", self.describe());
+            }
             self.step();
         }
     }
@@ -312,7 +316,7 @@ impl Cluster {
             let _ = self.transfer(leader, index);
             self.pass(HEARTBEAT * 5);
         }
-        panic!("node {index} does not become the leader: {:?}", self.describe());
+        panic!("node {index} does not become the leader: {}", self.describe());
     }
 
     /// Ends a node as `kill -9` does: what was written stays.
@@ -412,6 +416,19 @@ impl Cluster {
         answer
     }
 
+    /// What the supervisors of running nodes do, for messages.
+    fn supervisors(&mut self) -> Vec<String> {
+        let up: Vec<usize> = self.up().collect();
+        let views = up.into_iter().map(|index| {
+            let asked = self
+                .begin(index, |node| async move { node.ports().supervisor.send(GetSupervisorView).await });
+            self.pass(HEARTBEAT);
+            let answer = asked.borrow_mut().take();
+            format!("n{index}: {answer:?}")
+        });
+        views.collect()
+    }
+
     /// The cluster as a node sees it.
     ///
     /// # Panics
@@ -459,7 +476,7 @@ impl Cluster {
             }
             self.pass(HEARTBEAT * 4);
         }
-        panic!("{change:?} is never done: {last:?}; {:?}", self.describe());
+        panic!("{change:?} is never done: {last:?}; {}", self.describe());
     }
 
     /// Hands leadership over.
@@ -547,6 +564,9 @@ impl Cluster {
     pub fn come_to_rest(&mut self) {
         self.heal();
         self.net.set_weather(Weather::default());
+        for host in &self.hosts {
+            host.power().disarm();
+        }
         for index in self.lost_power() {
             self.crash(index, Keep::All);
         }
