@@ -7,7 +7,7 @@ SEEDS ?= 200
 help: ## List the commands
 	@sed -n 's/^\([a-z]*\): ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-run: ## Build a release, start a devnet and post a transaction to it (FOR=30s stops it then)
+run: ## Build a release, start a devnet of three nodes and post a transaction (NODES=1, FOR=30s)
 	@scripts/run.sh
 
 test: ## Install what is missing, build and run every test

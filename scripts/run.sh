@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds a release and runs a devnet with it until Ctrl-C, or for $FOR (such as 30s).
+# Builds a release and runs a devnet of $NODES nodes (3) with it until Ctrl-C, or for $FOR (such as 30s).
 # $DEVNET_HOME is where the chain is kept, $DEVNET_FLAGS goes to `baton devnet` as it is.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -15,4 +15,4 @@ step "release build" cargo build --release --locked --package baton
 home=${DEVNET_HOME:-$target/devnet}
 say "== devnet in $home; Ctrl-C stops it, the next run resumes the chain"
 # shellcheck disable=SC2086  # flags are words
-exec "$target/release/baton" devnet --home "$home" --sample ${FOR:+--for "$FOR"} ${DEVNET_FLAGS:-}
+exec "$target/release/baton" devnet --nodes "${NODES:-3}" --home "$home" --sample ${FOR:+--for "$FOR"} ${DEVNET_FLAGS:-}

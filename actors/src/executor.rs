@@ -6,6 +6,8 @@
 //! nothing.
 
 pub mod build;
+mod building;
+mod metrics;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,26 +18,22 @@ use actix::{
 };
 use baton_messages::chain::Block;
 use baton_messages::command::{Command, HeaderSignature};
-use baton_messages::engine::{EngineError, EnginePosition, ExecuteBlock, Executed, FilterTxs, GetPosition};
+use baton_messages::engine::{EngineError, ExecuteBlock, Executed, FilterTxs, GetPosition};
 use baton_messages::executor::{GetProducerView, ProducerView, ProductionChanged};
 use baton_messages::raft::{Committed, ProposeBlock, ProposeError, Record, Settle};
 use baton_messages::sequencer::{AwaitTxs, DropTxs, NextBatch};
 use baton_messages::signer::{CheckGuard, SignError, SignHeader};
 use baton_messages::supervisor::IntegrityStop;
-use baton_messages::types::{Grant, Hash, Height, StateRoot, Tx};
+use baton_messages::types::{Grant, Hash, Height, StateRoot};
 use baton_storage::Reader;
 use baton_storage::backend::StoreError;
 use bytes::Bytes;
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 
 use crate::world::World;
+use building::Building;
+pub use metrics::{Metrics, Operation};
 
 /// How blocks are made.
 #[derive(Clone, Debug)]
@@ -90,88 +88,6 @@ pub struct Links {
     pub production: Recipient<ProductionChanged>,
     /// Ends the process when a person is needed.
     pub integrity_stop: Recipient<IntegrityStop>,
-}
-
-/// What the executor counts.
-#[derive(Clone, Debug)]
-pub struct Metrics {
-    /// Blocks this node had committed.
-    pub blocks: Counter,
-    /// Transactions in them; a gauge that only rises, as in ev-node.
-    pub txs: Gauge,
-    /// Transactions in the last block.
-    pub last_txs: Gauge,
-    /// Transaction bytes in the last block.
-    pub last_bytes: Gauge,
-    /// Height of the last block made here.
-    pub last_height: Gauge,
-    /// Transactions per block.
-    pub txs_per_block: Histogram,
-    /// Seconds by operation: `block_production` is from asking for a batch to the executed block.
-    pub operations: Family<Operation, Histogram>,
-    /// Seconds from proposing to committed.
-    pub commit: Histogram,
-    /// Seconds the engine took for a block.
-    pub execution: Histogram,
-    /// Seconds from asking for a signature to having it, guard included.
-    pub signing: Histogram,
-    /// Proposals whose outcome was unknown at first.
-    pub unknown: Counter,
-    /// Rounds that ended without a block although one was due.
-    pub failures: Counter,
-}
-
-/// The label of a duration.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Operation {
-    /// ev-node's word for it.
-    pub operation: &'static str,
-}
-
-/// Durations from a quarter of a millisecond to ten seconds.
-fn seconds() -> Histogram {
-    Histogram::new([
-        0.000_25, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
-    ])
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        let txs = [0.0, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0];
-        Self {
-            blocks: Counter::default(),
-            txs: Gauge::default(),
-            last_txs: Gauge::default(),
-            last_bytes: Gauge::default(),
-            last_height: Gauge::default(),
-            txs_per_block: Histogram::new(txs),
-            operations: Family::new_with_constructor(seconds),
-            commit: seconds(),
-            execution: seconds(),
-            signing: seconds(),
-            unknown: Counter::default(),
-            failures: Counter::default(),
-        }
-    }
-}
-
-impl Metrics {
-    /// Makes the metrics visible, under ev-node's names where the meaning is equal.
-    pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("sequencer");
-        registry.register("latest_block_height", "Last block made here", self.last_height.clone());
-        registry.register("num_txs", "Transactions in the last block", self.last_txs.clone());
-        registry.register("block_size_bytes", "Transaction bytes in the last block", self.last_bytes.clone());
-        registry.register("blocks_produced", "Blocks committed by this producer", self.blocks.clone());
-        registry.register("total_txs", "Transactions in blocks made here", self.txs.clone());
-        registry.register("txs_per_block", "Transactions per block", self.txs_per_block.clone());
-        registry.register("operation_duration_seconds", "Duration by operation", self.operations.clone());
-        registry.register("block_commit_seconds", "Proposed to committed", self.commit.clone());
-        registry.register("block_execution_seconds", "The engine's time", self.execution.clone());
-        registry.register("block_signing_seconds", "Guard and signature", self.signing.clone());
-        registry.register("proposals_unknown", "Proposals of unknown outcome", self.unknown.clone());
-        registry.register("production_failures", "Due blocks that were not made", self.failures.clone());
-    }
 }
 
 /// Why a due block was not made, or what stands after it is not known yet.
@@ -234,6 +150,8 @@ pub struct Executor {
     /// When the next block is due; the cadence does not drift.
     slot: Instant,
     round_began: Instant,
+    /// What is logged about a block carries its height and term.
+    round: Span,
     last_block_at: Option<Instant>,
     pause: Option<String>,
 }
@@ -268,6 +186,7 @@ impl Executor {
             recording: false,
             slot: Instant::now(),
             round_began: Instant::now(),
+            round: Span::none(),
             last_block_at: None,
             pause: None,
         }
@@ -354,7 +273,9 @@ impl Executor {
             executed: self.executed.clone(),
             may_be_empty: !self.config.lazy || self.idle_for() >= self.config.lazy_interval,
         };
-        let building = building.next_block().into_actor(self);
+        let height = self.reader.tip().height.next().max(self.reader.initial_height());
+        self.round = info_span!("block", height = height.0, term = self.grant.term.0);
+        let building = building.next_block().instrument(self.round.clone()).into_actor(self);
         ctx.spawn(building.map(|built, this, ctx| this.end_building(built, ctx)));
     }
 
@@ -381,6 +302,7 @@ impl Executor {
     }
 
     fn end_building(&mut self, built: Result<Option<Block>, Error>, ctx: &mut Context<Self>) {
+        let _in_round = self.round.clone().entered();
         match built {
             Ok(Some(block)) => self.begin_proposal(Arc::new(block), ctx),
             Ok(None) => {
@@ -417,6 +339,7 @@ impl Executor {
         reply: Result<Result<Committed, ProposeError>, MailboxError>,
         ctx: &mut Context<Self>,
     ) {
+        let _in_round = self.round.clone().entered();
         let failure = match reply {
             Ok(Ok(_)) => return self.committed(block, ctx),
             // Nothing was appended now. A block in doubt from before stays in doubt.
@@ -477,6 +400,7 @@ impl Executor {
         reply: Result<Result<Executed, EngineError>, MailboxError>,
         ctx: &mut Context<Self>,
     ) {
+        let _in_round = self.round.clone().entered();
         match reply {
             Ok(Ok(executed)) => {
                 fail::fail_point!("executor.after_execute");
@@ -486,13 +410,23 @@ impl Executor {
                 let took = self.round_began.elapsed().as_secs_f64();
                 self.metrics.operations.get_or_create(&production).observe(took);
                 self.pause(None);
-                let now = Instant::now();
-                self.slot = (self.slot + self.config.block_time).max(now);
-                ctx.run_later(self.slot - now, Self::begin_round);
+                self.end_round(ctx);
             }
             // The block stands; the next round waits until the engine is level with it.
             Ok(Err(error)) => self.end_in_failure(&Error::Engine(error), ctx),
             Err(source) => self.end_in_failure(&Error::NoReply { who: "engine", source }, ctx),
+        }
+    }
+
+    /// The next round begins in the next slot. A timer of zero would wait for the next millisecond.
+    fn end_round(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        self.slot = (self.slot + self.config.block_time).max(now);
+        if self.slot > now {
+            ctx.run_later(self.slot - now, Self::begin_round);
+        } else {
+            let others_first = tokio::task::yield_now().into_actor(self);
+            ctx.spawn(others_first.map(|(), this, ctx| this.begin_round(ctx)));
         }
     }
 
@@ -644,75 +578,6 @@ impl Handler<GetProducerView> for Executor {
 
     fn handle(&mut self, _: GetProducerView, _: &mut Context<Self>) -> Self::Result {
         MessageResult(ProducerView { height: self.reader.tip().height, pause: self.pause.clone() })
-    }
-}
-
-/// Everything the next block is built from, so that the actor is untouched while it is built.
-struct Building {
-    config: Config,
-    links: Links,
-    world: World,
-    reader: Reader,
-    proposer: Bytes,
-    executed: Option<(Height, StateRoot)>,
-    may_be_empty: bool,
-}
-
-impl Building {
-    /// The block after the tip, or nothing when there is nothing to put into one.
-    async fn next_block(self) -> Result<Option<Block>, Error> {
-        let tip = self.reader.tip();
-        let parent = match tip.height < self.reader.initial_height() {
-            true => None,
-            false => self.reader.block(tip.height)?,
-        };
-        let height = parent.as_ref().map_or(self.reader.initial_height(), |parent| parent.height().next());
-        let root = self.root_before(height).await?;
-        let txs = self.batch(height).await?;
-        if txs.is_empty() && !self.may_be_empty {
-            return Ok(None);
-        }
-        let genesis = self.reader.genesis();
-        let now = self.world.now();
-        Ok(Some(build::next_block(genesis, parent.as_deref(), &root, &self.proposer, now, txs)))
-    }
-
-    async fn root_before(&self, height: Height) -> Result<StateRoot, Error> {
-        if let Some((at, root)) = &self.executed
-            && at.next() == height
-        {
-            return Ok(root.clone());
-        }
-        let position = self.links.position.send(GetPosition).timeout(self.config.reply_within);
-        let position: EnginePosition =
-            position.await.map_err(|source| Error::NoReply { who: "engine", source })??;
-        if position.height.next() != height {
-            return Err(Error::EngineNotLevel { engine: position.height, tip: height.previous() });
-        }
-        Ok(position.root)
-    }
-
-    async fn batch(&self, height: Height) -> Result<Vec<Tx>, Error> {
-        let reply_within = self.config.reply_within;
-        let show = NextBatch { height, max_bytes: self.config.max_bytes };
-        let batch = self.links.next_batch.send(show).timeout(reply_within).await;
-        let batch = batch.map_err(|source| Error::NoReply { who: "sequencer", source })?;
-        if !batch.current {
-            return Err(Error::SequencerBehind(height.previous()));
-        }
-        if batch.txs.is_empty() {
-            return Ok(batch.txs);
-        }
-        let filter = FilterTxs { txs: batch.txs.clone(), max_bytes: self.config.max_bytes, forced: false };
-        let statuses = self.links.filter.send(filter).timeout(reply_within).await;
-        let statuses = statuses.map_err(|source| Error::NoReply { who: "engine", source })??;
-        let filtered = build::filtered(batch.txs, &statuses);
-        if !filtered.remove.is_empty() {
-            let drop = DropTxs { hashes: filtered.remove, reason: "invalid for the engine".to_owned() };
-            let dropped = self.links.drop_txs.send(drop).timeout(reply_within).await;
-            dropped.map_err(|source| Error::NoReply { who: "sequencer", source })?;
-        }
-        Ok(filtered.take)
     }
 }
 

@@ -35,8 +35,8 @@ use actix::{
 use baton_messages::cluster::{ForwardedTxs, MemberTold, MembersChanged};
 use baton_messages::command::{BlockEntry, Command, Verdict};
 use baton_messages::raft::{
-    Applied, Committed, GetRaftView, LeadershipChanged, LeaseChanged, ProposeBlock, ProposeError,
-    RaftHealthChanged, RaftView, Record, Settle, TermApplied,
+    Applied, BlocksApplied, Committed, GetRaftView, LeadershipChanged, LeaseChanged, ProposeBlock,
+    ProposeError, RaftHealthChanged, RaftView, Record, Settle, TermApplied,
 };
 use baton_messages::supervisor::{IntegrityStop, Shutdown};
 use baton_messages::types::{LogIndex, Member, MemberId, Role, Term};
@@ -105,6 +105,8 @@ pub struct Links {
     pub told: Recipient<MemberTold>,
     /// Hear that the membership is another.
     pub members: Vec<Recipient<MembersChanged>>,
+    /// Keep a record of every block. What is lost on the way shows as a gap.
+    pub blocks: Vec<Recipient<BlocksApplied>>,
     /// Takes transactions that other members forward to this leader.
     pub forwarded: Recipient<ForwardedTxs>,
     /// Ends the process when a person is needed.
@@ -224,7 +226,7 @@ impl Raft {
         };
         open(
             self.config.clone(),
-            self.links.applied.clone(),
+            (self.links.applied.clone(), self.links.blocks.clone()),
             self.shared.clone(),
             network,
             self.machine.clone(),
@@ -609,7 +611,7 @@ async fn released(machine: &Arc<()>) {
 /// one with peers goes on with `joining`.
 async fn open(
     config: Config,
-    applied: Vec<Recipient<Applied>>,
+    (applied, records): (Vec<Recipient<Applied>>, Vec<Recipient<BlocksApplied>>),
     shared: Arc<Shared>,
     network: Network,
     machine: Arc<()>,
@@ -623,6 +625,11 @@ async fn open(
         let _alive = &machine;
         for link in &applied {
             link.do_send(Applied { tip: event.tip });
+        }
+        for link in records.iter().filter(|_| !event.blocks.is_empty()) {
+            if link.try_send(BlocksApplied { blocks: event.blocks.clone() }).is_err() {
+                debug!(tip = event.tip.height.0, "the record of blocks is behind");
+            }
         }
     }));
     let start = |error: Fatal<TypeConfig>| Error::Start(error.to_string());

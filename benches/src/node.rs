@@ -292,6 +292,7 @@ fn settings(store: &Store, signer: &Signer, pace: Pace) -> Settings {
             replay_window: 1_000,
             max_waiting: 1_000,
             longest_wait: Duration::from_secs(60),
+            forward: sequencer::forward::Config::default(),
         },
         engine: engine::Config { call_timeout: WITHIN, ..engine::Config::default() },
         executor: executor::Config {
@@ -322,6 +323,7 @@ fn settings(store: &Store, signer: &Signer, pace: Pace) -> Settings {
             reply_within: WITHIN,
             retry_after: Duration::from_millis(250),
             log_every: 1_000,
+            backfill: syncer::backfill::Config::default(),
         },
         supervisor: supervisor::Config::default(),
         signer: signer::Config {

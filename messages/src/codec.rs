@@ -25,8 +25,8 @@ pub enum CodecError {
     Malformed(String),
 }
 
-const fn configuration() -> Configuration<LittleEndian, Varint, Limit<MAX_ENCODED>> {
-    bincode::config::standard().with_limit::<MAX_ENCODED>()
+const fn configuration<const LIMIT: usize>() -> Configuration<LittleEndian, Varint, Limit<LIMIT>> {
+    bincode::config::standard().with_limit::<LIMIT>()
 }
 
 /// Encodes a value: the format version byte, then bincode.
@@ -37,7 +37,7 @@ const fn configuration() -> Configuration<LittleEndian, Varint, Limit<MAX_ENCODE
 #[must_use]
 pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     let mut bytes = vec![FORMAT_VERSION];
-    bincode::serde::encode_into_std_write(value, &mut bytes, configuration())
+    bincode::serde::encode_into_std_write(value, &mut bytes, configuration::<MAX_ENCODED>())
         .expect("the types of this crate serialise, and a vector takes every byte");
     bytes
 }
@@ -48,10 +48,20 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 ///
 /// `CodecError` when the version is unknown or the bytes are not a `T`.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    decode_within::<T, MAX_ENCODED>(bytes)
+}
+
+/// Decodes as `decode` does what strangers sent: a length in it cannot make the decoder reserve
+/// more than `LIMIT` bytes.
+///
+/// # Errors
+///
+/// `CodecError` when the version is unknown or the bytes are not a `T` of at most `LIMIT` bytes.
+pub fn decode_within<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<T, CodecError> {
     match bytes.split_first() {
         None => Err(CodecError::Malformed("no bytes".to_owned())),
         Some((&FORMAT_VERSION, body)) => {
-            let (value, read) = bincode::serde::decode_from_slice(body, configuration())
+            let (value, read) = bincode::serde::decode_from_slice(body, configuration::<LIMIT>())
                 .map_err(|error| CodecError::Malformed(error.to_string()))?;
             if read == body.len() {
                 Ok(value)

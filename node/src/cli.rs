@@ -1,6 +1,7 @@
 //! The command line: one binary, every command. Data goes to stdout, everything else to stderr.
 
 pub mod args;
+pub mod cluster;
 pub mod place;
 pub mod start;
 pub mod tools;
@@ -15,7 +16,7 @@ use crate::cli::args::{Cli, Command, DaArgs, NodeArgs, StoreCommand};
 use crate::config::{Env, Flags, Settings};
 use crate::exit::{ExitCode, ExitError};
 use crate::logging::{self, note, print};
-use crate::{dev_da, devnet, init, load, run, store_tool};
+use crate::{dev_da, devnet, init, load, run, store_tool, tls_tool};
 
 /// The version of the program and, where the build knows it, of its source.
 #[must_use]
@@ -65,6 +66,19 @@ fn run(cli: Cli) -> Result<(), ExitError> {
             init::run(&args)
         }
         Command::Start(args) => run::run(start::prepare(&with_home(*args))?),
+        Command::Handoff(mut args) => {
+            args.node.home = args.node.home.or(before);
+            ask(cluster::hand_off(args))
+        }
+        Command::Pause(mut args) => {
+            args.node.home = args.node.home.or(before);
+            ask(cluster::pause(args))
+        }
+        Command::Resume(mut node) => {
+            node.home = node.home.or(before);
+            ask(cluster::resume(node))
+        }
+        Command::Cluster(args) => ask(cluster::cluster(args.command.with_home(before))),
         Command::Da(args) => serve_da(args),
         Command::Devnet(args) => {
             log_from_env()?;
@@ -84,6 +98,7 @@ fn run(cli: Cli) -> Result<(), ExitError> {
                 store_tool::run_generate(&args)
             }
         },
+        Command::Tls(args) => tls_tool::run(&args.command),
         Command::Rollback(mut args) => {
             args.node = with_home(args.node);
             tools::rollback(&args)
@@ -132,6 +147,15 @@ fn stop_signal() -> Result<impl Future<Output = ()>, ExitError> {
     })
 }
 
+/// A question to a running node; it needs no more than this thread.
+fn ask(question: impl Future<Output = Result<(), ExitError>>) -> Result<(), ExitError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ExitError::other(format!("cannot start a runtime: {error}")))?;
+    runtime.block_on(question)
+}
+
 fn block_on(work: impl Future<Output = Result<(), ExitError>>) -> Result<(), ExitError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -168,6 +192,8 @@ mod tests {
         let twice = flags(&["--evnode.node.block_time", "3s", "--node.block_time=4s"]);
         assert_eq!(twice.0["node.block_time"], "4s");
         assert_eq!(flags(&["--kv-endpoint", "127.0.0.1:1"]).0["kv.listen"], "127.0.0.1:1");
+        let joins = flags(&["--join", "10.0.0.1:5001", "--witness"]);
+        assert_eq!((&*joins.0["raft.join"], &*joins.0["raft.witness"]), ("10.0.0.1:5001", "true"));
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Configuration, wiring, and the adapters to the outside world.
 
+pub mod admin;
 pub mod body;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod dev_da;
 pub mod devnet;
@@ -21,4 +23,5 @@ pub mod rpc;
 pub mod run;
 pub mod status;
 pub mod store_tool;
+pub mod tls_tool;
 pub mod wiring;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -34,6 +34,7 @@ pub use health::{Condition, Report, unready};
 pub use serve::{BindError, Limits};
 pub use service::Chain;
 
+use crate::admin;
 use crate::body::{Budget, Unread};
 use crate::metrics;
 
@@ -152,6 +153,7 @@ fn router(parts: Parts) -> Router {
     let routes = Router::new()
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
+        .route("/health/leader", get(is_leader))
         .route("/raft/node", get(raft_node))
         .route("/status", get(status))
         .with_state(state)
@@ -242,6 +244,33 @@ async fn ready(State(plain): State<Plain>) -> Response {
     }
     let one_line = reasons.join("; ").replace(['\r', '\n'], " ");
     (StatusCode::SERVICE_UNAVAILABLE, format!("UNREADY: {one_line}\n")).into_response()
+}
+
+/// Whether clients should talk to this node if they want the leader; who else, if not.
+async fn is_leader(State(plain): State<Plain>) -> Response {
+    let Report { status, .. } = plain.report().await;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(leader) = admin::status::leader(&status) {
+        let told = [
+            ("baton-leader", leader.name),
+            ("baton-leader-rpc", leader.rpc),
+            ("baton-leader-intake", leader.intake),
+            ("baton-term", leader.term.to_string()),
+        ];
+        for (name, value) in told.into_iter().filter(|(_, value)| !value.is_empty()) {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                headers.insert(name, value);
+            }
+        }
+    }
+    match health::not_leading(&status) {
+        None => (StatusCode::OK, headers, "LEADER\n").into_response(),
+        Some(why) => {
+            let one_line = why.replace(['\r', '\n'], " ");
+            (StatusCode::SERVICE_UNAVAILABLE, headers, format!("NOT LEADER: {one_line}\n")).into_response()
+        }
+    }
 }
 
 async fn raft_node(State(plain): State<Plain>) -> Response {

@@ -21,18 +21,19 @@ use baton_actors::reaper::{self, Reaper};
 use baton_actors::sequencer::{self, Sequencer};
 use baton_actors::signer::{self, Signer};
 use baton_actors::supervisor::{self, Producer, Supervisor};
-use baton_actors::syncer::{self, Syncer};
+use baton_actors::syncer::{self, Syncer, backfill};
+use baton_actors::timekeeper::{self, Timekeeper};
 use baton_actors::world::World;
 use baton_messages::cluster::{
-    Campaign, ChangeMembers, FetchBlocks, ForwardError, ForwardTxs, ForwardedTxs, GetCluster, Heartbeats,
-    MemberTold, MembersChanged, Stand, TellCondition, TransferLeadership,
+    Campaign, ChangeMembers, FetchBlocks, ForwardTxs, ForwardedTxs, GetCluster, Heartbeats, MemberTold,
+    MembersChanged, Stand, TellCondition, TransferLeadership,
 };
 use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
 };
-use baton_messages::raft::{GetRaftView, ProposeBlock, Record, Settle};
-use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, SubmitTxs};
+use baton_messages::raft::{BlocksApplied, GetRaftView, LeadershipChanged, ProposeBlock, Record, Settle};
+use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, PostTxs, SubmitTxs};
 use baton_messages::signer::{CheckGuard, GetSignerView, SignData, SignEnvelope, SignHeader};
 use baton_messages::supervisor::{DiskHealthChanged, GetSupervisorView, IntegrityStop, Shutdown};
 use baton_messages::types::Grant;
@@ -76,6 +77,7 @@ pub struct Metrics {
     pub da: da::Metrics,
     pub da_submitter: da_submitter::Metrics,
     pub syncer: syncer::Metrics,
+    pub timekeeper: timekeeper::Metrics,
     pub supervisor: supervisor::Metrics,
 }
 
@@ -90,6 +92,7 @@ impl Metrics {
         self.da.register(registry);
         self.da_submitter.register(registry);
         self.syncer.register(registry);
+        self.timekeeper.register(registry);
         self.supervisor.register(registry);
     }
 }
@@ -174,6 +177,8 @@ impl EnginePorts {
 #[allow(missing_docs)]
 pub struct SequencerPorts {
     pub submit_txs: Recipient<SubmitTxs>,
+    pub post_txs: Recipient<PostTxs>,
+    pub forwarded: Recipient<ForwardedTxs>,
     pub next_batch: Recipient<NextBatch>,
     pub await_txs: Recipient<AwaitTxs>,
     pub drop_txs: Recipient<DropTxs>,
@@ -186,6 +191,8 @@ impl SequencerPorts {
     pub fn of<A>(actor: &Addr<A>) -> Self
     where
         A: Hears<SubmitTxs>
+            + Hears<PostTxs>
+            + Hears<ForwardedTxs>
             + Hears<NextBatch>
             + Hears<AwaitTxs>
             + Hears<DropTxs>
@@ -194,6 +201,8 @@ impl SequencerPorts {
     {
         Self {
             submit_txs: port(actor),
+            post_txs: port(actor),
+            forwarded: port(actor),
             next_batch: port(actor),
             await_txs: port(actor),
             drop_txs: port(actor),
@@ -283,14 +292,6 @@ impl Handler<MembersChanged> for Unheard {
     type Result = ();
 
     fn handle(&mut self, _: MembersChanged, _: &mut Context<Self>) {}
-}
-
-impl Handler<ForwardedTxs> for Unheard {
-    type Result = <ForwardedTxs as Message>::Result;
-
-    fn handle(&mut self, _: ForwardedTxs, _: &mut Context<Self>) -> Self::Result {
-        Err(ForwardError::NoLeader("this node takes no forwarded transactions".to_owned()))
-    }
 }
 
 /// What can be said to a signer.
@@ -383,8 +384,10 @@ pub struct Wiring {
     pub told: Option<Recipient<MemberTold>>,
     /// Hear that the membership is another.
     pub members: Vec<Recipient<MembersChanged>>,
-    /// Takes transactions that other members forward, instead of nobody.
-    pub forwarded: Option<Recipient<ForwardedTxs>>,
+    /// Hear who leads, beside the supervisor.
+    pub leadership: Vec<Recipient<LeadershipChanged>>,
+    /// Keep a record of every block.
+    pub blocks: Vec<Recipient<BlocksApplied>>,
     /// Instead of the sequencer.
     pub sequencer: Option<SequencerPorts>,
     /// Instead of the engine actor.
@@ -440,7 +443,8 @@ impl Wiring {
             raft: None,
             told: None,
             members: vec![],
-            forwarded: None,
+            leadership: vec![],
+            blocks: vec![],
             sequencer: None,
             engine: None,
             signer: None,
@@ -484,6 +488,8 @@ impl Wiring {
             self.da.unwrap_or_else(|| DaPorts::of(&Da::new(da, settings.da, metrics.da.clone()).start()));
         let sequencer_ports = self.sequencer.unwrap_or_else(|| SequencerPorts::of(&sequencer));
         let raft_ports = self.raft.unwrap_or_else(|| RaftPorts::of(&raft));
+        let timekeeper =
+            context::<Timekeeper>().run(Timekeeper::new(metrics.timekeeper.clone(), world.clone()));
 
         let producers = Producers {
             world,
@@ -512,7 +518,9 @@ impl Wiring {
         supervisor_ctx.run(Supervisor::new(settings.supervisor, links, metrics.supervisor, stages));
         sequencer_ctx.run(Sequencer::new(
             settings.sequencer,
+            sequencer::Links { forward: Some(raft.clone().recipient()) },
             metrics.sequencer,
+            &producers.world,
             reader.clone(),
             store.queue(),
         ));
@@ -524,17 +532,28 @@ impl Wiring {
             set_final: engine_ports.set_final.clone(),
             followed: supervisor.clone().recipient(),
             trouble: supervisor.clone().recipient(),
+            source: Some(backfill::Source { fetch: raft.clone().recipient(), filler: store.filler() }),
         };
         syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
         let links = raft::Links {
-            leadership: vec![supervisor.clone().recipient()],
+            leadership: [
+                vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
+                self.leadership,
+            ]
+            .concat(),
             term_applied: vec![syncer.clone().recipient(), supervisor.clone().recipient()],
             lease: supervisor.clone().recipient(),
-            applied: vec![sequencer.clone().recipient(), syncer.recipient(), supervisor.clone().recipient()],
+            applied: vec![
+                sequencer.clone().recipient(),
+                syncer.recipient(),
+                supervisor.clone().recipient(),
+                timekeeper.recipient(),
+            ],
             health: supervisor.clone().recipient(),
             told: self.told.unwrap_or_else(|| Unheard.start().recipient()),
             members: self.members,
-            forwarded: self.forwarded.unwrap_or_else(|| Unheard.start().recipient()),
+            blocks: self.blocks,
+            forwarded: sequencer_ports.forwarded.clone(),
             integrity_stop: self.integrity_stop,
         };
         raft_ctx.run(Raft::new(settings.raft, links, metrics.raft, store, transport));

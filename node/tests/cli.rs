@@ -356,6 +356,14 @@ fn a_reader_who_has_gone_is_no_failure() {
 }
 
 #[test]
+fn data_that_cannot_be_written_is_1() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let (code, _, said) = told(&baton(&["config", "reference"]).stdout(full).output().unwrap());
+    assert_eq!(code, 1, "{said}");
+    assert!(said.starts_with("baton: stdout cannot be written"), "{said}");
+}
+
+#[test]
 fn logs_go_to_stderr_as_json_when_asked() {
     let node = Node::made();
     let home = node.home().root().display().to_string();
@@ -386,6 +394,29 @@ fn completions_know_every_command() {
         assert_eq!(code, 0);
         assert!(script.contains("unsafe-clean") && script.contains("node.block_time"), "{shell}");
     }
+}
+
+#[test]
+fn certificates_are_made_step_by_step_as_each_step_says() {
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let (ca, node) = (path("ca"), path("n1"));
+    let (code, made, warned) = run(&["tls", "ca", "--out", &ca]);
+    assert_eq!((code, warned.contains("keep it away")), (0, true), "{warned}");
+    assert!(made.contains(&format!("baton tls node NAME --ca {ca}")), "{made}");
+    let (code, made, _) = run(&["tls", "node", "n1", "--ca", &ca, "--out", &node, "--address", "10.0.0.7"]);
+    assert_eq!(code, 0);
+    for said in
+        ["node_id: n1", "ca: config/tls/ca.pem", "cert: config/tls/node.pem", "key: config/tls/node.key"]
+    {
+        assert!(made.contains(said), "{made}");
+    }
+    let mode = fs::metadata(Path::new(&node).join("node.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let (code, _, said) = run(&["tls", "node", "n1", "--ca", &ca, "--out", &node]);
+    assert_eq!((code, said.contains("exists already")), (64, true), "{said}");
+    let (code, _, said) = run(&["tls", "node", "n2", "--ca", &node, "--out", &path("n2")]);
+    assert_eq!((code, said.contains("baton tls ca")), (78, true), "{said}");
 }
 
 #[test]

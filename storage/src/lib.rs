@@ -6,6 +6,7 @@
 
 pub mod backend;
 mod chain;
+mod filler;
 pub mod head;
 mod jobs;
 mod log;
@@ -25,6 +26,7 @@ pub mod verdict;
 mod writer;
 
 pub use backend::{Backend, Batch, Direction, Family, StoreError};
+pub use filler::Filler;
 pub use head::{Head, HeadError};
 pub use jobs::Completion;
 pub use log_store::LogStore;

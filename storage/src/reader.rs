@@ -118,6 +118,12 @@ impl Reader {
         self.seen(chain::wanted_hash(&*self.inner.backend, height)).map(|hash| Some((height, hash)))
     }
 
+    /// The ranges of committed heights, both ends inclusive and ascending, whose bodies are missing.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<(Height, Height)> {
+        self.chain().missing.clone()
+    }
+
     /// The committed header at a height.
     ///
     /// # Errors

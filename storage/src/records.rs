@@ -49,6 +49,8 @@ pub(crate) mod meta {
     pub(crate) const CLUSTER: &[u8] = b"cluster";
     /// The version of log entries in force, one byte; absent while it is the first.
     pub(crate) const COMMAND_VERSION: &[u8] = b"command_version";
+    /// A height, eight bytes, big-endian: no block up to it holds a queued transaction.
+    pub(crate) const QUEUE_CHECKED: &[u8] = b"queue_checked";
 }
 
 /// Decodes a stored value; failure means damage.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::backend::{Backend, Batch, Family, StoreError};
 use crate::chain::Chain;
+use crate::filler::Filler;
 use crate::jobs::{Completion, Jobs, Kind};
 use crate::log::Log;
 use crate::log_store::LogStore;
@@ -305,6 +306,12 @@ impl Store {
     #[must_use]
     pub fn writer(&self, notify: Notify) -> Writer {
         Writer::new(self.inner.clone(), notify)
+    }
+
+    /// The writer's entrance for missing bodies, for who fetches them.
+    #[must_use]
+    pub fn filler(&self) -> Filler {
+        Filler::new(self.writer(Box::new(|_| {})))
     }
 
     /// openraft's state machine, around a writer.

@@ -35,6 +35,8 @@ pub struct AppliedEvent {
     pub index: LogIndex,
     /// Its term.
     pub term: Term,
+    /// Blocks of this batch, each with the entry that carried it.
+    pub blocks: Vec<(LogIndex, Tip)>,
     /// Entries of this batch that were refused, and why.
     pub refused: Vec<(LogIndex, Refusal)>,
 }
@@ -146,10 +148,15 @@ impl Writer {
             Verdict::Refused(refusal, _) => Some((LogIndex(entry.log_id.index), *refusal)),
             Verdict::Committed(_) | Verdict::Recorded | Verdict::Internal => None,
         });
+        let blocks = entries.iter().zip(&verdicts).filter_map(|(entry, verdict)| match verdict {
+            Verdict::Committed(tip) => Some((LogIndex(entry.log_id.index), *tip)),
+            Verdict::Refused(..) | Verdict::Recorded | Verdict::Internal => None,
+        });
         (self.notify)(AppliedEvent {
             tip,
             index: LogIndex(last.log_id.index),
             term: Term(last.log_id.leader_id.term),
+            blocks: blocks.collect(),
             refused: refused.collect(),
         });
         Ok(verdicts)

@@ -56,7 +56,7 @@ pub use cluster::{AdjustNode, Cluster, ClusterPlan, HEARTBEAT, address, cluster_
 pub use da::{FakeDa, Ledger};
 pub use engine::{CALLS, FakeEngine, Script};
 pub use net::{Net, Weather};
-pub use node::{Adjust, Machine, MakeEngine, Node, Plan, check_chain, check_chains};
+pub use node::{Adjust, MAX_CLOCK_DRIFT, Machine, MakeEngine, Node, Plan, check_chain, check_chains};
 pub use power::{Cut, Power};
 pub use probe::{Probe, probe};
 pub use run::{SimClock, listed_seeds, seeds, sim_run};

@@ -155,6 +155,9 @@ impl Machine {
     }
 }
 
+/// How far a simulated node's clock may jump ahead at once (hazard A19).
+pub const MAX_CLOCK_DRIFT: Duration = Duration::from_secs(5);
+
 /// The genesis time of simulated chains.
 pub(crate) const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
@@ -477,7 +480,7 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
     };
     let execution = SendOnSameThread(execution);
     Parts {
-        world: World::new(Arc::new(clock.clone()), machine.seed),
+        world: World::bounded(Arc::new(clock.clone()), machine.seed, MAX_CLOCK_DRIFT),
         store: store.clone(),
         transport: plan.transport.clone().unwrap_or_else(|| Arc::new(Nobody)),
         execution: Box::new(move || execution.take()),
@@ -546,6 +549,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             replay_window: 500,
             max_waiting: 1_000,
             longest_wait: Duration::from_secs(60),
+            forward: sequencer::forward::Config::default(),
         },
         engine: engine::Config { call_timeout: Duration::from_secs(2), ..engine::Config::default() },
         executor: executor::Config {
@@ -577,7 +581,12 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             reply_within,
             search_depth: 10_000,
         },
-        syncer: syncer::Config { reply_within, retry_after: Duration::from_millis(100), log_every: 1_000 },
+        syncer: syncer::Config {
+            reply_within,
+            retry_after: Duration::from_millis(100),
+            log_every: 1_000,
+            backfill: syncer::backfill::Config::default(),
+        },
         supervisor: supervisor::Config::default(),
         signer: signer::Config {
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },

@@ -130,7 +130,7 @@ impl Handler<FetchBlocks> for Raft {
 /// Asks one member after the other, those first that said they have the block, followers before
 /// the leader: it has more to do.
 async fn fetch(shared: &Arc<Shared>, message: FetchBlocks) -> Result<Vec<FetchedBlock>, FetchError> {
-    let FetchBlocks { from, hash, max_bytes, down_to } = message;
+    let FetchBlocks { from, hash, max_bytes, down_to, .. } = message;
     let max_bytes = max_bytes as u64;
     for member in sources(shared, &message) {
         let name = member.name.clone();
@@ -166,5 +166,9 @@ fn sources(shared: &Shared, message: &FetchBlocks) -> Vec<Member> {
         })
         .collect();
     ranked.sort_by(|(a, _), (b, _)| a.cmp(b));
-    ranked.into_iter().map(|(_, member)| member).collect()
+    let mut members: Vec<Member> = ranked.into_iter().map(|(_, member)| member).collect();
+    // What the first gave was of no use: it comes last.
+    let turns = usize::try_from(message.attempt).unwrap_or(0).checked_rem(members.len());
+    members.rotate_left(turns.unwrap_or(0));
+    members
 }

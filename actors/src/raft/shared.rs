@@ -264,7 +264,8 @@ impl Shared {
         if bytes.len() > limit {
             return Err(CallError::TooLarge { bytes: bytes.len(), limit });
         }
-        let name = member.name.clone();
+        // Whoever is asked before it is known has no name yet.
+        let name = if member.name.is_empty() { member.address.clone() } else { member.name.clone() };
         let (_, answer) = self
             .transport
             .call(member, class, bytes, within)
@@ -277,7 +278,7 @@ impl Shared {
 
 /// Somebody who is known by the address only.
 pub(super) fn somebody(address: &str) -> Member {
-    Member { name: address.to_owned(), address: address.to_owned(), ..Member::default() }
+    Member { address: address.to_owned(), ..Member::default() }
 }
 
 pub(super) fn is_initialised(view: &View) -> bool {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::cli::cluster::{ClusterArgs, HandOffArgs, PauseArgs, Running};
 use crate::config::Flags;
 use crate::dev_da::DevDaConfig;
 use crate::{devnet, load};
@@ -44,6 +45,14 @@ pub enum Command {
     /// Run the node.
     #[command(aliases = ["node", "run"])]
     Start(Box<NodeArgs>),
+    /// Give leadership to another voter without missing a block.
+    Handoff(HandOffArgs),
+    /// Stop producing blocks on the leader, until `resume`.
+    Pause(PauseArgs),
+    /// Produce blocks again.
+    Resume(Running),
+    /// Look at the cluster of a running node, and change its membership.
+    Cluster(ClusterArgs),
     /// Run a dev DA server that speaks Celestia's JSON-RPC.
     Da(DaArgs),
     /// Start a dev DA server and nodes as child processes.
@@ -58,6 +67,8 @@ pub enum Command {
     Config(ConfigArgs),
     /// Look at the store of a stopped node, or fill it for tests.
     Store(StoreArgs),
+    /// Make certificates for a cluster: an authority, and one for each node.
+    Tls(TlsArgs),
     /// Take the engine of a stopped node back; the next start replays the blocks.
     Rollback(Box<RollbackArgs>),
     /// Remove the store of a stopped node. The guard stays.
@@ -75,6 +86,20 @@ pub struct InitArgs {
     /// The name of a new chain.
     #[arg(long = "chain_id", alias = "chain-id", value_name = "NAME")]
     pub chain_id: Option<String>,
+
+    /// Make a member of a cluster of several: with the genesis and the key of the chain, and a
+    /// store that never forms a cluster by itself.
+    #[arg(long)]
+    pub member: bool,
+
+    /// Take the genesis from this file.
+    #[arg(long, value_name = "FILE")]
+    pub genesis: Option<PathBuf>,
+
+    /// Take the key (`signer.json`) from this directory, a home or a `config` in it. The
+    /// double-sign guard is never taken along: each machine has its own.
+    #[arg(long, value_name = "DIR")]
+    pub signer_from: Option<PathBuf>,
 
     /// Derive the key of `signer.json` without effort. It protects nothing: for tests.
     #[arg(long, hide = true)]
@@ -213,6 +238,46 @@ pub struct GenerateArgs {
     /// Where.
     #[command(flatten)]
     pub node: NodeArgs,
+}
+
+/// Arguments of `tls`.
+#[derive(Clone, Debug, Args)]
+pub struct TlsArgs {
+    /// What to make.
+    #[command(subcommand)]
+    pub command: TlsCommand,
+}
+
+/// What to make for TLS in a cluster.
+#[derive(Clone, Debug, Subcommand)]
+pub enum TlsCommand {
+    /// Make an authority: a certificate that every node gets, and the key that signs nodes.
+    Ca {
+        /// The directory for ca.pem and ca.key.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// How long it is good for.
+        #[arg(long, value_name = "N", default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        days: u32,
+    },
+    /// Make a certificate and a key for one node.
+    Node {
+        /// The node's name, `raft.node_id`.
+        name: String,
+        /// The directory of the authority.
+        #[arg(long, value_name = "DIR")]
+        ca: PathBuf,
+        /// The directory for ca.pem, node.pem and node.key.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Another name or an IP address of the node's host; may be repeated. Members know each
+        /// other by the node's name alone.
+        #[arg(long, value_name = "HOST")]
+        address: Vec<String>,
+        /// How long it is good for, at most as long as the authority.
+        #[arg(long, value_name = "N", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        days: u32,
+    },
 }
 
 /// Arguments of `rollback`.

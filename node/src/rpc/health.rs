@@ -5,12 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Recipient;
+use baton_messages::cluster::LeaderHint;
 use baton_messages::raft::RaftView;
 use baton_messages::status::{GetNodeStatus, NodeStatus};
 use baton_messages::types::{Member, MemberId, Role, Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tracing::debug;
+
+use crate::admin::status::{leader, status as cluster_status};
+
+/// How the supervisor words a lapsed lease.
+const LEASE_LAPSED: &str = "no quorum acknowledges this leader";
 
 /// Longer than the board gives the actors it asks: an answer with parts missing is better
 /// than none.
@@ -100,6 +106,40 @@ pub fn unready(status: &NodeStatus, now: Timestamp, stale_after: Option<Duration
     reasons
 }
 
+/// Why clients must not take this node for the leader; `None`: it leads, holds the grant of its
+/// term, and a quorum acknowledges it.
+#[must_use]
+pub fn not_leading(status: &NodeStatus) -> Option<String> {
+    let Some(raft) = &status.raft else { return Some("raft does not answer".to_owned()) };
+    let leader = leader(status);
+    if raft.role != Role::Leader {
+        return Some(
+            leader.as_ref().map_or_else(|| format!("no leader is known in term {}", raft.term), named),
+        );
+    }
+    let Some(supervisor) = &status.supervisor else {
+        return Some("the supervisor does not answer".to_owned());
+    };
+    match supervisor.grant {
+        Some(grant) if grant.term == raft.term => {
+            supervisor.pause.clone().filter(|pause| pause.as_str() == LEASE_LAPSED)
+        }
+        Some(_) | None => {
+            let why = supervisor.pause.as_deref().unwrap_or("it has no grant yet");
+            Some(format!("this node leads term {} and does not produce: {why}", raft.term))
+        }
+    }
+}
+
+fn named(leader: &LeaderHint) -> String {
+    let at = |what: &str, address: &str| match address {
+        "" => String::new(),
+        address => format!(", {what} {address}"),
+    };
+    let (rpc, intake) = (at("rpc", &leader.rpc), at("intake", &leader.intake));
+    format!("{} leads in term {}{rpc}{intake}", leader.name, leader.term)
+}
+
 fn stale(status: &NodeStatus, now: Timestamp, stale_after: Option<Duration>) -> Option<String> {
     let limit = stale_after.filter(|_| status.tip.height.0 > 0)?;
     let age = Duration::from_nanos(now.0.saturating_sub(status.tip.time.0));
@@ -135,6 +175,7 @@ fn nodes(members: &[(MemberId, Member)]) -> Vec<Node<'_>> {
 #[must_use]
 pub fn raft_node(node: &str, status: &NodeStatus, reasons: &[String]) -> Value {
     let supervisor = status.supervisor.as_ref();
+    let cluster = status.cluster.as_ref();
     let mut body = json!({
         "is_leader": false,
         "node_id": node,
@@ -142,21 +183,39 @@ pub fn raft_node(node: &str, status: &NodeStatus, reasons: &[String]) -> Value {
         "executed": supervisor.map(|supervisor| supervisor.executed.0),
         "eligible": supervisor.map(|supervisor| supervisor.eligibility.reasons.is_empty()),
         "reasons": reasons,
+        "producing": supervisor.map(|supervisor| supervisor.grant.is_some() && supervisor.pause.is_none()),
+        "pause": supervisor.map(|supervisor| supervisor.pause.clone()),
+        "cluster_id": cluster.map(|cluster| cluster.cluster.map(|id| id.to_string())),
+        "config_version": cluster.map(|cluster| cluster.version.0),
+        "joint": cluster.map(|cluster| cluster.joint),
+        "command_version": cluster.map(|cluster| cluster.command_version),
+        "waits_for": cluster.map(|cluster| cluster.waits_for.clone()),
     });
     if let (Some(raft), Some(body)) = (&status.raft, body.as_object_mut())
-        && let Value::Object(raft) = raft_fields(raft)
+        && let Value::Object(raft) = raft_fields(raft, leader(status).as_ref())
     {
         body.extend(raft);
     }
     body
 }
 
-fn raft_fields(raft: &RaftView) -> Value {
+fn raft_fields(raft: &RaftView, hint: Option<&LeaderHint>) -> Value {
+    let leader = raft.leader.as_ref().map(|(id, member)| {
+        json!({
+            "id": id.to_string(),
+            "name": member.name,
+            "address": member.address,
+            "witness": member.witness,
+            "rpc": hint.map(|hint| &hint.rpc),
+            "intake": hint.map(|hint| &hint.intake),
+            "term": raft.term.0,
+        })
+    });
     json!({
         "is_leader": raft.leader.as_ref().map_or(raft.role == Role::Leader, |(leader, _)| *leader == raft.id),
         "member_id": raft.id.to_string(),
         "role": raft.role,
-        "leader": raft.leader.as_ref().map(Node::from),
+        "leader": leader,
         "term": raft.term.0,
         "last_log": raft.last_log.0,
         "committed": raft.committed.0,
@@ -188,7 +247,8 @@ pub fn status(chain_id: &str, node: &str, status: &NodeStatus, reasons: &[String
             "da_height": status.da.da_height.0,
         },
         "storage": { "trouble": status.store_trouble },
-        "raft": status.raft.as_ref().map(raft_fields),
+        "raft": status.raft.as_ref().map(|raft| raft_fields(raft, leader(status).as_ref())),
+        "cluster": status.cluster.as_ref().map(|_| cluster_status(node, status)),
         "supervisor": status.supervisor.as_ref().map(|supervisor| json!({
             "grant": supervisor.grant.map(|grant| grant.term.0),
             "executed": supervisor.executed.0,
@@ -355,6 +415,50 @@ mod tests {
         assert_eq!(body["eligible"], json!(true));
         assert_eq!(body["voters"].as_array().map(Vec::len), Some(1));
         assert_eq!(raft_node("n1", &leader(), &[])["is_leader"], json!(true));
+    }
+
+    #[test]
+    fn only_a_leader_with_grant_and_quorum_is_one_for_clients() {
+        assert_eq!(not_leading(&leader()), None);
+        assert_eq!(not_leading(&follower()).as_deref(), Some("n1 leads in term 3"));
+        let status = supervised(|view| view.grant = None);
+        let said = "this node leads term 3 and does not produce: it has no grant yet";
+        assert_eq!(not_leading(&status).as_deref(), Some(said));
+        let status = supervised(|view| view.grant = Some(Grant { term: Term(2) }));
+        assert!(not_leading(&status).is_some(), "a grant of an older term");
+        let status = supervised(|view| view.pause = Some(LEASE_LAPSED.to_owned()));
+        assert_eq!(not_leading(&status).as_deref(), Some(LEASE_LAPSED));
+        // It still takes transactions.
+        let status = supervised(|view| view.pause = Some("1000 blocks wait for the DA layer".to_owned()));
+        assert_eq!(not_leading(&status), None);
+        let mut status = follower();
+        status.raft.as_mut().unwrap().leader = None;
+        assert_eq!(not_leading(&status).as_deref(), Some("no leader is known in term 3"));
+    }
+
+    #[test]
+    fn raft_node_knows_the_cluster_and_where_clients_reach_the_leader() {
+        use baton_messages::cluster::ClusterView;
+        let hint = LeaderHint {
+            id: MemberId(1),
+            rpc: "h1:7331".to_owned(),
+            intake: "h1:9090".to_owned(),
+            ..LeaderHint::default()
+        };
+        let mut status = follower();
+        status.cluster = Some(ClusterView {
+            version: baton_messages::types::LogIndex(4),
+            leader: Some(hint),
+            ..ClusterView::default()
+        });
+        let body = raft_node("n2", &status, &[]);
+        assert_eq!(
+            (&body["leader"]["rpc"], &body["leader"]["intake"]),
+            (&json!("h1:7331"), &json!("h1:9090"))
+        );
+        assert_eq!((&body["config_version"], &body["cluster_id"]), (&json!(4), &Value::Null));
+        assert_eq!(body["producing"], json!(false));
+        assert!(not_leading(&status).unwrap().ends_with("rpc h1:7331, intake h1:9090"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Health, condition and metrics.
 
+use baton_messages::cluster::{ClusterView, LeaderHint};
 use baton_messages::raft::RaftView;
 use baton_messages::sequencer::QueueView;
 use baton_messages::supervisor::SupervisorView;
@@ -77,6 +78,36 @@ async fn a_node_whose_actors_are_silent_still_answers() {
 }
 
 #[tokio::test]
+async fn only_the_leader_calls_itself_so_and_the_others_name_it() {
+    leading()
+        .run(async |node| {
+            assert_eq!(node.get("/health/leader").await, (200, "LEADER\n".to_owned()));
+        })
+        .await;
+    let mut setup = leading();
+    let other = (MemberId(2), Member { name: "n2".to_owned(), ..Member::default() });
+    let raft = setup.status.raft.as_mut().unwrap();
+    (raft.role, raft.leader) = (Role::Follower, Some(other));
+    let hint = LeaderHint { id: MemberId(2), rpc: "h2:7331".to_owned(), ..LeaderHint::default() };
+    setup.status.cluster = Some(ClusterView { leader: Some(hint), ..ClusterView::default() });
+    setup
+        .run(async |node| {
+            let answer = reqwest::get(format!("http://{}/health/leader", node.address)).await.unwrap();
+            assert_eq!(answer.status().as_u16(), 503);
+            let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
+            assert_eq!(
+                (header("baton-leader"), header("baton-leader-rpc")),
+                ("n2".to_owned(), "h2:7331".to_owned())
+            );
+            assert_eq!(header("baton-term"), "1");
+            assert_eq!(answer.text().await.unwrap(), "NOT LEADER: n2 leads in term 1, rpc h2:7331\n");
+            // Whoever serves is ready, leader or not.
+            assert_eq!(node.get("/health/ready").await.0, 200);
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn status_says_everything() {
     leading()
         .run(async |node| {
@@ -102,7 +133,9 @@ async fn status_says_everything() {
 async fn other_methods_and_paths_are_refused() {
     leading()
         .run(async |node| {
-            for path in ["/health/live", "/health/ready", "/raft/node", "/status", "/metrics"] {
+            for path in
+                ["/health/live", "/health/ready", "/health/leader", "/raft/node", "/status", "/metrics"]
+            {
                 assert_eq!(
                     node.ask(Method::POST, path).await,
                     (405, "method not allowed\n".to_owned()),

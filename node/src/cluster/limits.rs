@@ -1,0 +1,95 @@
+//! How much connections may carry and how long things may take.
+
+use std::time::Duration;
+
+use baton_actors::raft::transport::Class;
+
+/// Limits of one class of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassLimits {
+    /// The largest request and answer, bytes.
+    pub bytes: usize,
+    /// Calls under way on one connection.
+    pub in_flight: usize,
+    /// Calls to one member that wait for others to end; further ones fail at once.
+    pub waiting: usize,
+    /// When nothing at all came for so long although something should have, the connection is
+    /// given up. Half-way a ping goes out, so that slow work at the other end is no silence.
+    pub silence: Duration,
+}
+
+/// Limits of the transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Of [`Class::Urgent`].
+    pub urgent: ClassLimits,
+    /// Of [`Class::Append`].
+    pub append: ClassLimits,
+    /// Of [`Class::Bulk`].
+    pub bulk: ClassLimits,
+    /// To connect, looking up the name included.
+    pub connect: Duration,
+    /// From the connection to the end of the handshake.
+    pub handshake: Duration,
+    /// Connections of others at once, those in their handshake included.
+    pub connections: usize,
+    /// Of them from one address.
+    pub per_address: usize,
+    /// Of them in their handshake.
+    pub handshakes: usize,
+    /// An idle connection is tried after so long, and given up by the side that was dialled after
+    /// three times that without a word.
+    pub idle: Duration,
+    /// A frame that is not sent within this ends the connection.
+    pub stall: Duration,
+    /// A member that was not called for so long is forgotten, with its connection.
+    pub forget: Duration,
+}
+
+impl Limits {
+    /// What an append adds to the block in it: framing, proofs, signatures of earlier blocks.
+    const SLACK: usize = 1 << 20;
+    /// The least for history and snapshots.
+    const BULK: usize = 8 << 20;
+
+    /// For blocks with at most so many bytes of transactions.
+    #[must_use]
+    pub fn for_blocks(max_bytes: usize) -> Self {
+        let append = max_bytes.saturating_add(Self::SLACK).min(u32::MAX as usize / 2);
+        let class = |bytes, in_flight, waiting, silence| ClassLimits {
+            bytes,
+            in_flight,
+            waiting,
+            silence: Duration::from_millis(silence),
+        };
+        Self {
+            urgent: class(64 << 10, 64, 256, 1_000),
+            append: class(append, 8, 32, 3_000),
+            bulk: class(append.max(Self::BULK), 16, 64, 3_000),
+            connect: Duration::from_secs(1),
+            handshake: Duration::from_secs(2),
+            connections: 256,
+            per_address: 128,
+            handshakes: 64,
+            idle: Duration::from_secs(5),
+            stall: Duration::from_secs(30),
+            forget: Duration::from_secs(3600),
+        }
+    }
+
+    /// The limits of a class.
+    #[must_use]
+    pub const fn of(&self, class: Class) -> ClassLimits {
+        match class {
+            Class::Urgent => self.urgent,
+            Class::Append => self.append,
+            Class::Bulk => self.bulk,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::for_blocks(4 << 20)
+    }
+}

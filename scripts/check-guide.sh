@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# Runs the commands of docs/guides/cluster.md (the blocks marked `sh cluster`) on this machine, in their order: three nodes
+# and a DA server on loopback ports from $BASE_PORT (28500) on. $BATON_BIN is the program, else what was built last.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+program=${BATON_BIN:-$root/target/release/baton}
+[ -x "$program" ] || { say "there is no program at $program: build it, or name one in BATON_BIN"; exit 1; }
+base=${BASE_PORT:-28500}
+work=$(mktemp -d)
+declare -A running=()
+da=
+clean_up() {
+    local status=$?
+    kill "${running[@]}" $da 2>/dev/null || true
+    wait 2>/dev/null || true
+    if ((status != 0)); then
+        say "failed; the ends of the logs:"
+        tail -n 15 "$work"/*.log >&2 || true
+    fi
+    rm -rf "$work"
+}
+trap clean_up EXIT
+mkdir "$work/bin"
+ln -s "$(realpath "$program")" "$work/bin/baton"
+export PATH=$work/bin:$PATH
+export DA=http://127.0.0.1:$base NODE1=127.0.0.1:$((base + 11)) NODE2=127.0.0.1:$((base + 21)) NODE3=127.0.0.1:$((base + 31))
+cd "$work"
+
+rpc_of() { echo "127.0.0.1:$((base + ${1#node} * 10))"; }
+
+start_node() {
+    baton start --home "$1" --rpc.address "$(rpc_of "$1")" --kv.listen "" --node.block_time 100ms \
+        --signer.passphrase_file passphrase >>"$1.log" 2>&1 &
+    running[$1]=$!
+    until_true "$1 to answer" curl -sf -o /dev/null "http://$(rpc_of "$1")/health/live"
+}
+
+kill_node() {
+    kill -KILL "${running[$1]}"
+    wait "${running[$1]}" 2>/dev/null || true
+    unset "running[$1]"
+}
+
+until_true() { # what, command...
+    local what=$1 i
+    shift
+    for ((i = 0; i < 600; i++)); do
+        if "$@"; then return 0; fi
+        sleep 0.1
+    done
+    say "waited a minute for $what"
+    return 1
+}
+
+find_leader() {
+    local node
+    for node in node1 node2 node3; do
+        if curl -sf -o /dev/null "http://$(rpc_of "$node")/health/leader"; then
+            echo "$node" >leads
+            return 0
+        fi
+    done
+    return 1
+}
+
+leader() {
+    until_true "a leader" find_leader >&2
+    cat leads
+}
+
+all_are_well() {
+    local status
+    status=$(baton cluster status --home "$(leader)" --json) || return 1
+    [ "$(grep -c '"eligible": true' <<<"$status")" = 3 ] && [ "$(grep -c '"voter": true' <<<"$status")" = 3 ]
+}
+
+start_all() {
+    baton da --listen "${DA#http://}" >da.log 2>&1 &
+    da=$!
+    local node
+    for node in node1 node2 node3; do start_node "$node"; done
+    until_true "three voters that are well" all_are_well
+}
+
+# One block after the other; the nodes are started where the guide says so.
+blocks() {
+    awk '
+        /^## 4\. Start/ { print "start_all" }
+        /^```sh cluster$/ { inside = 1; next }
+        /^```$/ { if (inside) print "until_settled"; inside = 0 }
+        inside' "$root/docs/guides/cluster.md"
+}
+
+# Between two blocks an operator would look, too.
+until_settled() {
+    if ((${#running[@]} == 3)); then until_true "three voters that are well" all_are_well; fi
+}
+
+script=$(blocks)
+[ "$(grep -c '^until_settled$' <<<"$script")" -ge 6 ] || { say "the guide has no commands any more"; exit 1; }
+set -x
+eval "$script"
+set +x
+say "the guide's commands work"
