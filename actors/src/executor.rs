@@ -29,7 +29,7 @@ use baton_storage::Reader;
 use baton_storage::backend::StoreError;
 use bytes::Bytes;
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 
 use crate::world::World;
 use building::Building;
@@ -150,6 +150,8 @@ pub struct Executor {
     /// When the next block is due; the cadence does not drift.
     slot: Instant,
     round_began: Instant,
+    /// What is logged about a block carries its height and term.
+    round: Span,
     last_block_at: Option<Instant>,
     pause: Option<String>,
 }
@@ -184,6 +186,7 @@ impl Executor {
             recording: false,
             slot: Instant::now(),
             round_began: Instant::now(),
+            round: Span::none(),
             last_block_at: None,
             pause: None,
         }
@@ -270,7 +273,9 @@ impl Executor {
             executed: self.executed.clone(),
             may_be_empty: !self.config.lazy || self.idle_for() >= self.config.lazy_interval,
         };
-        let building = building.next_block().into_actor(self);
+        let height = self.reader.tip().height.next().max(self.reader.initial_height());
+        self.round = info_span!("block", height = height.0, term = self.grant.term.0);
+        let building = building.next_block().instrument(self.round.clone()).into_actor(self);
         ctx.spawn(building.map(|built, this, ctx| this.end_building(built, ctx)));
     }
 
@@ -297,6 +302,7 @@ impl Executor {
     }
 
     fn end_building(&mut self, built: Result<Option<Block>, Error>, ctx: &mut Context<Self>) {
+        let _in_round = self.round.clone().entered();
         match built {
             Ok(Some(block)) => self.begin_proposal(Arc::new(block), ctx),
             Ok(None) => {
@@ -333,6 +339,7 @@ impl Executor {
         reply: Result<Result<Committed, ProposeError>, MailboxError>,
         ctx: &mut Context<Self>,
     ) {
+        let _in_round = self.round.clone().entered();
         let failure = match reply {
             Ok(Ok(_)) => return self.committed(block, ctx),
             // Nothing was appended now. A block in doubt from before stays in doubt.
@@ -393,6 +400,7 @@ impl Executor {
         reply: Result<Result<Executed, EngineError>, MailboxError>,
         ctx: &mut Context<Self>,
     ) {
+        let _in_round = self.round.clone().entered();
         match reply {
             Ok(Ok(executed)) => {
                 fail::fail_point!("executor.after_execute");
@@ -402,13 +410,23 @@ impl Executor {
                 let took = self.round_began.elapsed().as_secs_f64();
                 self.metrics.operations.get_or_create(&production).observe(took);
                 self.pause(None);
-                let now = Instant::now();
-                self.slot = (self.slot + self.config.block_time).max(now);
-                ctx.run_later(self.slot - now, Self::begin_round);
+                self.end_round(ctx);
             }
             // The block stands; the next round waits until the engine is level with it.
             Ok(Err(error)) => self.end_in_failure(&Error::Engine(error), ctx),
             Err(source) => self.end_in_failure(&Error::NoReply { who: "engine", source }, ctx),
+        }
+    }
+
+    /// The next round begins in the next slot. A timer of zero would wait for the next millisecond.
+    fn end_round(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        self.slot = (self.slot + self.config.block_time).max(now);
+        if self.slot > now {
+            ctx.run_later(self.slot - now, Self::begin_round);
+        } else {
+            let others_first = tokio::task::yield_now().into_actor(self);
+            ctx.spawn(others_first.map(|(), this, ctx| this.begin_round(ctx)));
         }
     }
 

@@ -5,11 +5,24 @@
 //! before the append when that term is over; apply checks again. A storage error stops Raft,
 //! never the process: the store is opened again with growing pauses (P8).
 
+pub mod admit;
+pub mod bootstrap;
+mod change;
+mod joining;
+pub mod members;
+pub mod metrics;
 pub mod network;
+mod ports;
+pub mod retention;
+mod serve;
+mod shared;
+mod tending;
+mod transfer;
 pub mod transport;
+pub mod wire;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +31,11 @@ use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseFuture,
     WrapFuture,
 };
+use baton_messages::cluster::{ForwardedTxs, MemberTold, MembersChanged};
 use baton_messages::command::{BlockEntry, Command, Verdict};
 use baton_messages::raft::{
-    Applied, Committed, GetRaftView, LeadershipChanged, LeaseChanged, ProposeBlock, ProposeError,
-    RaftHealthChanged, RaftView, Record, Settle, TermApplied,
+    Applied, BlocksApplied, Committed, GetRaftView, LeadershipChanged, LeaseChanged, ProposeBlock,
+    ProposeError, RaftHealthChanged, RaftView, Record, Settle, TermApplied,
 };
 use baton_messages::supervisor::{IntegrityStop, Shutdown};
 use baton_messages::types::{LogIndex, Member, MemberId, Role, Term};
@@ -31,11 +45,16 @@ use baton_storage::{OpenError, StateMachine, Store};
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
 use openraft::impls::ProgressResponder;
-use openraft::{Instant, RaftMetrics, ServerState, SnapshotPolicy};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use openraft::{Instant, RaftMetrics, ServerState, SnapshotPolicy, StepDownPolicy};
 use tracing::{debug, error, info, warn};
+use uuid::Uuid;
+
+pub use bootstrap::{Bootstrap, Peer};
+pub use metrics::Metrics;
+
+use network::Network;
+use shared::{Shared, Times};
+use transport::Transport;
 
 type Openraft = openraft::Raft<TypeConfig, StateMachine>;
 
@@ -54,6 +73,14 @@ pub struct Config {
     pub snapshot_after: u64,
     /// Log entries kept behind a snapshot.
     pub keep_entries: u64,
+    /// Bytes of log records (without block bodies, which stay) that are kept at the most.
+    pub keep_bytes: u64,
+    /// How a node without a membership comes to one.
+    pub bootstrap: Bootstrap,
+    /// The identity of a cluster that this node makes; random, and only used then.
+    pub fresh_cluster: Uuid,
+    /// How long a question to another member may take: blocks, a snapshot, forwarded transactions.
+    pub question_within: Duration,
     /// The first pause before the store is opened again; it doubles up to `longest_pause`.
     pub reopen_after: Duration,
     /// The longest pause.
@@ -73,41 +100,16 @@ pub struct Links {
     pub applied: Vec<Recipient<Applied>>,
     /// Hears whether Raft runs.
     pub health: Recipient<RaftHealthChanged>,
+    /// Hears how other members are.
+    pub told: Recipient<MemberTold>,
+    /// Hear that the membership is another.
+    pub members: Vec<Recipient<MembersChanged>>,
+    /// Keep a record of every block. What is lost on the way shows as a gap.
+    pub blocks: Vec<Recipient<BlocksApplied>>,
+    /// Takes transactions that other members forward to this leader.
+    pub forwarded: Recipient<ForwardedTxs>,
     /// Ends the process when a person is needed.
     pub integrity_stop: Recipient<IntegrityStop>,
-}
-
-/// What Raft counts.
-#[derive(Clone, Debug, Default)]
-pub struct Metrics {
-    /// The last log index.
-    pub last_log: Gauge,
-    /// The last committed index.
-    pub committed: Gauge,
-    /// The last applied index.
-    pub applied: Gauge,
-    /// Voters.
-    pub voters: Gauge,
-    /// Proposals refused before the append because their term is over or there is no quorum.
-    pub fenced: Counter,
-    /// Proposals refused by apply.
-    pub refused: Counter,
-    /// Times the store had to be opened again.
-    pub reopened: Counter,
-}
-
-impl Metrics {
-    /// Makes the metrics visible.
-    pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("raft");
-        registry.register("last_log_index", "Last index in the log", self.last_log.clone());
-        registry.register("committed_index", "Last committed index", self.committed.clone());
-        registry.register("applied_index", "Last applied index", self.applied.clone());
-        registry.register("voters", "Voters in the membership", self.voters.clone());
-        registry.register("fenced", "Proposals refused before the append", self.fenced.clone());
-        registry.register("refused", "Proposals refused by apply", self.refused.clone());
-        registry.register("reopened", "Times the store was opened again", self.reopened.clone());
-    }
 }
 
 /// Why Raft does not run.
@@ -126,15 +128,29 @@ pub struct Raft {
     links: Links,
     metrics: Metrics,
     store: Store,
+    shared: Arc<Shared>,
     raft: Option<Openraft>,
+    /// Lives as long as the state machine of the instance: one that was shut down may still
+    /// apply what it began.
+    machine: Arc<()>,
     /// Why there is none.
     trouble: Option<String>,
     failures: u32,
+    /// Counts the instances of openraft: what an earlier one says counts no more.
+    instance: u64,
     /// When Raft began to run.
     opened_at: Option<tokio::time::Instant>,
     told: Option<LeadershipChanged>,
     told_applied: Option<Term>,
+    told_members: Option<MembersChanged>,
+    /// Whether it may stand when no leader is heard; kept over a new instance.
+    may_campaign: bool,
+    /// Whether heartbeats are sent; kept over a new instance.
+    heartbeats: bool,
     lease_held: bool,
+    tended: tending::Tended,
+    /// Members that a condition is on its way to.
+    telling: BTreeSet<MemberId>,
     proposing: Rc<Cell<bool>>,
     /// Wakes who waits for the end of a proposal.
     settled: Rc<tokio::sync::Notify>,
@@ -142,21 +158,45 @@ pub struct Raft {
 }
 
 impl Raft {
-    /// Raft over this store; it starts when the actor does.
+    /// Raft over this store and transport; it starts when the actor does.
     #[must_use]
-    pub fn new(config: Config, links: Links, metrics: Metrics, store: Store) -> Self {
+    pub fn new(
+        config: Config,
+        links: Links,
+        metrics: Metrics,
+        store: Store,
+        transport: Arc<dyn Transport>,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(
+            config.member.clone(),
+            store.clone(),
+            transport,
+            metrics.clone(),
+            links.told.clone(),
+            links.forwarded.clone(),
+            config.bootstrap.names(&config.member.name),
+            Times { election_max: config.election_timeout_max, question: config.question_within },
+        ));
         Self {
             config,
             links,
             metrics,
             store,
+            shared,
+            machine: Arc::default(),
             raft: None,
             trouble: None,
             failures: 0,
+            instance: 0,
             opened_at: None,
             told: None,
             told_applied: None,
+            told_members: None,
+            may_campaign: true,
+            heartbeats: true,
             lease_held: false,
+            tended: tending::Tended::default(),
+            telling: BTreeSet::new(),
             proposing: Rc::default(),
             settled: Rc::default(),
             closing: false,
@@ -164,51 +204,88 @@ impl Raft {
     }
 
     fn begin_open(&mut self, ctx: &mut Context<Self>) {
-        let opening = open(self.config.clone(), self.links.applied.clone(), self.store.clone());
+        let opening = self.opening();
         ctx.spawn(opening.into_actor(self).map(|raft, this, ctx| this.end_open(raft, ctx)));
+    }
+
+    /// Builds an instance over the open store, once the one before has let go of it.
+    fn opening(&self) -> impl Future<Output = Result<Openraft, Error>> + use<> {
+        let network = Network {
+            transport: self.shared.transport.clone(),
+            store: self.store.clone(),
+            own: self.shared.id(),
+            metrics: self.metrics.clone(),
+            heartbeat: self.config.heartbeat_interval,
+            append_within: self.config.election_timeout_max,
+            snapshot_within: self.config.question_within,
+        };
+        open(
+            self.config.clone(),
+            (self.links.applied.clone(), self.links.blocks.clone()),
+            self.shared.clone(),
+            network,
+            self.machine.clone(),
+        )
     }
 
     fn end_open(&mut self, raft: Result<Openraft, Error>, ctx: &mut Context<Self>) {
         match raft {
+            Ok(raft) if self.closing => {
+                ctx.spawn(async move { drop(raft.shutdown().await) }.into_actor(self));
+            }
             Ok(raft) => {
                 info!(member = %raft.node_id(), "raft runs");
                 let watch = raft.metrics();
-                self.raft = Some(raft);
+                self.run(raft, ctx);
                 self.opened_at = Some(tokio::time::Instant::now());
                 if self.trouble.take().is_some() {
                     self.links.health.do_send(RaftHealthChanged { trouble: None });
                 }
-                self.observe(&watch, ctx);
+                self.observe(&watch, self.instance, ctx);
             }
             Err(error) => self.begin_reopen(error.to_string(), ctx),
         }
     }
 
+    /// From now on this instance is Raft here.
+    fn run(&mut self, raft: Openraft, ctx: &mut Context<Self>) {
+        self.instance += 1;
+        raft.runtime_config().elect(self.may_campaign);
+        raft.runtime_config().heartbeat(self.heartbeats);
+        self.shared.set_raft(Some(raft.clone()));
+        self.raft = Some(raft.clone());
+        self.begin_joining(raft, ctx);
+    }
+
     /// Tells what the metrics say and waits for the next change.
-    fn observe(&mut self, watch: &MetricsWatch, ctx: &mut Context<Self>) {
-        if self.closing {
+    fn observe(&mut self, watch: &MetricsWatch, instance: u64, ctx: &mut Context<Self>) {
+        if self.closing || self.instance != instance {
             return;
         }
         let metrics = watch.borrow_watched().clone();
         if let Err(fatal) = &metrics.running_state {
-            return self.end_in_fatal(fatal, ctx);
+            // An instance that was shut down here on purpose says so too.
+            if self.instance == instance {
+                self.end_in_fatal(fatal, ctx);
+            }
+            return;
         }
-        self.tell(&metrics);
+        self.tell(&metrics, ctx);
         let mut next = watch.clone();
         let changed = async move {
             let alive = next.changed().await.is_ok();
             (next, alive)
         };
-        ctx.spawn(changed.into_actor(self).map(|(watch, alive), this, ctx| {
+        ctx.spawn(changed.into_actor(self).map(move |(watch, alive), this, ctx| {
             if alive {
-                this.observe(&watch, ctx);
-            } else if this.raft.is_some() {
+                this.observe(&watch, instance, ctx);
+            } else if this.raft.is_some() && this.instance == instance {
                 this.begin_reopen("raft ended".to_owned(), ctx);
             }
         }));
     }
 
-    fn tell(&mut self, metrics: &RaftMetrics<TypeConfig>) {
+    fn tell(&mut self, metrics: &RaftMetrics<TypeConfig>, ctx: &mut Context<Self>) {
         let term = Term(metrics.current_term);
         let role = role(metrics.state);
         let index = |id: Option<_>| id.map_or(0, |id: baton_storage::raft_types::LogId| id.index);
@@ -216,15 +293,9 @@ impl Raft {
         self.metrics.last_log.set(gauge(metrics.last_log_index.unwrap_or(0)));
         self.metrics.committed.set(gauge(index(metrics.local_committed)));
         self.metrics.applied.set(gauge(index(metrics.last_applied)));
-        self.metrics.voters.set(gauge(metrics.membership_config.membership().voter_ids().count() as u64));
-
-        let leadership = LeadershipChanged { term, role, leader: metrics.current_leader };
-        if self.told.as_ref() != Some(&leadership) {
-            self.told = Some(leadership.clone());
-            for link in &self.links.leadership {
-                link.do_send(leadership.clone());
-            }
-        }
+        self.metrics.purged.set(gauge(index(metrics.purged)));
+        self.tell_members(metrics);
+        self.tell_leadership(LeadershipChanged { term, role, leader: metrics.current_leader });
         let own_entry_applied =
             metrics.last_applied.is_some_and(|id| id.committed_leader_id().term == term.0);
         if role == Role::Leader && own_entry_applied && self.told_applied != Some(term) {
@@ -233,6 +304,55 @@ impl Raft {
             for link in &self.links.term_applied {
                 link.do_send(applied);
             }
+            ctx.spawn(change::finish(self.shared.clone()).into_actor(self));
+        }
+        self.tended.observe(metrics, &self.metrics);
+    }
+
+    fn tell_leadership(&mut self, leadership: LeadershipChanged) {
+        if self.told.as_ref() == Some(&leadership) {
+            return;
+        }
+        let before = self.told.replace(leadership.clone());
+        if before.as_ref().and_then(|told| told.leader) != leadership.leader && leadership.leader.is_some() {
+            self.metrics.leader_changes.inc();
+        }
+        if leadership.role == Role::Candidate {
+            self.metrics.elections.inc();
+        }
+        if leadership.role != Role::Leader {
+            self.metrics.forget_progress();
+        }
+        for link in &self.links.leadership {
+            link.do_send(leadership.clone());
+        }
+    }
+
+    fn tell_members(&mut self, metrics: &RaftMetrics<TypeConfig>) {
+        let membership = metrics.membership_config.membership();
+        let version = shared::version(metrics);
+        let joint = membership.get_joint_config().len() > 1;
+        let told = self.told_members.as_ref();
+        if !shared::is_initialised(metrics)
+            || told.is_some_and(|told| told.version == version && told.joint == joint)
+        {
+            return;
+        }
+        let known = |id: MemberId| (id, membership.get_node(&id).cloned().unwrap_or_default());
+        let changed = MembersChanged {
+            own: self.shared.id(),
+            version,
+            joint,
+            voters: membership.voter_ids().map(known).collect(),
+            learners: membership.learner_ids().map(known).collect(),
+        };
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.voters.set(gauge(changed.voters.len()));
+        self.metrics.learners.set(gauge(changed.learners.len()));
+        self.shared.forget_strangers(membership);
+        self.told_members = Some(changed.clone());
+        for link in &self.links.members {
+            link.do_send(changed.clone());
         }
     }
 
@@ -268,34 +388,36 @@ impl Raft {
             return;
         }
         let raft = self.raft.take();
+        self.instance += 1;
+        self.shared.set_raft(None);
         // A store that opens and fails at once must not start over with the shortest pause.
         if self.opened_at.take().is_some_and(|at| at.elapsed() > self.config.longest_pause) {
             self.failures = 0;
         }
         self.failures += 1;
         self.told_applied = None;
-        let (term, role) = (self.told.as_ref().map_or(Term(0), |told| told.term), Role::Learner);
-        let leadership = LeadershipChanged { term, role, leader: None };
-        self.told = Some(leadership.clone());
-        for link in &self.links.leadership {
-            link.do_send(leadership.clone());
-        }
+        self.tell_nobody_leads();
         let trouble = self.store.trouble().map_or(trouble, |trouble| trouble.to_string());
         self.links.health.do_send(RaftHealthChanged { trouble: Some(trouble.clone()) });
         self.trouble = Some(trouble);
-        if let Some(StoreError::Corrupt(reason)) = self.store.trouble() {
-            // Opening it again would forget what was seen.
+        if let Some(trouble @ (StoreError::Corrupt(_) | StoreError::Newer(_))) = self.store.trouble() {
+            // Opening it again would forget what was seen, or change nothing.
+            let reason = match trouble {
+                StoreError::Corrupt(reason) => reason,
+                other => other.to_string(),
+            };
             return self.links.integrity_stop.do_send(IntegrityStop { reason });
         }
         let pause =
             (self.config.reopen_after * 2u32.pow(self.failures.min(16) - 1)).min(self.config.longest_pause);
         warn!(?pause, "opening the store again");
-        let store = self.store.clone();
+        let (store, machine) = (self.store.clone(), self.machine.clone());
         let reopened = async move {
             if let Some(raft) = raft {
                 let _ = raft.shutdown().await;
             }
             tokio::time::sleep(pause).await;
+            released(&machine).await;
             store.reopen().await
         };
         ctx.spawn(reopened.into_actor(self).map(|reopened, this, ctx| match reopened {
@@ -304,11 +426,16 @@ impl Raft {
                 this.metrics.reopened.inc();
                 this.begin_open(ctx);
             }
-            Err(OpenError::Damaged(reason)) => {
+            Err(OpenError::Damaged(reason) | OpenError::NewerEntries(reason)) => {
                 this.links.integrity_stop.do_send(IntegrityStop { reason });
             }
             Err(error) => this.begin_reopen(error.to_string(), ctx),
         }));
+    }
+
+    fn tell_nobody_leads(&mut self) {
+        let term = self.told.as_ref().map_or(Term(0), |told| told.term);
+        self.tell_leadership(LeadershipChanged { term, role: Role::Learner, leader: None });
     }
 
     fn write(
@@ -339,8 +466,15 @@ impl Actor for Raft {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        if let Some(cluster) = self.store.cluster() {
+            self.shared.transport.belongs_to(cluster);
+        }
+        self.shared.transport.serve(Some(serve::serve(self.shared.clone())));
         self.begin_open(ctx);
-        ctx.run_interval(self.config.heartbeat_interval, |this, _| this.check_lease());
+        ctx.run_interval(self.config.heartbeat_interval, |this, ctx| {
+            this.check_lease();
+            this.tend(ctx);
+        });
     }
 }
 
@@ -357,6 +491,7 @@ impl Handler<ProposeBlock> for Raft {
         let written = self.write(term, Command::Block(BlockEntry { term, block, tail, forced }));
         let metrics = self.metrics.clone();
         let (proposing, settled) = (self.proposing.clone(), self.settled.clone());
+        let began = tokio::time::Instant::now();
         Box::pin(async move {
             let outcome = match written.await {
                 Ok((index, Verdict::Committed(tip))) => Ok(Committed { tip, index }),
@@ -370,6 +505,9 @@ impl Handler<ProposeBlock> for Raft {
             };
             if matches!(outcome, Err(ProposeError::NotLeader { .. } | ProposeError::NoQuorum)) {
                 metrics.fenced.inc();
+            }
+            if outcome.is_ok() {
+                metrics.commit.observe(began.elapsed().as_secs_f64());
             }
             proposing.set(false);
             settled.notify_waiters();
@@ -412,6 +550,8 @@ impl Handler<Shutdown> for Raft {
     /// Ends openraft before the store is closed under it.
     fn handle(&mut self, _: Shutdown, _: &mut Context<Self>) -> Self::Result {
         self.closing = true;
+        self.shared.transport.serve(None);
+        self.shared.set_raft(None);
         let raft = self.raft.take();
         Box::pin(async move {
             if let Some(raft) = raft {
@@ -448,39 +588,78 @@ impl Handler<GetRaftView> for Raft {
     }
 }
 
-/// Starts openraft over the store. A store that was initialised by an operator and never led
-/// anything becomes a cluster of one (bootstrap is explicit: an empty directory has no store).
-async fn open(config: Config, applied: Vec<Recipient<Applied>>, store: Store) -> Result<Openraft, Error> {
+/// Waits until the state machine of an instance that was shut down is gone: it may be applying
+/// still, and two of them would apply the same entries twice.
+async fn released(machine: &Arc<()>) {
+    // This one, and the one the actor keeps.
+    while Arc::strong_count(machine) > 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// Starts openraft over the store. A sole node without a membership becomes a cluster of one here;
+/// one with peers goes on with `joining`.
+async fn open(
+    config: Config,
+    (applied, records): (Vec<Recipient<Applied>>, Vec<Recipient<BlocksApplied>>),
+    shared: Arc<Shared>,
+    network: Network,
+    machine: Arc<()>,
+) -> Result<Openraft, Error> {
+    released(&machine).await;
     let id = MemberId::of(config.member.storage);
     let settings = settings(&config).map_err(|error| Error::Start(error.to_string()))?;
-    let log = store.log();
-    let machine = store.state_machine(Box::new(move |event| {
+    let log = shared.store.log();
+    let state_machine = shared.store.state_machine(Box::new(move |event| {
+        // Held for as long as the state machine is.
+        let _alive = &machine;
         for link in &applied {
             link.do_send(Applied { tip: event.tip });
         }
+        for link in records.iter().filter(|_| !event.blocks.is_empty()) {
+            if link.try_send(BlocksApplied { blocks: event.blocks.clone() }).is_err() {
+                debug!(tip = event.tip.height.0, "the record of blocks is behind");
+            }
+        }
     }));
     let start = |error: Fatal<TypeConfig>| Error::Start(error.to_string());
-    let raft = Openraft::new(id, settings, network::Nobody, log, machine).await.map_err(start)?;
-    if !raft.is_initialized().await.map_err(start)? {
+    let raft = Openraft::new(id, settings, network, log, state_machine).await.map_err(start)?;
+    let initialised = raft.is_initialized().await.map_err(start)?;
+    // A sole voter of before there were clusters has a membership and no cluster.
+    let legacy = initialised && shared.store.cluster().is_none();
+    if legacy || (!initialised && config.bootstrap == Bootstrap::Sole) {
         info!(member = %id, name = %config.member.name, "forming a cluster of one");
-        let members = BTreeMap::from([(id, config.member)]);
-        raft.initialize(members).await.map_err(|error| Error::Start(error.to_string()))?;
+        joining::initialise(&shared, &raft, config.fresh_cluster, [(id, config.member)].into())
+            .await
+            .map_err(Error::Start)?;
     }
     Ok(raft)
 }
 
+/// Log records that openraft sends at a time; their bytes are bounded by the transport's frame.
+const MAX_ENTRIES: u64 = 256;
+
 fn settings(config: &Config) -> Result<Arc<openraft::Config>, openraft::ConfigError> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let longest = millis(config.election_timeout_max);
     let settings = openraft::Config {
         cluster_name: "baton".to_owned(),
         heartbeat_interval: millis(config.heartbeat_interval),
         election_timeout_min: millis(config.election_timeout_min),
-        election_timeout_max: millis(config.election_timeout_max),
+        election_timeout_max: longest,
+        install_snapshot_timeout: millis(config.question_within),
+        max_payload_entries: MAX_ENTRIES,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_after),
-        max_in_snapshot_log_to_keep: config.keep_entries,
+        // What is purged is decided in `retention`.
+        max_in_snapshot_log_to_keep: u64::MAX,
         // A sequencer that comes back asks again: nobody knows what happened meanwhile.
         enable_leader_restore: Some(false),
         enable_pre_vote: Some(true),
+        // A leader hands over before it is removed.
+        removed_leader_step_down: StepDownPolicy::Never,
+        // A leader that hears nobody is silent for long enough that its followers can elect
+        // another: with a cut in one direction only they would hear it for ever (hazard S9).
+        quorum_loss_probe_interval: Some(longest * 3),
         ..openraft::Config::default()
     };
     Ok(Arc::new(settings.validate()?))

@@ -2,38 +2,56 @@
 //!
 //! Transactions are on disk before they are *accepted* (P3). The executor is shown the next
 //! batch and takes nothing; what leaves the queue leaves it because a committed block holds it
-//! (hazard B3). The replay window answers for what the last blocks hold.
+//! (hazard B3). The replay window answers for what the last blocks hold. A node that does not lead
+//! forwards what it holds to the leader, and again to each new one (E23).
+//!
+//! It looks at every block, one after the other: what is still in the queue is in none of them.
+//! The height it has looked up to goes with everything it forwards, and is on disk with the queue
+//! for the next start. Where bodies are missing it waits for them.
 
+pub mod forward;
+mod handlers;
+mod intake;
+pub mod metrics;
 pub mod queue;
+pub mod refusals;
 pub mod waiters;
 pub mod window;
 
-use std::collections::HashSet;
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, ResponseFuture, WrapFuture,
-};
-use baton_messages::engine::BlockExecuted;
-use baton_messages::raft::Applied;
-use baton_messages::sequencer::{
-    AwaitError, AwaitTx, AwaitTxs, Batch, DropTxs, GetQueueView, Level, NextBatch, Outcome, QueueView,
-    Receipt, SubmitError, SubmitTxs,
-};
-use baton_messages::supervisor::DiskHealthChanged;
-use baton_messages::types::{Hash, Height, Tx};
+use actix::{ActorFutureExt, AsyncContext, Context, MailboxError, Recipient, SpawnHandle, WrapFuture};
+use baton_messages::cluster::{ForwardError, ForwardTxs};
+use baton_messages::sequencer::Receipt;
+use baton_messages::types::{Hash, Height};
 use baton_storage::backend::StoreError;
 use baton_storage::{QueueStore, Reader};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use rand::RngExt;
+use rand::rngs::StdRng;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+use crate::world::World;
+use forward::{Forwarder, Next};
+use intake::Submission;
+pub use metrics::Metrics;
 use queue::Queue;
+use refusals::Refusals;
 use waiters::Waiters;
 use window::Window;
+
+/// So many blocks are taken into account in one turn: the thread is for others too.
+const TURN: u64 = 256;
+
+/// The pause between two turns.
+const BETWEEN_TURNS: Duration = Duration::from_millis(1);
+
+/// How often it looks after what nobody tells.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Most requests that wait for a transaction to sequence; the executor has one.
+const MAX_IDLE: usize = 64;
 
 /// How the sequencer behaves.
 #[derive(Clone, Debug)]
@@ -50,6 +68,8 @@ pub struct Config {
     pub max_waiting: usize,
     /// The longest that a request waits.
     pub longest_wait: Duration,
+    /// How transactions are forwarded.
+    pub forward: forward::Config,
 }
 
 impl Default for Config {
@@ -61,66 +81,47 @@ impl Default for Config {
             replay_window: 1_000,
             max_waiting: 10_000,
             longest_wait: Duration::from_secs(120),
+            forward: forward::Config::default(),
         }
     }
 }
 
-/// What the sequencer counts.
+/// Everything the sequencer says, and to whom.
 #[derive(Clone, Debug, Default)]
-pub struct Metrics {
-    /// Transactions waiting.
-    pub txs: Gauge,
-    /// Bytes waiting.
-    pub bytes: Gauge,
-    /// Requests waiting for an outcome.
-    pub waiting: Gauge,
-    /// Transactions accepted.
-    pub accepted: Counter,
-    /// Transactions that were known already.
-    pub duplicates: Counter,
-    /// Submissions refused because the queue was full.
-    pub refused_full: Counter,
-    /// Transactions the engine will never take.
-    pub dropped: Counter,
-}
-
-impl Metrics {
-    /// Makes the metrics visible.
-    pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("queue");
-        registry.register("txs", "Transactions waiting to be sequenced", self.txs.clone());
-        registry.register("bytes", "Bytes waiting to be sequenced", self.bytes.clone());
-        registry.register("waiting", "Requests waiting for an outcome", self.waiting.clone());
-        registry.register("accepted", "Transactions accepted", self.accepted.clone());
-        registry.register("duplicates", "Submitted transactions that were known", self.duplicates.clone());
-        registry.register("refused_full", "Submissions refused, queue full", self.refused_full.clone());
-        registry.register("dropped", "Transactions the engine refused for good", self.dropped.clone());
-    }
-}
-
-/// A submission that waits for the disk.
-struct Submission {
-    txs: Vec<(Hash, Tx)>,
-    reply: oneshot::Sender<Result<Vec<Receipt>, SubmitError>>,
+pub struct Links {
+    /// Takes transactions to the leader: Raft. `None` where this node is all there is.
+    pub forward: Option<Recipient<ForwardTxs>>,
 }
 
 /// The sequencer.
 pub struct Sequencer {
     config: Config,
+    links: Links,
     metrics: Metrics,
+    generator: StdRng,
     reader: Reader,
     store: QueueStore,
     queue: Queue,
     window: Window,
     waiters: Waiters,
-    /// The last height that queue and window have taken into account.
+    /// The last height that queue and window have taken into account: nothing in the queue is in
+    /// a block up to here.
     seen: Height,
+    /// Up to where the disk says so.
+    noted: Height,
     incoming: Vec<Submission>,
     incoming_txs: usize,
     incoming_bytes: usize,
     appending: bool,
-    refused: lru::LruCache<Hash, String>,
+    refusals: Refusals,
     idle: Vec<oneshot::Sender<()>>,
+    /// This node leads: what is in the queue goes into its blocks.
+    leads: bool,
+    forwarder: Forwarder,
+    /// When forwarding goes on, and its timer.
+    forward_at: Option<(Instant, SpawnHandle)>,
+    /// The timer of the next turn of catching up.
+    next_turn: Option<SpawnHandle>,
     /// The store's generation that the queue was read in; `None` when it was not yet.
     generation: Option<u64>,
     /// Why the queue or the chain cannot be read.
@@ -132,24 +133,38 @@ pub struct Sequencer {
 impl Sequencer {
     /// A sequencer over this store's queue. It reads queue and window when it starts.
     #[must_use]
-    pub fn new(config: Config, metrics: Metrics, reader: Reader, store: QueueStore) -> Self {
+    pub fn new(
+        config: Config,
+        links: Links,
+        metrics: Metrics,
+        world: &World,
+        reader: Reader,
+        store: QueueStore,
+    ) -> Self {
         let window = Window::new(config.replay_window, window::MAX_TXS);
-        let remembered = NonZeroUsize::new(10_000).expect("not zero");
+        let forwarder = Forwarder::new(config.forward.clone());
         Self {
             config,
+            links,
             metrics,
+            generator: world.generator("sequencer"),
             reader,
             store,
             queue: Queue::default(),
             window,
             waiters: Waiters::default(),
             seen: Height::default(),
+            noted: Height::default(),
             incoming: Vec::new(),
             incoming_txs: 0,
             incoming_bytes: 0,
             appending: false,
-            refused: lru::LruCache::new(remembered),
+            refusals: Refusals::default(),
             idle: Vec::new(),
+            leads: false,
+            forwarder,
+            forward_at: None,
+            next_turn: None,
             generation: None,
             trouble: None,
             disk_trouble: None,
@@ -158,42 +173,75 @@ impl Sequencer {
 
     /// Reads the queue when it was not read yet, and when the store was opened again: a failed
     /// append may be on disk and removals may be undone. What stayed there unnoticed would come
-    /// back after a restart, perhaps when the replay window has gone on.
-    fn load(&mut self) -> Result<(), StoreError> {
+    /// back after a restart, perhaps when the replay window has gone on. Says whether it did.
+    ///
+    /// The window is built anew from where the queue was checked to, however long ago that was.
+    fn load(&mut self) -> Result<bool, StoreError> {
         let generation = self.store.generation();
         if self.generation == Some(generation) {
-            return Ok(());
+            return Ok(false);
         }
-        let (mut queue, mut obsolete) = (Queue::default(), Vec::new());
+        let checked = self.store.checked()?;
+        let (now, mut queue, mut obsolete) = (Instant::now(), Queue::default(), Vec::new());
         for (order, tx) in self.store.load()? {
-            let hash = tx.hash();
-            if self.window.place(&hash).is_some() || !queue.insert(order, hash, tx) {
+            if !queue.insert(order, tx.hash(), tx, now) {
                 obsolete.push(order);
             }
         }
-        self.queue = queue;
         self.store.remove(&obsolete);
+        let begin = self.window_start();
+        self.seen = match checked {
+            Some(checked) if !queue.is_empty() => {
+                begin.min(checked).max(self.reader.initial_height().previous())
+            }
+            Some(_) | None => begin,
+        };
+        self.noted = checked.unwrap_or_default();
+        self.window = Window::new(self.config.replay_window, window::MAX_TXS);
+        self.queue = queue;
+        self.forwarder.start_over();
         self.generation = Some(generation);
-        info!(txs = self.queue.len(), obsolete = obsolete.len(), "read the queue");
-        Ok(())
+        info!(txs = self.queue.len(), checked = self.noted.0, from = self.seen.next().0, "read the queue");
+        Ok(true)
     }
 
-    /// The replay window begins so many blocks before the tip.
-    fn begin_window(&mut self) {
-        let tip = self.reader.tip().height;
-        let window = self.config.replay_window as u64;
-        let before = tip.0.saturating_sub(window).max(self.reader.initial_height().0 - 1);
-        self.seen = Height(before);
+    /// The replay window begins so many blocks before the tip, after this one.
+    fn window_start(&self) -> Height {
+        let window = u64::try_from(self.config.replay_window).unwrap_or(u64::MAX);
+        let before = self.reader.tip().height.0.saturating_sub(window);
+        Height(before).max(self.reader.initial_height().previous())
     }
 
-    /// Takes every block up to the tip into account: what it holds leaves the queue.
-    fn catch_up(&mut self) -> Result<(), StoreError> {
-        self.load()?;
+    /// The first height whose transactions are remembered.
+    fn window_begins(&self) -> Height {
+        self.window.first().unwrap_or_else(|| self.seen.next())
+    }
+
+    /// Where nothing is queued, nothing needs the blocks below the window: a new member need not
+    /// wait for all of their bodies.
+    fn leap(&mut self) {
+        let start = self.window_start();
+        if start > self.seen && self.queue.is_empty() && self.incoming.is_empty() && !self.appending {
+            debug!(from = self.seen.0, to = start.0, "nothing is queued: the window begins anew");
+            self.seen = start;
+            self.window = Window::new(self.config.replay_window, window::MAX_TXS);
+        }
+    }
+
+    /// Takes blocks up to the tip into account, so many in one turn: what they hold leaves the
+    /// queue. Says whether there are more.
+    fn catch_up(&mut self) -> Result<bool, StoreError> {
+        // The window at a start is read at once.
+        let window = u64::try_from(self.config.replay_window).unwrap_or(u64::MAX);
+        let turn = if self.load()? { TURN.saturating_add(window) } else { TURN };
+        self.leap();
         let tip = self.reader.tip().height;
-        while self.seen < tip {
+        let end = tip.0.min(self.seen.0.saturating_add(turn));
+        while self.seen.0 < end {
             let Some(block) = self.reader.block(self.seen.next())? else {
-                warn!(height = self.seen.next().0, "the block's body is not here yet");
-                break;
+                debug!(height = self.seen.next().0, "the block's body is not here yet");
+                self.gauge();
+                return Ok(false);
             };
             let mut done = Vec::new();
             for (hash, place) in self.window.push(&block) {
@@ -204,15 +252,27 @@ impl Sequencer {
             self.store.remove(&done);
             self.seen = self.seen.next();
         }
+        // What is being appended may be in a block that was seen meanwhile.
+        if self.seen > self.noted && !self.queue.is_empty() && !self.appending {
+            self.store.note_checked(self.seen);
+            self.noted = self.seen;
+        }
         self.gauge();
-        Ok(())
+        Ok(self.seen < tip)
     }
 
-    fn catch_up_or_report(&mut self) {
+    fn catch_up_or_report(&mut self, ctx: &mut Context<Self>) {
         match self.catch_up() {
-            Ok(()) => {
+            Ok(more) => {
                 if self.trouble.take().is_some() {
                     info!("reads queue and chain again");
+                }
+                if more && self.next_turn.is_none() {
+                    let turn = ctx.run_later(BETWEEN_TURNS, |this, ctx| {
+                        this.next_turn = None;
+                        this.catch_up_or_report(ctx);
+                    });
+                    self.next_turn = Some(turn);
                 }
             }
             Err(error) => {
@@ -222,6 +282,22 @@ impl Sequencer {
         }
     }
 
+    /// Once a second: whatever nobody tells.
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        // Missing bodies come without a hint.
+        if self.trouble.is_some() || self.seen < self.reader.tip().height {
+            self.catch_up_or_report(ctx);
+        }
+        self.waiters.forget_absent();
+        self.idle.retain(|waiting| !waiting.is_closed());
+        let oldest = self.queue.oldest().map_or(0, |since| since.elapsed().as_secs());
+        self.metrics.oldest.set(i64::try_from(oldest).unwrap_or(i64::MAX));
+        let sole = self.links.forward.is_none();
+        let left = if self.leads || sole { 0 } else { self.queue.count_from(self.forwarder.taken()) };
+        self.metrics.to_forward.set(i64::try_from(left).unwrap_or(i64::MAX));
+        self.gauge();
+    }
+
     fn gauge(&self) {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.metrics.txs.set(gauge(self.queue.len()));
@@ -229,276 +305,100 @@ impl Sequencer {
         self.metrics.waiting.set(gauge(self.waiters.len()));
     }
 
-    fn check(&self, txs: &[(Hash, Tx)]) -> Result<(), SubmitError> {
-        if let Some(trouble) = self.disk_trouble.as_ref().or(self.trouble.as_ref()) {
-            return Err(SubmitError::NotReady(trouble.clone()));
-        }
-        for (_, tx) in txs {
-            if tx.0.is_empty() {
-                return Err(SubmitError::Empty);
-            }
-            if tx.0.len() > self.config.max_tx_bytes {
-                return Err(SubmitError::TooLarge { bytes: tx.0.len(), limit: self.config.max_tx_bytes });
-            }
-        }
-        let new = txs.iter().filter(|(hash, _)| !self.is_known(hash));
-        let (count, bytes) = new.fold((0, 0), |(count, bytes), (_, tx)| (count + 1, bytes + tx.0.len()));
-        let all = self.queue.len() + self.incoming_txs;
-        let all_bytes = self.queue.bytes() + self.incoming_bytes;
-        if count > 0 && (all + count > self.config.max_txs || all_bytes + bytes > self.config.max_bytes) {
-            return Err(SubmitError::QueueFull { txs: all, bytes: all_bytes });
-        }
-        Ok(())
-    }
-
-    fn is_known(&self, hash: &Hash) -> bool {
-        self.queue.contains(hash) || self.window.place(hash).is_some()
-    }
-
-    /// Everything that came in while the last append was on its way goes to disk together.
-    fn begin_append(&mut self, ctx: &mut Context<Self>) {
-        if self.appending || self.incoming.is_empty() {
-            return;
-        }
-        self.appending = true;
-        let submissions = std::mem::take(&mut self.incoming);
-        self.incoming_txs = 0;
-        self.incoming_bytes = 0;
-        let mut fresh = HashSet::new();
-        let txs: Vec<(Hash, Tx)> = submissions
-            .iter()
-            .flat_map(|submission| &submission.txs)
-            .filter(|(hash, _)| !self.is_known(hash) && fresh.insert(*hash))
-            .cloned()
-            .collect();
-        // Counted until they are in the queue proper.
-        self.incoming_txs += txs.len();
-        self.incoming_bytes += txs.iter().map(|(_, tx)| tx.0.len()).sum::<usize>();
-        let append = self.store.append(txs.iter().map(|(_, tx)| tx.clone()).collect());
-        let done = append.into_actor(self).map(move |orders, this, ctx| {
-            this.end_append(orders, txs, submissions, ctx);
-        });
-        ctx.spawn(done);
-    }
-
-    fn end_append(
-        &mut self,
-        orders: Result<Vec<u64>, StoreError>,
-        txs: Vec<(Hash, Tx)>,
-        submissions: Vec<Submission>,
-        ctx: &mut Context<Self>,
-    ) {
-        self.appending = false;
-        self.incoming_txs -= txs.len();
-        self.incoming_bytes -= txs.iter().map(|(_, tx)| tx.0.len()).sum::<usize>();
-        match orders {
-            Ok(orders) => {
-                fail::fail_point!("sequencer.before_ack");
-                self.accept(&orders, txs, submissions);
-                fail::fail_point!("sequencer.after_ack");
-            }
-            Err(error) => {
-                error!(%error, "cannot store transactions");
-                for submission in submissions {
-                    let _ = submission.reply.send(Err(SubmitError::NotReady(error.to_string())));
-                }
-            }
-        }
-        self.begin_append(ctx);
-    }
-
-    fn accept(&mut self, orders: &[u64], txs: Vec<(Hash, Tx)>, submissions: Vec<Submission>) {
-        let mut obsolete = Vec::new();
-        self.metrics.accepted.inc_by(txs.len() as u64);
-        for (order, (hash, tx)) in orders.iter().zip(txs) {
-            // A block may have brought it in the meantime.
-            // Or it was read from the disk before its append was known to be durable.
-            let is_new = self.window.place(&hash).is_none()
-                && (self.queue.insert(*order, hash, tx) || self.queue.order(&hash) == Some(*order));
-            if !is_new {
-                obsolete.push(*order);
-            }
-        }
-        self.store.remove(&obsolete);
-        for submission in submissions {
-            let receipts = submission.txs.iter().map(|(hash, _)| match self.window.place(hash) {
-                Some(place) => Receipt::InChain(*hash, place),
-                None => Receipt::Queued(*hash),
-            });
-            let _ = submission.reply.send(Ok(receipts.collect()));
-        }
-        if !self.queue.is_empty() {
-            for waiting in self.idle.drain(..) {
-                let _ = waiting.send(());
-            }
-        }
-        self.gauge();
-    }
-}
-
-impl Actor for Sequencer {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Context<Self>) {
-        // Bounded by the protocol: the queue's limits, one hint per block, the RPC's connections.
-        ctx.set_mailbox_capacity(1024);
-        self.begin_window();
-        self.catch_up_or_report();
-        info!(txs = self.queue.len(), height = self.seen.0, "read the queue and the replay window");
-        ctx.run_interval(Duration::from_secs(1), |this, _| {
-            if this.trouble.is_some() {
-                this.catch_up_or_report();
-            }
-            this.waiters.forget_absent();
-            this.idle.retain(|waiting| !waiting.is_closed());
-            this.gauge();
-        });
-    }
-}
-
-impl Handler<SubmitTxs> for Sequencer {
-    type Result = ResponseFuture<Result<Vec<Receipt>, SubmitError>>;
-
-    fn handle(&mut self, message: SubmitTxs, ctx: &mut Context<Self>) -> Self::Result {
-        let txs: Vec<(Hash, Tx)> = message.txs.into_iter().map(|tx| (tx.hash(), tx)).collect();
-        if let Err(error) = self.check(&txs) {
-            if matches!(error, SubmitError::QueueFull { .. }) {
-                self.metrics.refused_full.inc();
-            }
-            return Box::pin(std::future::ready(Err(error)));
-        }
-        let known = txs.iter().filter(|(hash, _)| self.is_known(hash)).count();
-        self.metrics.duplicates.inc_by(known as u64);
-        self.incoming_txs += txs.len();
-        self.incoming_bytes += txs.iter().map(|(_, tx)| tx.0.len()).sum::<usize>();
-        let (reply, receipts) = oneshot::channel();
-        self.incoming.push(Submission { txs, reply });
-        self.begin_append(ctx);
-        Box::pin(async move {
-            receipts.await.unwrap_or_else(|_| Err(SubmitError::NotReady("the node is stopping".to_owned())))
-        })
-    }
-}
-
-impl Handler<NextBatch> for Sequencer {
-    type Result = MessageResult<NextBatch>;
-
-    fn handle(&mut self, message: NextBatch, _: &mut Context<Self>) -> Self::Result {
-        self.catch_up_or_report();
-        let current = self.seen.next() == message.height;
-        let txs = if current { self.queue.first(message.max_bytes) } else { Vec::new() };
-        debug!(height = message.height.0, txs = txs.len(), current, "showed the next batch");
-        MessageResult(Batch { txs, current })
-    }
-}
-
-impl Handler<AwaitTxs> for Sequencer {
-    type Result = ResponseFuture<()>;
-
-    fn handle(&mut self, _: AwaitTxs, _: &mut Context<Self>) -> Self::Result {
-        if !self.queue.is_empty() {
-            return Box::pin(std::future::ready(()));
-        }
-        let (reply, available) = oneshot::channel();
-        self.idle.push(reply);
-        // Who asked may have given up; this future would hold its place for ever.
-        let waiting = tokio::time::timeout(self.config.longest_wait, available);
-        Box::pin(async move {
-            let _ = waiting.await;
-        })
-    }
-}
-
-impl Handler<DropTxs> for Sequencer {
-    type Result = ();
-
-    fn handle(&mut self, message: DropTxs, _: &mut Context<Self>) {
+    /// Transactions leave the queue because the engine will never take them.
+    fn drop_txs<'a>(&mut self, refused: impl Iterator<Item = (Hash, &'a str)>) {
         let mut orders = Vec::new();
-        for hash in &message.hashes {
-            warn!(%hash, reason = %message.reason, "the engine refused a transaction for good");
-            orders.extend(self.queue.remove(hash));
-            self.waiters.dropped(hash, &message.reason);
-            self.refused.put(*hash, message.reason.clone());
+        for (hash, reason) in refused {
+            orders.extend(self.queue.remove(&hash));
+            self.waiters.dropped(&hash, reason);
+            self.refusals.insert(hash, reason);
             self.metrics.dropped.inc();
         }
         self.store.remove(&orders);
         self.gauge();
     }
-}
 
-impl Handler<Applied> for Sequencer {
-    type Result = ();
-
-    fn handle(&mut self, _: Applied, _: &mut Context<Self>) {
-        self.catch_up_or_report();
-    }
-}
-
-impl Handler<BlockExecuted> for Sequencer {
-    type Result = ();
-
-    fn handle(&mut self, message: BlockExecuted, _: &mut Context<Self>) {
-        self.catch_up_or_report();
-        self.waiters.executed(message.0.height, message.0.results);
-        self.gauge();
-    }
-}
-
-impl Handler<AwaitTx> for Sequencer {
-    type Result = ResponseFuture<Result<Outcome, AwaitError>>;
-
-    fn handle(&mut self, message: AwaitTx, _: &mut Context<Self>) -> Self::Result {
-        let refuse = |error| -> Self::Result { Box::pin(std::future::ready(Err(error))) };
-        if self.waiters.len() >= self.config.max_waiting {
-            return refuse(AwaitError::TooMany(self.waiters.len()));
-        }
-        let (reply, outcome) = oneshot::channel();
-        match (self.window.place(&message.hash), message.level) {
-            (Some(place), Level::Committed) => {
-                let _ = reply.send(Ok(Outcome { place, result: None }));
-            }
-            (Some(place), Level::Executed) => self.waiters.wait_for_execution(place, reply),
-            (None, level) if self.queue.contains(&message.hash) => {
-                self.waiters.wait_for_commit(message.hash, level, reply);
-            }
-            (None, _) => {
-                return match self.refused.get(&message.hash) {
-                    Some(reason) => refuse(AwaitError::Dropped(reason.clone())),
-                    None => refuse(AwaitError::Unknown),
-                };
+    /// Sends the leader what it has not taken yet, when it is time for that.
+    fn begin_forward(&mut self, ctx: &mut Context<Self>) {
+        let Some(forward) = self.links.forward.clone() else { return };
+        match self.forwarder.next(Instant::now(), &self.queue) {
+            Next::Idle => {}
+            Next::Wait(at) => self.forward_at(at, ctx),
+            Next::Send(batch) => {
+                debug!(txs = batch.txs.len(), again = batch.repeated, "forwarding");
+                let message = ForwardTxs { txs: batch.txs.clone(), checked: self.seen };
+                let answer = forward.send(message).timeout(self.config.forward.reply_within);
+                let done = answer
+                    .into_actor(self)
+                    .map(move |answer, this, ctx| this.end_forward(&batch, answer, ctx));
+                ctx.spawn(done);
             }
         }
-        self.gauge();
-        // Who asked may have given up; this future would hold its place for ever.
-        let waiting = tokio::time::timeout(self.config.longest_wait, outcome);
-        Box::pin(async move {
-            match waiting.await {
-                Ok(outcome) => outcome.unwrap_or(Err(AwaitError::Unknown)),
-                Err(_) => Err(AwaitError::TooLong),
+    }
+
+    /// One timer, for the earliest time.
+    fn forward_at(&mut self, at: Instant, ctx: &mut Context<Self>) {
+        match self.forward_at {
+            Some((set, _)) if set <= at => return,
+            Some((_, timer)) => {
+                ctx.cancel_future(timer);
             }
-        })
+            None => {}
+        }
+        let timer = ctx.run_later(at.saturating_duration_since(Instant::now()), |this, ctx| {
+            this.forward_at = None;
+            this.begin_forward(ctx);
+        });
+        self.forward_at = Some((at, timer));
     }
-}
 
-impl Handler<DiskHealthChanged> for Sequencer {
-    type Result = ();
-
-    fn handle(&mut self, message: DiskHealthChanged, _: &mut Context<Self>) {
-        self.disk_trouble = message.trouble;
-    }
-}
-
-impl Handler<GetQueueView> for Sequencer {
-    type Result = MessageResult<GetQueueView>;
-
-    fn handle(&mut self, _: GetQueueView, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(QueueView {
-            txs: self.queue.len(),
-            bytes: self.queue.bytes(),
-            max_txs: self.config.max_txs,
-            max_bytes: self.config.max_bytes,
-            waiting: self.waiters.len(),
-            window: self.window.len(),
-        })
+    fn end_forward(
+        &mut self,
+        batch: &forward::Batch,
+        answer: Result<Result<Vec<Receipt>, ForwardError>, MailboxError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let answer = match answer {
+            Ok(Ok(receipts)) if receipts.len() == batch.txs.len() => Ok(receipts),
+            Ok(Ok(receipts)) => {
+                let reason = format!("{} receipts for {} transactions", receipts.len(), batch.txs.len());
+                Err(ForwardError::NoLeader(reason))
+            }
+            Ok(Err(error)) => Err(error),
+            Err(error) => Err(ForwardError::NoLeader(format!("raft does not answer: {error}"))),
+        };
+        let now = Instant::now();
+        match answer {
+            Ok(receipts) => {
+                let refused = receipts.iter().filter_map(|receipt| match receipt {
+                    Receipt::Dropped(hash, reason) if self.queue.contains(hash) => {
+                        Some((*hash, reason.as_str()))
+                    }
+                    Receipt::Dropped(..) | Receipt::Queued(_) | Receipt::InChain(..) => None,
+                });
+                let refused: Vec<(Hash, &str)> = refused.collect();
+                if self.forwarder.taken_over(batch, now, !refused.is_empty()) {
+                    let count =
+                        if batch.repeated { &self.metrics.sent_again } else { &self.metrics.forwarded };
+                    count.inc_by(receipts.len() as u64);
+                    for (hash, reason) in &refused {
+                        warn!(%hash, reason, "the leader's engine refused a transaction for good");
+                    }
+                    self.drop_txs(refused.into_iter());
+                }
+            }
+            Err(error) => {
+                let chance = self.generator.random::<f64>();
+                if self.forwarder.failed(batch, &error, now, chance) {
+                    let cause = metrics::Cause { cause: forward::cause(&error) };
+                    self.metrics.forward_failures.get_or_create(&cause).inc();
+                    debug!(%error, txs = batch.txs.len(), "not forwarded");
+                    if matches!(error, ForwardError::Refused(_)) {
+                        warn!(%error, "a transaction stays here: do the members agree on block.max_bytes?");
+                    }
+                }
+            }
+        }
+        self.begin_forward(ctx);
     }
 }

@@ -4,11 +4,17 @@
 //! afterwards every applied block is executed here, on every member. It compares the engine's
 //! root with the next header's before it goes on (P5). On a leader the executor asks for the
 //! same executions; the engine answers both.
+//!
+//! After a snapshot block bodies are missing: it fetches them from other members first.
+
+pub mod backfill;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Recipient, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Recipient, SpawnHandle, WrapFuture,
+};
 use baton_messages::chain::Block;
 use baton_messages::engine::{
     EngineError, EnginePosition, ExecuteBlock, Executed, GetPosition, InitChain, Rollback, SetFinal,
@@ -32,6 +38,8 @@ pub struct Config {
     pub retry_after: Duration,
     /// Progress of a replay is logged every so many blocks.
     pub log_every: u64,
+    /// How missing bodies are fetched.
+    pub backfill: backfill::Config,
 }
 
 /// Everything the syncer says, and to whom.
@@ -51,6 +59,8 @@ pub struct Links {
     pub followed: Recipient<ExecutionFollowed>,
     /// Hears what keeps execution from going on.
     pub trouble: Recipient<ExecutionTrouble>,
+    /// Where missing bodies come from; `None` where this node is all there is.
+    pub source: Option<backfill::Source>,
 }
 
 /// What the syncer counts.
@@ -64,6 +74,8 @@ pub struct Metrics {
     pub executed: Counter,
     /// Attempts that failed.
     pub failures: Counter,
+    /// Missing bodies.
+    pub backfill: backfill::Metrics,
 }
 
 impl Metrics {
@@ -75,6 +87,7 @@ impl Metrics {
         let execution = registry.sub_registry_with_prefix("execution");
         execution.register("blocks", "Blocks the engine was led through", self.executed.clone());
         execution.register("failures", "Attempts that failed", self.failures.clone());
+        self.backfill.register(registry);
     }
 }
 
@@ -99,8 +112,8 @@ enum Error {
     ChangedRoot { height: Height, before: StateRoot, now: StateRoot },
     #[error("the engine is at height {engine}, ahead of the chain at {tip}; waiting for the committed tip")]
     Ahead { engine: Height, tip: Height },
-    #[error("the body of block {0} is not here yet")]
-    NoBody(Height),
+    #[error("bodies are missing: {left} left, block {height} is the next to execute")]
+    NoBody { height: Height, left: u64 },
 }
 
 impl Error {
@@ -112,7 +125,7 @@ impl Error {
                 matches!(error, EngineError::Corrupt(_) | EngineError::CannotRollBack { .. })
             }
             Self::Store(error) => matches!(error, StoreError::Corrupt(_)),
-            Self::NoReply(_) | Self::Ahead { .. } | Self::NoBody(_) => false,
+            Self::NoReply(_) | Self::Ahead { .. } | Self::NoBody { .. } => false,
         }
     }
 }
@@ -150,12 +163,16 @@ pub struct Syncer {
     look: bool,
     busy: bool,
     in_trouble: bool,
+    /// Filling in missing bodies.
+    fill: backfill::State,
+    /// The timer of the next attempt after a failure.
+    retry: Option<SpawnHandle>,
 }
 
 impl Syncer {
     /// A syncer that begins when it is started.
     #[must_use]
-    pub const fn new(config: Config, links: Links, metrics: Metrics, reader: Reader) -> Self {
+    pub fn new(config: Config, links: Links, metrics: Metrics, reader: Reader) -> Self {
         Self {
             config,
             links,
@@ -168,6 +185,8 @@ impl Syncer {
             look: false,
             busy: false,
             in_trouble: false,
+            fill: backfill::State::default(),
+            retry: None,
         }
     }
 
@@ -222,7 +241,11 @@ impl Syncer {
             Ok(Step::Looked) => {}
             Err(error) => {
                 self.end_in_trouble(&error);
-                ctx.run_later(self.config.retry_after, Self::begin_step);
+                let retry = ctx.run_later(self.config.retry_after, |this, ctx| {
+                    this.retry = None;
+                    this.begin_step(ctx);
+                });
+                self.retry = Some(retry);
                 return;
             }
         }
@@ -233,9 +256,28 @@ impl Syncer {
     /// Looks where the engine is when nothing else would tell: it may have been restarted and
     /// lost its last executions, or be in a trouble that has passed.
     fn look_after_engine(&mut self, ctx: &mut Context<Self>) {
+        // A snapshot came without a hint.
+        self.begin_fill(ctx);
         if std::mem::replace(&mut self.idle, true) && !self.in_trouble {
             self.begin_look(ctx);
         }
+    }
+
+    /// Every body is here: what waited for them goes on at once.
+    fn bodies_are_here(&mut self, ctx: &mut Context<Self>) {
+        if let Some(retry) = self.retry.take() {
+            ctx.cancel_future(retry);
+            self.begin_step(ctx);
+        }
+    }
+
+    /// What was filled in does not meet what is here.
+    fn end_in_damage(&mut self, error: &backfill::Error) {
+        error!(%error, "block bodies cannot be filled in");
+        let height = self.position.as_ref().map_or(Height(0), |(height, _)| *height).next();
+        let trouble = Some(error.to_string());
+        self.in_trouble = true;
+        self.links.trouble.do_send(ExecutionTrouble { height, trouble, integrity: true });
     }
 
     fn begin_look(&mut self, ctx: &mut Context<Self>) {
@@ -260,10 +302,11 @@ impl Syncer {
         self.metrics.failures.inc();
         let height = self.position.as_ref().map_or(Height(0), |(height, _)| *height).next();
         let integrity = error.is_integrity();
-        if integrity {
-            error!(%error, "execution cannot go on");
-        } else {
-            warn!(%error, "execution waits");
+        match error {
+            _ if integrity => error!(%error, "execution cannot go on"),
+            // Who fetches them says how far that is.
+            Error::NoBody { .. } if self.in_trouble => debug!(%error, "execution waits"),
+            _ => warn!(%error, "execution waits"),
         }
         // The engine may have lost its last executions: look again where it is.
         if !integrity {
@@ -286,6 +329,7 @@ impl Actor for Syncer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        self.begin_fill(ctx);
         self.begin_step(ctx);
         ctx.run_interval(self.config.retry_after * LOOK_EVERY, Self::look_after_engine);
     }
@@ -295,6 +339,7 @@ impl Handler<Applied> for Syncer {
     type Result = ();
 
     fn handle(&mut self, _: Applied, ctx: &mut Context<Self>) {
+        self.begin_fill(ctx);
         if !self.in_trouble {
             self.begin_step(ctx);
         }
@@ -345,9 +390,13 @@ impl Engine {
             if position.height < genesis.initial_height {
                 break;
             }
-            let ours = self.reader.header(position.height)?.map(|header| header.hash());
+            let ours = self.reader.hash(position.height)?;
             if position.hash.is_none() || position.hash == ours {
                 break;
+            }
+            if ours.is_none() {
+                // Its header comes with its body.
+                return Err(Error::NoBody { height: position.height, left: backfill::left(&self.reader) });
             }
             warn!(height = position.height.0, "the engine executed another block: rolling it back");
             position = self.roll_back(position.height.previous()).await?;
@@ -378,7 +427,9 @@ impl Engine {
 
     async fn execute_after(self, at: Height, root: StateRoot) -> Result<Step, Error> {
         let at = at.max(self.reader.initial_height().previous());
-        let block: Arc<Block> = self.reader.block(at.next())?.ok_or(Error::NoBody(at.next()))?;
+        let next = at.next();
+        let missing = || Error::NoBody { height: next, left: backfill::left(&self.reader) };
+        let block: Arc<Block> = self.reader.block(next)?.ok_or_else(missing)?;
         let chain = StateRoot(block.header().app_hash.clone());
         if chain != root {
             return Err(Error::OtherRoot { height: at, own: root, chain });

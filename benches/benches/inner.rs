@@ -144,7 +144,8 @@ fn queue(criterion: &mut Criterion) {
                 for _ in 0..count {
                     let batch = feed.txs(size);
                     let began = Instant::now();
-                    let numbers = runtime.block_on(queue.append(batch)).expect("the disk takes it");
+                    let numbers =
+                        runtime.block_on(queue.append(batch, Height(0))).expect("the disk takes it");
                     spent += began.elapsed();
                     queue.remove(&numbers);
                 }

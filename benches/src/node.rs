@@ -252,6 +252,7 @@ fn parts(directory: Option<&TempDir>, store: &Store, key: FileKey) -> Parts {
     Parts {
         world: World::new(Arc::new(SystemClock), 1),
         store: store.clone(),
+        transport: Arc::new(raft::transport::Nobody),
         execution: Box::new(move || Box::new(kv) as Box<dyn Execution>),
         da: Rc::new(Accepting::default()),
         signer: signer::Parts {
@@ -277,6 +278,10 @@ fn settings(store: &Store, signer: &Signer, pace: Pace) -> Settings {
             election_timeout_max: Duration::from_millis(350),
             snapshot_after: 500,
             keep_entries: 200,
+            keep_bytes: 64 << 20,
+            bootstrap: raft::Bootstrap::Sole,
+            fresh_cluster: Uuid::from_u128(2),
+            question_within: Duration::from_secs(5),
             reopen_after: Duration::from_millis(500),
             longest_pause: Duration::from_secs(30),
         },
@@ -287,6 +292,7 @@ fn settings(store: &Store, signer: &Signer, pace: Pace) -> Settings {
             replay_window: 1_000,
             max_waiting: 1_000,
             longest_wait: Duration::from_secs(60),
+            forward: sequencer::forward::Config::default(),
         },
         engine: engine::Config { call_timeout: WITHIN, ..engine::Config::default() },
         executor: executor::Config {
@@ -317,6 +323,7 @@ fn settings(store: &Store, signer: &Signer, pace: Pace) -> Settings {
             reply_within: WITHIN,
             retry_after: Duration::from_millis(250),
             log_every: 1_000,
+            backfill: syncer::backfill::Config::default(),
         },
         supervisor: supervisor::Config::default(),
         signer: signer::Config {

@@ -385,6 +385,8 @@ pub struct ClusterView {
     pub command_version: u8,
     /// Every member, this one too.
     pub members: Vec<MemberView>,
+    /// What a node without a membership waits for before it belongs to a cluster.
+    pub waits_for: Option<String>,
 }
 
 /// One member as another sees it.
@@ -402,4 +404,33 @@ pub struct MemberView {
     pub told_ms_ago: Option<u64>,
     /// What the leader knows to be in its log. `None` on a node that does not lead.
     pub matched: Option<LogIndex>,
+}
+
+/// An operator asked for something, and this became of it. The admin socket tells the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct CommandAudited {
+    /// What was asked for.
+    pub command: String,
+    /// Whose process asked.
+    pub uid: u32,
+    /// Which process, where the system says it.
+    pub pid: Option<i32>,
+    /// What became of it.
+    pub outcome: String,
+}
+
+/// The other end of a connection of the cluster transport was turned away. The transport tells
+/// the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct HandshakeRefused {
+    /// Its address.
+    pub address: String,
+    /// The name it gave; empty before it gave one.
+    pub name: String,
+    /// In one word.
+    pub cause: String,
+    /// What was wrong.
+    pub reason: String,
 }

@@ -77,6 +77,15 @@ pub struct Submitted {
     pub da_height: DaHeight,
 }
 
+/// The newest version of log entries that this version of baton can apply.
+///
+/// A new kind of entry, or a new meaning of an old one, gets the next number and is proposed only
+/// once [`Command::Activate`] of that number is applied (hazard A25).
+pub const COMMAND_VERSION: u8 = 1;
+
+/// The version in force on every chain from its beginning.
+pub const FIRST_COMMAND_VERSION: u8 = 1;
+
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
@@ -88,6 +97,9 @@ pub enum Command {
     Submitted(Submitted),
     /// Everything up to this height is on DA, header and data; it may be made final.
     Included(Height),
+    /// From here on entries up to this version may come: every voter can apply them. Whoever
+    /// cannot stops here and says which version is needed.
+    Activate(u8),
 }
 
 impl fmt::Display for Command {
@@ -99,6 +111,7 @@ impl fmt::Display for Command {
                 write!(f, "{} {}..={} on DA at {}", range.lane, range.from, range.to, range.da_height)
             }
             Self::Included(height) => write!(f, "included {height}"),
+            Self::Activate(version) => write!(f, "entries of version {version} from here on"),
         }
     }
 }

@@ -127,6 +127,15 @@ pub struct Applied {
     pub tip: Tip,
 }
 
+/// Blocks were applied here, each with the entry that carried it. Raft tells who keeps a record;
+/// what is lost on the way shows as a gap, and is read from the store.
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct BlocksApplied {
+    /// In the order of the log.
+    pub blocks: Vec<(LogIndex, Tip)>,
+}
+
 /// Raft has stopped, or runs again. Told to the supervisor (P8).
 #[derive(Clone, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]

@@ -1,7 +1,8 @@
 //! The conversation with the sequencer: transactions in, batches out.
 //!
 //! RPC and the reaper hand transactions in; the executor is *shown* the next batch, nothing is
-//! taken until the block is committed (hazard B3).
+//! taken until the block is committed (hazard B3). What a node that does not lead has accepted it
+//! forwards to the leader (`cluster::ForwardTxs`).
 
 use std::sync::Arc;
 
@@ -21,13 +22,38 @@ pub struct SubmitTxs {
     pub txs: Vec<Tx>,
 }
 
+/// Take transactions that their sender may have posted before, to this node or another one.
+///
+/// The intake asks. As [`SubmitTxs`], but what was posted first longer ago than the replay window
+/// reaches is refused: nobody knows any more whether it was sequenced (P3, hazard B5).
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<Posted, SubmitError>")]
+pub struct PostTxs {
+    /// The transactions, in the order in which they shall be sequenced.
+    pub txs: Vec<Tx>,
+    /// When they were posted first the chain was at least that high, says their sender: it is the
+    /// `since` of an earlier answer. `None`: they are posted for the first time.
+    pub since: Option<Height>,
+}
+
+/// What became of posted transactions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Posted {
+    /// One for each, in order.
+    pub receipts: Vec<Receipt>,
+    /// What is queued is in no block up to here. Whoever posts it again says so.
+    pub since: Height,
+}
+
 /// What became of one submitted transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Receipt {
     /// It is in the queue, new or from before.
     Queued(Hash),
     /// It is in the chain already, within the replay window.
     InChain(Hash, Place),
+    /// The leader's engine has refused it for good, and why. To a member that forwards it again.
+    Dropped(Hash, String),
 }
 
 /// Why nothing was queued.
@@ -55,6 +81,20 @@ pub enum SubmitError {
     /// Not able to accept now; the reason. Try again.
     #[error("not ready: {0}")]
     NotReady(String),
+    /// It is not in the replay window, and was posted first before that begins: it may be in an
+    /// older block. Look there; then post it as a new one or not at all.
+    #[error(
+        "posted first after height {since}, but only blocks from {window} on are searched for repetitions: \
+         look in the blocks from {} to {}, and post it without since if it is in none",
+        since.next(),
+        window.previous()
+    )]
+    TooOld {
+        /// What the sender said.
+        since: Height,
+        /// The first height in the window.
+        window: Height,
+    },
 }
 
 /// Show what the next block should hold, in order. Nothing is taken.

@@ -2,6 +2,7 @@
 
 use actix::Message;
 
+use crate::cluster::ClusterView;
 use crate::command::DaProgress;
 use crate::raft::RaftView;
 use crate::sequencer::QueueView;
@@ -32,4 +33,6 @@ pub struct NodeStatus {
     pub queue: Option<QueueView>,
     /// The signer.
     pub signer: Option<SignerView>,
+    /// The cluster as Raft sees it.
+    pub cluster: Option<ClusterView>,
 }

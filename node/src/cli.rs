@@ -1,6 +1,7 @@
 //! The command line: one binary, every command. Data goes to stdout, everything else to stderr.
 
 pub mod args;
+pub mod cluster;
 pub mod place;
 pub mod start;
 pub mod tools;
@@ -65,6 +66,19 @@ fn run(cli: Cli) -> Result<(), ExitError> {
             init::run(&args)
         }
         Command::Start(args) => run::run(start::prepare(&with_home(*args))?),
+        Command::Handoff(mut args) => {
+            args.node.home = args.node.home.or(before);
+            ask(cluster::hand_off(args))
+        }
+        Command::Pause(mut args) => {
+            args.node.home = args.node.home.or(before);
+            ask(cluster::pause(args))
+        }
+        Command::Resume(mut node) => {
+            node.home = node.home.or(before);
+            ask(cluster::resume(node))
+        }
+        Command::Cluster(args) => ask(cluster::cluster(args.command.with_home(before))),
         Command::Da(args) => serve_da(args),
         Command::Devnet(args) => {
             log_from_env()?;
@@ -133,6 +147,15 @@ fn stop_signal() -> Result<impl Future<Output = ()>, ExitError> {
     })
 }
 
+/// A question to a running node; it needs no more than this thread.
+fn ask(question: impl Future<Output = Result<(), ExitError>>) -> Result<(), ExitError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ExitError::other(format!("cannot start a runtime: {error}")))?;
+    runtime.block_on(question)
+}
+
 fn block_on(work: impl Future<Output = Result<(), ExitError>>) -> Result<(), ExitError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -169,6 +192,8 @@ mod tests {
         let twice = flags(&["--evnode.node.block_time", "3s", "--node.block_time=4s"]);
         assert_eq!(twice.0["node.block_time"], "4s");
         assert_eq!(flags(&["--kv-endpoint", "127.0.0.1:1"]).0["kv.listen"], "127.0.0.1:1");
+        let joins = flags(&["--join", "10.0.0.1:5001", "--witness"]);
+        assert_eq!((&*joins.0["raft.join"], &*joins.0["raft.witness"]), ("10.0.0.1:5001", "true"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Everything is checked before anything is opened. An error names key, value, rule and source.
 
+pub mod cluster;
 pub mod flags;
 pub mod key;
 pub mod reference;
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::cluster::security::TlsSettings;
 use crate::home::Home;
 
+pub use crate::config::cluster::{Cluster, First, Peer};
 pub use crate::config::settings::{Env, Flags, Settings, Source};
 
 /// What the node is told to do. Made by [`Config::load`], so every rule holds.
@@ -45,6 +47,8 @@ pub struct Config {
     pub replay_window: u64,
     /// Most bytes of transactions in a block (`block.max_bytes`).
     pub max_block_bytes: usize,
+    /// The records of what was signed and of what happened.
+    pub audit: Audit,
     /// Free bytes below which production stops (`disk.min_free`).
     pub min_free_disk: u64,
     /// Metrics at an address of their own; `None` unless `instrumentation.prometheus`.
@@ -74,6 +78,8 @@ pub struct Node {
     pub lazy_block_interval: Duration,
     /// Time between two rounds of the reaper.
     pub scrape_interval: Duration,
+    /// How far clocks may differ before block times are held back; `Duration::MAX` is off.
+    pub max_clock_drift: Duration,
 }
 
 /// The DA layer.
@@ -121,13 +127,26 @@ pub struct P2p {
 pub struct Rpc {
     /// `host:port` to bind.
     pub address: String,
+    /// Where clients reach it, `host:port`.
+    pub advertise: String,
 }
 
 /// HTTP of the key-value engine.
 #[derive(Clone, Debug)]
 pub struct Kv {
-    /// `host:port` to bind; `None` is off.
+    /// `host:port` to bind; `None` is off. A witness has none.
     pub listen: Option<String>,
+    /// Where clients reach it, `host:port`; empty when it is off.
+    pub advertise: String,
+}
+
+/// The records of what was signed and of what happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Bytes at which a record is put aside and begun anew.
+    pub max_bytes: u64,
+    /// Files of each that are kept put aside.
+    pub keep: u32,
 }
 
 /// The kinds of engines.
@@ -190,6 +209,10 @@ impl Default for Log {
 pub struct Raft {
     /// The node's name in the cluster.
     pub node_id: String,
+    /// How the other members are reached and found; `None`: there are none, and none can be added.
+    pub cluster: Option<Cluster>,
+    /// It votes and has neither engine nor key.
+    pub witness: bool,
     /// Time between two heartbeats.
     pub heartbeat_interval: Duration,
     /// Shortest election time-out.
@@ -358,13 +381,17 @@ impl Config {
         rules::build(home, Settings::gather(None, flags, env)?)
     }
 
-    /// Checks what only a start needs: where DA is, which namespace, which passphrase.
+    /// Checks what only a start needs: where DA is, which namespace, which passphrase. A witness
+    /// needs none of it.
     ///
     /// # Errors
     ///
     /// `ConfigError::NotSet` naming the key.
     pub fn check_start(&self) -> Result<(), ConfigError> {
         let not_set = |key, rule| Err(ConfigError::NotSet { key, rule });
+        if self.raft.witness {
+            return Ok(());
+        }
         if self.da.address.is_empty() {
             return not_set("da.address", "a node that produces blocks needs a DA node to publish them to");
         }

@@ -14,6 +14,7 @@ pub mod probe;
 pub mod process;
 pub mod report;
 pub mod sample;
+pub mod succession;
 pub mod table;
 
 use std::io;
@@ -33,18 +34,22 @@ use crate::exit::{ExitCode, ExitError};
 
 pub use crate::devnet::process::die_with_parent;
 
-/// Starts a chain to try things out: a dev DA server and a node, as child processes.
+/// Starts a chain to try things out: a dev DA server and nodes, as child processes.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
-    /// How many nodes to start (one, until clusters are supported).
+    /// How many nodes to start, from 1 to 7: one voter each of one cluster.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub nodes: u16,
+
+    /// Encrypt what the nodes say to each other, with certificates of an authority of its own.
+    #[arg(long)]
+    pub tls: bool,
 
     /// Where everything is kept; the same directory resumes the chain [default: ~/.baton-devnet].
     #[arg(long, value_name = "DIR")]
     pub home: Option<PathBuf>,
 
-    /// The port of the DA server; node 1 has the four from this one plus 10.
+    /// The port of the DA server; node 1 has the four from this one plus 10, node 2 plus 20, and so on.
     #[arg(long, value_name = "P", default_value_t = 27000)]
     pub base_port: u16,
 
@@ -77,7 +82,7 @@ pub struct Args {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A number of nodes that is not supported.
-    #[error("--nodes {0}: a devnet has exactly one node for now; use --nodes 1")]
+    #[error("--nodes {0}: a devnet has from 1 to 7 nodes")]
     Nodes(u16),
     /// A block time of nothing.
     #[error("{0} must be longer than zero")]
@@ -207,7 +212,7 @@ impl StopSignals {
 }
 
 fn wish(args: &Args) -> Result<Wish, Error> {
-    if args.nodes != 1 {
+    if !(1..=7).contains(&args.nodes) {
         return Err(Error::Nodes(args.nodes));
     }
     for (what, time) in [("--block-time", args.block_time), ("--da-block-time", args.da_block_time)] {
@@ -228,6 +233,7 @@ fn wish(args: &Args) -> Result<Wish, Error> {
         base_port: args.base_port,
         block_time: args.block_time,
         da_block_time: args.da_block_time,
+        tls: args.tls,
         node_flags: args.node_flags.clone(),
     })
 }
@@ -260,10 +266,10 @@ mod tests {
     }
 
     #[test]
-    fn more_than_one_node_is_refused_before_anything_is_touched() {
+    fn no_node_and_more_than_seven_are_refused_before_anything_is_touched() {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("net");
-        for nodes in ["0", "3"] {
+        for nodes in ["0", "8"] {
             let args = parse(&["--nodes", nodes, "--home", home.to_str().unwrap()]);
             assert!(matches!(prepare(&args), Err(Error::Nodes(_))));
         }
@@ -293,7 +299,7 @@ mod tests {
         assert_eq!(ExitError::from(ended(Some(70))).code, ExitCode::Integrity);
         assert_eq!(ExitError::from(ended(Some(101))).code, ExitCode::Other);
         assert_eq!(ExitError::from(ended(None)).code, ExitCode::Other);
-        assert_eq!(ExitError::from(Error::Nodes(3)).code, ExitCode::Usage);
+        assert_eq!(ExitError::from(Error::Nodes(8)).code, ExitCode::Usage);
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl From<OpenError> for ExitError {
             | OpenError::OtherChain { .. }
             | OpenError::NewerFormat { .. } => ExitCode::Config,
             OpenError::InUse(_) | OpenError::Io(_) => ExitCode::RetryLater,
-            OpenError::Damaged(_) => ExitCode::Integrity,
+            OpenError::Damaged(_) | OpenError::NewerEntries(_) => ExitCode::Integrity,
         };
         Self::new(code, error)
     }
@@ -147,7 +147,7 @@ impl From<StoreError> for ExitError {
     fn from(error: StoreError) -> Self {
         let code = match &error {
             StoreError::Io(_) | StoreError::Full(_) => ExitCode::RetryLater,
-            StoreError::Corrupt(_) => ExitCode::Integrity,
+            StoreError::Corrupt(_) | StoreError::Newer(_) => ExitCode::Integrity,
         };
         Self::new(code, error)
     }

@@ -10,9 +10,12 @@ use std::path::{Path, PathBuf};
 /// config/node_key.json   the key of the peer-to-peer host
 /// config/signer.json     the sequencer's key, encrypted
 /// config/guard           the double-sign guard, always beside the key
-/// config/lives.json      which lives of other members were seen last
+/// config/lives.json      which lives of other members' disks were seen
 /// data/baton/            the store
+/// data/member            this home was made to be a member of a cluster with others
 /// audit.jsonl            what was signed and refused
+/// audit-events.jsonl     what was committed, who led, what operators did
+/// admin.sock             where operators' commands go while the node runs
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
@@ -20,6 +23,7 @@ pub struct Home {
     signer: PathBuf,
     data: PathBuf,
     audit: PathBuf,
+    events: PathBuf,
 }
 
 impl Home {
@@ -27,7 +31,13 @@ impl Home {
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        Self { signer: root.join("config"), data: root.join("data"), audit: root.join("audit.jsonl"), root }
+        Self {
+            signer: root.join("config"),
+            data: root.join("data"),
+            audit: root.join("audit.jsonl"),
+            events: root.join("audit-events.jsonl"),
+            root,
+        }
     }
 
     /// With the key in another directory (`signer.signer_path`), relative to the home.
@@ -48,6 +58,13 @@ impl Home {
     #[must_use]
     pub fn with_audit_path(mut self, file: impl AsRef<Path>) -> Self {
         self.audit = self.root.join(file);
+        self
+    }
+
+    /// With the record of events elsewhere (`audit.events_path`), relative to the home.
+    #[must_use]
+    pub fn with_events_path(mut self, file: impl AsRef<Path>) -> Self {
+        self.events = self.root.join(file);
         self
     }
 
@@ -109,6 +126,24 @@ impl Home {
     #[must_use]
     pub fn audit(&self) -> PathBuf {
         self.audit.clone()
+    }
+
+    /// The record of what was committed, who led, and what operators did.
+    #[must_use]
+    pub fn events(&self) -> PathBuf {
+        self.events.clone()
+    }
+
+    /// The socket for operators' commands. In the home itself: there only its owner comes in.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.root.join("admin.sock")
+    }
+
+    /// Says that this home was made for a cluster with others, and must not form one alone.
+    #[must_use]
+    pub fn member_mark(&self) -> PathBuf {
+        self.data.join("member")
     }
 }
 

@@ -2,7 +2,10 @@
 //!
 //! The store comes last: a home with a store is complete. An init that was cut short is
 //! resumed, what is there is kept and checked, and a complete home is refused. Nothing but
-//! this forms a cluster, so an empty data directory never does.
+//! this forms a cluster, so an empty data directory never does; and a home made with `--member`
+//! forms one only with others.
+
+mod member;
 
 use baton_actors::signer::files::{self, Overwrite};
 use baton_actors::signer::key_file::Kdf;
@@ -32,13 +35,23 @@ const CHAIN_ID: &str = "baton";
 /// A home that is complete already, a value that is refused, a file that contradicts another.
 pub fn run(args: &InitArgs) -> Result<(), ExitError> {
     let root = home(args.node.home.as_deref())?;
-    let config = configure(&root, &args.node.flags)?;
+    let config = configure(&root, args)?;
     let files = &config.files;
-    let address = provide_key(&config, args.insecure_fast_kdf)?;
+    member::bring(&config, args)?;
+    let address = match config.raft.witness {
+        true => None,
+        false => Some(provide_key(&config, args.insecure_fast_kdf)?),
+    };
     keys::node_key(files)?;
-    let genesis = provide_genesis(files, args.chain_id.as_deref(), address)?;
-    if keys::show_guard(files)?.state == "missing" {
+    let genesis = match address {
+        Some(address) => provide_genesis(files, args.chain_id.as_deref(), address)?,
+        None => genesis::load(&files.genesis())?,
+    };
+    if address.is_some() && keys::show_guard(files)?.state == "missing" {
         keys::guard_from_committed(files, &genesis, &keys::Committed::default(), true)?;
+    }
+    if args.member {
+        member::mark(files)?;
     }
     let store = Store::create(open_options(files, &genesis), Uuid::new_v4())?;
     store.close();
@@ -51,22 +64,25 @@ pub fn run(args: &InitArgs) -> Result<(), ExitError> {
 }
 
 /// Reads the configuration that is there, or writes one.
-fn configure(root: &std::path::Path, flags: &Flags) -> Result<Config, ExitError> {
-    let env = Env::of_process();
+fn configure(root: &std::path::Path, args: &InitArgs) -> Result<Config, ExitError> {
+    let (env, flags) = (Env::of_process(), &args.node.flags);
     let path = config_file(root);
     if path.exists() {
         let (config, warnings) = Config::load(root, flags, &env)?;
         refuse_complete(&config.files)?;
+        member::check(&config, args)?;
         warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
         note(&format!("kept {}", path.display()));
         return Ok(config);
     }
-    let flags = with_defaults(flags, &env)?;
+    let flags = with_defaults(flags, &env, args.member)?;
     let (config, warnings) = Config::without_file(root, &flags, &env)?;
     refuse_complete(&config.files)?;
     warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
     // Refused before anything is made.
-    if config.passphrase_file.is_none() && !config.files.signer().exists() {
+    member::check(&config, args)?;
+    let has_key = config.files.signer().exists() || args.signer_from.is_some() || config.raft.witness;
+    if config.passphrase_file.is_none() && !has_key {
         return Err(no_key());
     }
     files::write_private(&path, template(&config.settings).as_bytes(), Overwrite::Refuse)
@@ -80,14 +96,15 @@ fn refuse_complete(files: &Home) -> Result<(), ExitError> {
 }
 
 /// A new home produces blocks, in a namespace of its own, and finds its passphrase from anywhere.
-fn with_defaults(flags: &Flags, env: &Env) -> Result<Flags, ExitError> {
+fn with_defaults(flags: &Flags, env: &Env, member: bool) -> Result<Flags, ExitError> {
     let mut flags = flags.clone();
     let said =
         |flags: &Flags, key: &str, variable: &str| flags.0.contains_key(key) || env.0.contains_key(variable);
     if !said(&flags, "node.aggregator", "BATON_NODE_AGGREGATOR") {
         flags.0.insert("node.aggregator", "true".to_owned());
     }
-    if !said(&flags, "da.namespace", "BATON_DA_NAMESPACE") {
+    // That of a chain that exists cannot be guessed.
+    if !member && !said(&flags, "da.namespace", "BATON_DA_NAMESPACE") {
         flags.0.insert("da.namespace", random_namespace());
     }
     if let Some(file) =

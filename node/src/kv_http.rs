@@ -4,7 +4,8 @@
 //! and bodies of ev-node's testapp, so that programs written for it run unchanged. Two things
 //! differ: a transaction is accepted only once it is on disk, and what is too large is refused
 //! instead of cut off. `POST /tx?wait=accepted|committed|executed[&timeout=5s]` answers in JSON
-//! how far the transaction came.
+//! how far the transaction came. Every node takes transactions, whoever leads; an answer that is
+//! not final names the leader. A client that posts again says `since=HEIGHT` of the earlier answer.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::any;
 use baton_actors::engine::kv::View;
-use baton_messages::sequencer::{AwaitError, AwaitTx, Level, Receipt, SubmitError, SubmitTxs};
-use baton_messages::types::{Hash, Tx};
+use baton_messages::cluster::{GetCluster, LeaderHint};
+use baton_messages::sequencer::{AwaitError, AwaitTx, Level, PostTxs, Posted, Receipt, SubmitError};
+use baton_messages::types::{Hash, Height, Tx};
 use baton_storage::StoreError;
 use bytes::Bytes;
 use prometheus_client::metrics::counter::Counter;
@@ -35,7 +37,7 @@ mod answer;
 mod tests;
 
 use crate::body::{Budget, Unread};
-use answer::{Answer, Stats, error_text, json_line, refusal, text, value};
+use answer::{Answer, Stats, accepted, error_text, json_line, refusal, text, value};
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -60,6 +62,8 @@ pub struct Config {
     pub max_entries: usize,
     /// Most bytes `GET /store` lists.
     pub max_listing_bytes: usize,
+    /// How long the node may take to say who leads.
+    pub leader_within: Duration,
 }
 
 impl Default for Config {
@@ -75,6 +79,7 @@ impl Default for Config {
             max_listings: 2,
             max_entries: 100_000,
             max_listing_bytes: 16 << 20,
+            leader_within: Duration::from_millis(250),
         }
     }
 }
@@ -103,10 +108,12 @@ impl Metrics {
 /// The API and what it talks to.
 #[derive(Clone, Debug)]
 pub struct KvHttp {
-    /// Takes transactions: the sequencer, or the engine when the app runs with a pool.
-    pub submit: Recipient<SubmitTxs>,
+    /// Takes transactions: the sequencer.
+    pub post: Recipient<PostTxs>,
     /// Says how far a transaction came.
     pub await_tx: Recipient<AwaitTx>,
+    /// Says who leads; `None` where nobody else could.
+    pub cluster: Option<Recipient<GetCluster>>,
     /// The app's state.
     pub view: View,
     /// Limits.
@@ -175,81 +182,107 @@ impl KvHttp {
             }))
     }
 
-    /// Submits transactions; the error is the response to give.
-    async fn accept(&self, txs: Vec<Tx>) -> Result<Vec<Receipt>, Response> {
+    /// Hands transactions in; the error is the response to give.
+    async fn accept(&self, txs: Vec<Tx>, since: Option<Height>) -> Result<Posted, Response> {
         let count = txs.len() as u64;
-        let answer = self.submit.send(SubmitTxs { txs }).timeout(self.config.request_timeout).await;
+        let answer = self.post.send(PostTxs { txs, since }).timeout(self.config.request_timeout).await;
         let refused = match answer {
-            Ok(Ok(receipts)) => {
+            Ok(Ok(posted)) => {
                 self.metrics.accepted.inc_by(count);
-                return Ok(receipts);
+                return Ok(posted);
             }
-            Ok(Err(error)) => refused(&error),
-            Err(MailboxError::Timeout) => refusal(
-                StatusCode::GATEWAY_TIMEOUT,
-                "unknown",
-                format!(
+            Ok(Err(error)) => self.refused(&error).await,
+            Err(MailboxError::Timeout) => {
+                let reason = format!(
                     "not accepted within {:?}; it may be queued, sending it again is safe",
                     self.config.request_timeout
-                ),
-            ),
+                );
+                let answer = Answer::nameless("unknown").because(reason);
+                self.pointing(answer, StatusCode::GATEWAY_TIMEOUT).await
+            }
             Err(MailboxError::Closed) => {
-                refusal(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "the node is stopping")
+                let answer = Answer::nameless("not_ready").because("the node is stopping".to_owned());
+                self.pointing(answer, StatusCode::SERVICE_UNAVAILABLE).await
             }
         };
         self.metrics.refused.inc_by(count);
         Err(refused)
     }
 
+    /// What each refusal is in HTTP.
+    async fn refused(&self, error: &SubmitError) -> Response {
+        let (status, word) = match error {
+            SubmitError::QueueFull { .. } => (StatusCode::TOO_MANY_REQUESTS, "full"),
+            SubmitError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            SubmitError::TooOld { .. } => (StatusCode::CONFLICT, "too_old"),
+            SubmitError::Empty => return error_text(StatusCode::BAD_REQUEST, "Empty transaction"),
+            SubmitError::NotReady(reason) => {
+                let answer = Answer::nameless("not_ready").because(format!("not ready: {reason}"));
+                return self.pointing(answer, StatusCode::SERVICE_UNAVAILABLE).await;
+            }
+        };
+        refusal(status, word, error.to_string())
+    }
+
+    /// An answer of a node that does not come any further by itself: it says who leads.
+    async fn pointing(&self, answer: Answer, status: StatusCode) -> Response {
+        answer.led_by(self.leader().await).respond(status)
+    }
+
+    async fn leader(&self) -> Option<LeaderHint> {
+        let asked = self.cluster.as_ref()?.send(GetCluster).timeout(self.config.leader_within);
+        asked.await.ok()?.leader
+    }
+
     /// Waits until an accepted transaction came that far.
-    async fn follow(&self, hash: Hash, wait: Wait, timeout: Duration, receipt: Receipt) -> Response {
+    async fn follow(
+        &self,
+        hash: Hash,
+        wait: Wait,
+        timeout: Duration,
+        receipt: Receipt,
+        since: Height,
+    ) -> Response {
+        let dropped = |reason: String| {
+            Answer::new("dropped", hash).because(reason).respond(StatusCode::UNPROCESSABLE_ENTITY)
+        };
         let level = match (wait, receipt) {
+            (_, Receipt::Dropped(_, reason)) => return dropped(reason),
             (Wait::Accepted, Receipt::Queued(_)) => {
-                return Answer::accepted(hash).respond(StatusCode::ACCEPTED);
+                return Answer::accepted(hash, since).respond(StatusCode::ACCEPTED);
             }
             (Wait::Accepted | Wait::Committed, Receipt::InChain(_, place)) => {
                 return Answer::committed(hash, place).respond(StatusCode::OK);
             }
             (Wait::Committed, Receipt::Queued(_)) => Level::Committed,
-            (Wait::Executed, _) => Level::Executed,
+            (Wait::Executed, Receipt::Queued(_) | Receipt::InChain(..)) => Level::Executed,
         };
-        let queued = |status, reason: String| Answer::accepted(hash).because(reason).respond(status);
-        match self.await_tx.send(AwaitTx { hash, level }).timeout(timeout).await {
-            Ok(Ok(outcome)) => match level {
-                Level::Committed => Answer::committed(hash, outcome.place).respond(StatusCode::OK),
-                Level::Executed => Answer::executed(hash, outcome).respond(StatusCode::OK),
-            },
-            Ok(Err(AwaitError::Dropped(reason))) => {
-                Answer::new("dropped", hash).because(reason).respond(StatusCode::UNPROCESSABLE_ENTITY)
+        let (status, reason) = match self.await_tx.send(AwaitTx { hash, level }).timeout(timeout).await {
+            Ok(Ok(outcome)) => {
+                return match level {
+                    Level::Committed => Answer::committed(hash, outcome.place).respond(StatusCode::OK),
+                    Level::Executed => Answer::executed(hash, outcome).respond(StatusCode::OK),
+                };
             }
+            Ok(Err(AwaitError::Dropped(reason))) => return dropped(reason),
             Ok(Err(error @ AwaitError::Unknown)) => {
-                Answer::new("unknown", hash).because(error.to_string()).respond(StatusCode::NOT_FOUND)
+                let answer = Answer::new("unknown", hash).because(error.to_string());
+                return answer.respond(StatusCode::NOT_FOUND);
             }
             Ok(Err(error @ AwaitError::TooMany(_))) => {
-                let reason = format!("{error}; the transaction stays queued");
-                queued(StatusCode::TOO_MANY_REQUESTS, reason)
+                (StatusCode::TOO_MANY_REQUESTS, format!("{error}; the transaction stays queued"))
             }
             Ok(Err(AwaitError::TooLong)) | Err(MailboxError::Timeout) => {
                 let reason = format!("not {} within {timeout:?}; the transaction stays queued", wait.word());
-                queued(StatusCode::GATEWAY_TIMEOUT, reason)
+                (StatusCode::GATEWAY_TIMEOUT, reason)
             }
             Err(MailboxError::Closed) => {
                 let reason = "the node is stopping; the transaction stays queued".to_owned();
-                queued(StatusCode::SERVICE_UNAVAILABLE, reason)
+                (StatusCode::SERVICE_UNAVAILABLE, reason)
             }
-        }
+        };
+        self.pointing(Answer::accepted(hash, since).because(reason), status).await
     }
-}
-
-/// What each refusal is in HTTP.
-fn refused(error: &SubmitError) -> Response {
-    let (status, word) = match error {
-        SubmitError::QueueFull { .. } => (StatusCode::TOO_MANY_REQUESTS, "full"),
-        SubmitError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
-        SubmitError::Empty => return error_text(StatusCode::BAD_REQUEST, "Empty transaction"),
-        SubmitError::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
-    };
-    refusal(status, word, error.to_string())
 }
 
 /// How far a transaction should get before the answer.
@@ -276,6 +309,12 @@ struct TxQuery {
     wait: Option<Wait>,
     #[serde(default, with = "humantime_serde")]
     timeout: Option<Duration>,
+    since: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BatchQuery {
+    since: Option<u64>,
 }
 
 async fn post_tx(
@@ -287,7 +326,7 @@ async fn post_tx(
     if method != Method::POST {
         return error_text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
     }
-    let Query(TxQuery { wait, timeout }) = match query {
+    let Query(TxQuery { wait, timeout, since }) = match query {
         Ok(query) => query,
         Err(error) => return refusal(StatusCode::BAD_REQUEST, "invalid", error.body_text()),
     };
@@ -306,25 +345,34 @@ async fn post_tx(
         return error_text(StatusCode::BAD_REQUEST, "Empty transaction");
     }
     let hash = tx.hash();
-    let receipts = match api.accept(vec![tx]).await {
-        Ok(receipts) => receipts,
+    let Posted { receipts, since } = match api.accept(vec![tx], since.map(Height)).await {
+        Ok(posted) => posted,
         Err(refused) => return refused,
     };
     // From here on it counts in the queue.
     drop(held);
-    let receipt = receipts.first().copied().unwrap_or(Receipt::Queued(hash));
+    let receipt = receipts.into_iter().next().unwrap_or(Receipt::Queued(hash));
     debug!(%hash, "accepted a transaction");
     match wait {
-        None => text(StatusCode::ACCEPTED, "Transaction accepted"),
-        Some(wait) => api.follow(hash, wait, timeout, receipt).await,
+        None => accepted(since),
+        Some(wait) => api.follow(hash, wait, timeout, receipt, since).await,
     }
 }
 
 /// One transaction per line; all are accepted or none.
-async fn post_batch(State(api): State<Shared>, method: Method, body: Body) -> Response {
+async fn post_batch(
+    State(api): State<Shared>,
+    method: Method,
+    query: Result<Query<BatchQuery>, QueryRejection>,
+    body: Body,
+) -> Response {
     if method != Method::POST {
         return error_text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
     }
+    let Query(BatchQuery { since }) = match query {
+        Ok(query) => query,
+        Err(error) => return refusal(StatusCode::BAD_REQUEST, "invalid", error.body_text()),
+    };
     let read = api.bodies.read(body, api.config.max_batch_bytes, api.config.request_timeout).await;
     let (body, _held) = match read {
         Ok(read) => read,
@@ -338,12 +386,13 @@ async fn post_batch(State(api): State<Shared>, method: Method, body: Body) -> Re
     let lines = lines.filter(|line| !line.is_empty());
     let txs: Vec<Tx> = lines.map(|line| Tx(Bytes::copy_from_slice(line))).collect();
     let accepted = txs.len();
-    if accepted > 0
-        && let Err(refused) = api.accept(txs).await
-    {
-        return refused;
+    if accepted == 0 {
+        return json_line(&serde_json::json!({ "accepted": accepted }));
     }
-    json_line(&serde_json::json!({ "accepted": accepted }))
+    match api.accept(txs, since.map(Height)).await {
+        Ok(posted) => json_line(&serde_json::json!({ "accepted": accepted, "since": posted.since.0 })),
+        Err(refused) => refused,
+    }
 }
 
 async fn get_value(State(api): State<Shared>, method: Method, RawQuery(query): RawQuery) -> Response {

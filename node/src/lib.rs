@@ -1,5 +1,6 @@
 //! Configuration, wiring, and the adapters to the outside world.
 
+pub mod admin;
 pub mod body;
 pub mod cli;
 pub mod cluster;

@@ -1,12 +1,15 @@
-//! `baton load`: posts transactions to a node and measures what becomes of them.
+//! `baton load`: posts transactions to a node, or to any of several, and measures what becomes
+//! of them.
 //!
 //! Each connection has one request in flight, so the load has a bound of its own: against a node
-//! that is slow it waits, it never piles up.
+//! that is slow it waits, it never piles up. With several nodes a transaction that one did not
+//! take is posted to the next one until somebody does; that is safe, a chain takes it once.
 #![allow(clippy::disallowed_methods, reason = "a client of a running node, outside of the simulation")]
 
 pub mod pace;
 pub mod tally;
 pub mod target;
+pub mod verify;
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,6 +24,7 @@ use crate::exit::{ExitCode, ExitError};
 use crate::load::pace::Pace;
 use crate::load::tally::{Counters, Summary, Tally};
 use crate::load::target::{Outcome, Target, Wait};
+use crate::load::verify::Numbers;
 
 /// How long a connection rests after the node said that it is full, at first and at most.
 const REST: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(320));
@@ -31,11 +35,12 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Posts transactions to a node's `POST /tx`, at a rate or as fast as it takes them.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
-    /// The key-value app of the node.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:27011")]
-    pub url: String,
+    /// The key-value app of the node. Several, with commas or by repetition: of each node of a cluster;
+    /// what one does not take is posted to the next.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:27011", value_delimiter = ',')]
+    pub url: Vec<String>,
 
-    /// The RPC of the node, where its height is read [default: blocks are counted by the app].
+    /// The RPC of a node, where its height is read [default: blocks are counted by the app].
     #[arg(long, value_name = "URL")]
     pub rpc: Option<String>,
 
@@ -62,6 +67,10 @@ pub struct Args {
     /// Makes the transactions; the same seed makes the same ones, which a chain takes once [default: random].
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+
+    /// Look every transaction up at the end that was acknowledged, and fail if one is missing.
+    #[arg(long)]
+    pub verify: bool,
 
     /// Write the summary to stdout as JSON.
     #[arg(long)]
@@ -92,6 +101,16 @@ pub enum Error {
         /// What the client says.
         source: reqwest::Error,
     },
+    /// Transactions are not in the chain that a node has acknowledged.
+    #[error("{missing} of {acknowledged} acknowledged transactions are missing, such as {example}")]
+    Lost {
+        /// How many.
+        missing: u64,
+        /// Of how many.
+        acknowledged: u64,
+        /// The key of one.
+        example: String,
+    },
     /// Stdout is closed.
     #[error("cannot write the summary: {0}")]
     Output(#[from] io::Error),
@@ -102,6 +121,7 @@ impl From<Error> for ExitError {
         let code = match &error {
             Error::Url { .. } => ExitCode::Usage,
             Error::NoAnswer { .. } => ExitCode::RetryLater,
+            Error::Lost { .. } => ExitCode::Integrity,
             Error::Client(_) | Error::Output(_) => ExitCode::Other,
         };
         Self::new(code, error)
@@ -110,18 +130,19 @@ impl From<Error> for ExitError {
 
 /// Posts for the time asked for, or until Ctrl-C, and prints a summary.
 pub async fn run(args: Args) -> Result<(), ExitError> {
-    let summary = post(&args).await?;
+    let (summary, lost) = post(&args).await?;
     let text = match args.json {
         true => serde_json::to_string(&summary).expect("numbers are written as JSON") + "\n",
         false => summary.to_string(),
     };
     io::stdout().write_all(text.as_bytes()).map_err(Error::Output)?;
-    Ok(())
+    lost.map_or(Ok(()), |lost| Err(lost.into()))
 }
 
 /// What the connections share.
 struct Shared {
     target: Target,
+    acknowledged: Option<Mutex<Numbers>>,
     pace: Pace,
     next: AtomicU64,
     stop: AtomicBool,
@@ -129,7 +150,7 @@ struct Shared {
     tally: Mutex<Tally>,
 }
 
-async fn post(args: &Args) -> Result<Summary, Error> {
+async fn post(args: &Args) -> Result<(Summary, Option<Error>), Error> {
     let seed = args.seed.unwrap_or_else(rand::random);
     let target = Target::new(args, seed)?;
     // Also the check that somebody is there.
@@ -137,6 +158,7 @@ async fn post(args: &Args) -> Result<Summary, Error> {
     let start = Instant::now();
     let shared = Arc::new(Shared {
         target,
+        acknowledged: args.verify.then(Mutex::default),
         pace: Pace::new(args.rate),
         next: AtomicU64::new(0),
         stop: AtomicBool::new(false),
@@ -159,7 +181,17 @@ async fn post(args: &Args) -> Result<Summary, Error> {
     }
     let after = shared.target.counters().await.ok();
     let tally = shared.tally.lock().expect("no connection panics with the tally").clone();
-    Ok(Summary::new(&tally, took, seed, after.map(|after| Counters::between(before, after))))
+    let mut summary = Summary::new(&tally, took, seed, after.map(|after| Counters::between(before, after)));
+    let Some(acknowledged) = &shared.acknowledged else { return Ok((summary, None)) };
+    let numbers = acknowledged.lock().expect("no connection panics with the numbers").clone();
+    let missing = verify::missing(&shared.target, &numbers, args.connections).await?;
+    summary.verified = Some(numbers.len() - missing.len() as u64);
+    let lost = missing.first().map(|number| Error::Lost {
+        missing: missing.len() as u64,
+        acknowledged: numbers.len(),
+        example: target::key(seed, *number),
+    });
+    Ok((summary, lost))
 }
 
 /// One line per second on stderr, until the time is over.
@@ -191,8 +223,12 @@ async fn connection(shared: Arc<Shared>, start: Instant) {
             return;
         }
         let sent = Instant::now();
-        let outcome = shared.target.post(number).await;
-        let pushed_back = matches!(outcome, Outcome::Refused(429 | 503) | Outcome::Failed);
+        let outcome = post_until_taken(&shared, number, &mut rest).await;
+        let pushed_back = outcome.is_passing();
+        if !pushed_back && let Some(numbers) = &shared.acknowledged {
+            let taken = !matches!(outcome, Outcome::Refused(_));
+            numbers.lock().expect("no connection panics with the numbers").note(number, taken);
+        }
         shared.tally.lock().expect("no connection panics with the tally").record(outcome, sent.elapsed());
         if pushed_back {
             sleep(rest).await;
@@ -200,6 +236,20 @@ async fn connection(shared: Arc<Shared>, start: Instant) {
         } else {
             rest = REST.0;
         }
+    }
+}
+
+/// Posts a transaction to one node after the other, until one takes it or the time is over.
+async fn post_until_taken(shared: &Shared, number: u64, rest: &mut Duration) -> Outcome {
+    loop {
+        let (outcome, asked) = shared.target.post(number).await;
+        if !outcome.is_passing() || shared.target.is_single() || shared.stop.load(Ordering::Relaxed) {
+            return outcome;
+        }
+        shared.target.turn_from(asked);
+        shared.tally.lock().expect("no connection panics with the tally").posted_again();
+        sleep(*rest).await;
+        *rest = (*rest * 2).min(REST.1);
     }
 }
 
@@ -262,7 +312,8 @@ mod tests {
     #[tokio::test]
     async fn every_request_is_counted_once_and_no_more_are_in_flight_than_connections() {
         let (node, url) = serve().await;
-        let summary = post(&args(&["--url", &url, "--for", "300ms", "--connections", "3"])).await.unwrap();
+        let (summary, _) =
+            post(&args(&["--url", &url, "--for", "300ms", "--connections", "3"])).await.unwrap();
         assert!(node.most.load(Ordering::SeqCst) <= 3);
         assert!(summary.accepted > 0 && summary.back_pressure > 0);
         assert_eq!(summary.accepted + summary.back_pressure, node.posted.load(Ordering::SeqCst));
@@ -274,6 +325,27 @@ mod tests {
         let (node, url) = serve().await;
         post(&args(&["--url", &url, "--for", "500ms", "--rate", "20"])).await.unwrap();
         assert!((1..=10).contains(&node.posted.load(Ordering::SeqCst)));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_died_is_passed_over_and_every_transaction_is_taken_by_another() {
+        let (node, url) = serve().await;
+        let both = format!("http://127.0.0.1:1,{url}");
+        let (summary, _) =
+            post(&args(&["--url", &both, "--for", "300ms", "--connections", "2"])).await.unwrap();
+        assert!(summary.accepted > 0 && summary.posted_again > 0);
+        // A refusal that passes is no outcome while there is another node to ask.
+        assert!(summary.back_pressure + summary.failed <= 2, "{summary:?}");
+        assert!(node.posted.load(Ordering::SeqCst) >= summary.accepted);
+    }
+
+    #[tokio::test]
+    async fn an_acknowledged_transaction_that_is_not_in_the_chain_is_a_failure() {
+        let (_node, url) = serve().await;
+        let (summary, lost) = post(&args(&["--url", &url, "--for", "200ms", "--verify"])).await.unwrap();
+        assert_eq!(summary.verified, Some(0), "this node keeps nothing");
+        let Some(Error::Lost { missing, acknowledged, .. }) = lost else { panic!("{lost:?}") };
+        assert_eq!((missing, acknowledged), (summary.accepted, summary.accepted));
     }
 
     #[tokio::test]

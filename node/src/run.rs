@@ -3,6 +3,8 @@
 //! Opens store, guard, key and ports, wires the actors, and waits for a signal or for the news
 //! that a person is needed. The actors never end the process; this does.
 
+mod members;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use actix::{Actor, Context, Handler};
 use baton_actors::da::celestia::{self, AuthToken, Celestia};
 use baton_actors::engine::kv::{self, Kv};
 use baton_actors::engine::{self, Execution};
+use baton_actors::journal::{self, Journal};
+use baton_actors::record_file::Rotation;
 use baton_actors::signer::audit::FileAudit;
 use baton_actors::signer::guard::Progress;
 use baton_actors::signer::slot::ChainId;
@@ -21,14 +25,15 @@ use baton_messages::chain::Signer;
 use baton_messages::da::Namespace;
 use baton_messages::genesis::Genesis;
 use baton_messages::supervisor::{IntegrityStop, Shutdown};
-use baton_messages::types::{Member, Timestamp};
+use baton_messages::types::Timestamp;
 use baton_storage::{Reader, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::cli::place::open_options;
-use crate::cli::start::Start;
+use crate::cli::start::{self, Start};
+use crate::cluster;
 use crate::config::Config;
 use crate::disk::{self, DiskWatch};
 use crate::exit::ExitError;
@@ -41,6 +46,10 @@ use crate::wiring::{Node, Parts, Settings, Threads, Wiring};
 
 /// Bytes held back on the disk to get out of trouble with.
 const RESERVE: u64 = 32 << 20;
+/// Bytes of log records that are kept at the most; block bodies are not among them.
+const LOG_BYTES: u64 = 256 << 20;
+/// Lines that wait to be recorded at the most; what is over it is read from the store.
+const JOURNAL: usize = 4096;
 /// What a stop may take before it is cut short; systemd's own limit is above it.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -84,6 +93,15 @@ impl Clock for SystemClock {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Timestamp(since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
     }
+
+    fn elapsed(&self) -> Option<Duration> {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        #[allow(unsafe_code)]
+        // SAFETY: the call only writes to the struct it is given.
+        let status = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+        let seconds = u64::try_from(now.tv_sec).ok().filter(|_| status == 0)?;
+        Some(Duration::new(seconds, u32::try_from(now.tv_nsec).ok()?))
+    }
 }
 
 /// Hears that a person is needed.
@@ -106,6 +124,7 @@ impl Handler<IntegrityStop> for Alarm {
 
 async fn serve(start: Start) -> Result<(), ExitError> {
     let Start { config, genesis, key } = start;
+    let key = key.ok_or_else(|| ExitError::config("raft.witness: a node without a key cannot run yet"))?;
     let limits = Limits::default().within(rpc::serve::raise_open_files());
     let signals = Signals::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -114,6 +133,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let identity = store.identity();
     info!(chain = %identity.chain_id, storage = %identity.storage, boot = identity.boot,
         tip = store.reader().tip().height.0, "opened the store");
+    start::check_first(&config, store.reader().membership().membership().voter_ids().next().is_some())?;
     failpoints::pass("node.store_opened");
     let kv = Kv::open(store.backend(), kv::Config::default())?;
     let view = kv.view();
@@ -123,16 +143,34 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         Arc::new(move || clock.now())
     };
     let signer_metrics = signer::Metrics::default();
+    let rotation = Rotation { max_bytes: config.audit.max_bytes, keep: config.audit.keep };
+    let audit = FileAudit::open_rotating(&config.files.audit(), rotation).map_err(ExitError::retry_later)?;
     let signer_parts = signer::Parts {
         key: Box::new(key),
         guard: Box::new(FileGuard::open(&config.files.guard()).map_err(ExitError::retry_later)?),
-        audit: Box::new(FileAudit::open(&config.files.audit()).map_err(ExitError::retry_later)?),
+        audit: Box::new(audit),
         now: now.clone(),
         metrics: signer_metrics.clone(),
     };
+    let (journal_metrics, cluster_metrics) = (journal::Metrics::default(), cluster::Metrics::default());
+    let journal = {
+        let (path, reader, metrics) = (config.files.events(), store.reader(), journal_metrics.clone());
+        let journal = Journal::open(&path, rotation, reader, now.clone(), metrics);
+        let journal =
+            journal.map_err(|error| ExitError::retry_later(format!("{}: {error}", path.display())))?;
+        Journal::start_in_arbiter(&actix::Arbiter::new().handle(), |ctx| {
+            ctx.set_mailbox_capacity(JOURNAL);
+            journal
+        })
+    };
+    let world = World::bounded(clock, seed(), config.node.max_clock_drift);
+    let heard = journal.clone().recipient();
+    let transport =
+        members::listen(&config, &genesis, &store, &world, cluster_metrics.clone(), heard).await?;
     let parts = Parts {
-        world: World::new(clock, seed()),
+        world,
         store: store.clone(),
+        transport,
         execution: Box::new(move || Box::new(kv) as Box<dyn Execution>),
         da: Rc::new(da),
         signer: signer_parts,
@@ -141,7 +179,10 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     };
     let (alarm, alarmed) = oneshot::channel();
     let alarm = Alarm(Some(alarm)).start();
-    let wiring = Wiring::new(settings(&config, &genesis, &store, &signer), parts, alarm.recipient());
+    let mut wiring = Wiring::new(settings(&config, &genesis, &store, &signer), parts, alarm.recipient());
+    wiring.blocks = vec![journal.clone().recipient()];
+    wiring.leadership = vec![journal.clone().recipient()];
+    wiring.members.push(journal.clone().recipient());
 
     let mut registry = metrics::Builder::new(&genesis.chain_id, &config.metrics_namespace);
     wiring.metrics.register(registry.registry());
@@ -149,6 +190,8 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let (kv_metrics, rpc_metrics, disk_metrics) =
         (kv_http::Metrics::default(), rpc::Metrics::default(), disk::Metrics::default());
     kv_metrics.register(registry.registry());
+    journal_metrics.register(registry.registry());
+    cluster_metrics.register(registry.registry());
     rpc_metrics.register(registry.registry());
     disk_metrics.register(registry.registry());
 
@@ -171,6 +214,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         supervisor_view: node.supervisor.clone(),
         queue_view: node.sequencer.view.clone(),
         signer_view: Some(node.signer.view.clone()),
+        cluster_view: Some(node.cluster.view.clone()),
     };
     let board = Board::new(status::Config::default(), links, store.clone()).start();
     let condition = rpc::Condition {
@@ -211,8 +255,9 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     if let Some(listener) = kv_listener {
         info!(address = %listener.local_addr(), "kv listens");
         let api = KvHttp {
-            submit: node.sequencer.submit_txs.clone(),
+            post: node.sequencer.post_txs.clone(),
             await_tx: node.sequencer.await_tx.clone(),
+            cluster: Some(node.cluster.view.clone()),
             view,
             config: kv_http::Config { max_tx_bytes: config.queue.max_tx_bytes, ..kv_http::Config::default() },
             metrics: kv_metrics,
@@ -333,15 +378,18 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
     let call_timeout = config.engine.call_timeout;
     let reply_within = call_timeout + Duration::from_secs(2);
     let retry_after = Duration::from_millis(250);
-    let storage = store.identity().storage;
     Settings {
         raft: raft::Config {
-            member: Member { name: config.raft.node_id.clone(), storage, ..Member::default() },
+            member: members::own(config, store),
             heartbeat_interval: config.raft.heartbeat_interval,
             election_timeout_min: config.raft.election_timeout_min,
             election_timeout_max: config.raft.election_timeout_max,
             snapshot_after: config.raft.snapshot_threshold,
             keep_entries: config.raft.trailing_logs,
+            keep_bytes: LOG_BYTES,
+            bootstrap: members::bootstrap(config),
+            fresh_cluster: uuid::Uuid::new_v4(),
+            question_within: Duration::from_secs(5),
             reopen_after: Duration::from_millis(500),
             longest_pause: Duration::from_secs(30),
         },
@@ -352,6 +400,7 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             replay_window: usize::try_from(config.replay_window).unwrap_or(usize::MAX),
             max_waiting: config.queue.max_waiting,
             longest_wait: kv_http::Config::default().max_wait,
+            forward: sequencer::forward::Config::default(),
         },
         engine: engine::Config { call_timeout, ..engine::Config::default() },
         executor: executor::Config {
@@ -379,7 +428,12 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             reply_within,
             search_depth: 1_000,
         },
-        syncer: syncer::Config { reply_within, retry_after, log_every: 1_000 },
+        syncer: syncer::Config {
+            reply_within,
+            retry_after,
+            log_every: 1_000,
+            backfill: syncer::backfill::Config::default(),
+        },
         supervisor: supervisor::Config::default(),
         signer: signer::Config {
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, Recipient, ResponseFuture};
+use baton_messages::cluster::GetCluster;
 use baton_messages::raft::GetRaftView;
 use baton_messages::sequencer::GetQueueView;
 use baton_messages::signer::GetSignerView;
@@ -38,6 +39,8 @@ pub struct Links {
     pub queue_view: Recipient<GetQueueView>,
     /// The signer; a witness has none.
     pub signer_view: Option<Recipient<GetSignerView>>,
+    /// Raft again, for the cluster.
+    pub cluster_view: Option<Recipient<GetCluster>>,
 }
 
 /// The status board.
@@ -68,7 +71,7 @@ impl Handler<GetNodeStatus> for Board {
         let reader = self.store.reader();
         let (tip, da) = (reader.tip(), reader.da_progress());
         let store_trouble = self.store.trouble().map(|trouble| trouble.to_string());
-        let Links { raft_view, supervisor_view, queue_view, signer_view } = self.links.clone();
+        let Links { raft_view, supervisor_view, queue_view, signer_view, cluster_view } = self.links.clone();
         let within = self.config.reply_within;
         Box::pin(async move {
             let signer = async {
@@ -77,13 +80,20 @@ impl Handler<GetNodeStatus> for Board {
                     None => None,
                 }
             };
-            let (raft, supervisor, queue, signer) = futures::join!(
+            let cluster = async {
+                match cluster_view {
+                    Some(cluster_view) => ask("raft", &cluster_view, GetCluster, within).await,
+                    None => None,
+                }
+            };
+            let (raft, supervisor, queue, signer, cluster) = futures::join!(
                 ask("raft", &raft_view, GetRaftView, within),
                 ask("supervisor", &supervisor_view, GetSupervisorView, within),
                 ask("sequencer", &queue_view, GetQueueView, within),
                 signer,
+                cluster,
             );
-            NodeStatus { tip, da, store_trouble, raft, supervisor, queue, signer }
+            NodeStatus { tip, da, store_trouble, raft, supervisor, queue, signer, cluster }
         })
     }
 }
@@ -106,12 +116,13 @@ where
 mod tests {
     use std::path::PathBuf;
 
+    use baton_messages::cluster::ClusterView;
     use baton_messages::genesis::Genesis;
     use baton_messages::raft::RaftView;
     use baton_messages::sequencer::QueueView;
     use baton_messages::signer::SignerView;
     use baton_messages::supervisor::SupervisorView;
-    use baton_messages::types::{DaHeight, Height, Term, Timestamp};
+    use baton_messages::types::{DaHeight, Height, LogIndex, Term, Timestamp};
     use baton_storage::memory::Disk;
     use baton_storage::{Completion, OpenOptions};
     use bytes::Bytes;
@@ -158,6 +169,7 @@ mod tests {
         GetSupervisorView => SupervisorView { executed: Height(7), ..SupervisorView::default() },
         GetQueueView => QueueView { txs: 5, ..QueueView::default() },
         GetSignerView => SignerView::default(),
+        GetCluster => ClusterView { version: LogIndex(4), ..ClusterView::default() },
     }
 
     fn store() -> Store {
@@ -186,7 +198,8 @@ mod tests {
                 raft_view: Actors { silent: raft_is_silent }.start().recipient(),
                 supervisor_view: others.clone().recipient(),
                 queue_view: others.clone().recipient(),
-                signer_view: Some(others.recipient()),
+                signer_view: Some(others.clone().recipient()),
+                cluster_view: Some(others.recipient()),
             };
             Board::new(Config::default(), links, store).start().send(GetNodeStatus).await.unwrap()
         };
@@ -200,6 +213,7 @@ mod tests {
         assert_eq!(status.supervisor.map(|supervisor| supervisor.executed), Some(Height(7)));
         assert_eq!(status.queue.map(|queue| queue.txs), Some(5));
         assert_eq!(status.signer, Some(SignerView::default()));
+        assert_eq!(status.cluster.map(|cluster| cluster.version), Some(LogIndex(4)));
         assert_eq!(status.store_trouble, None);
     }
 

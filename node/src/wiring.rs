@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, Message, Recipient};
@@ -14,19 +15,25 @@ use baton_actors::da::{self, Da, DaLayer};
 use baton_actors::da_submitter::{self, DaSubmitter};
 use baton_actors::engine::{self, Engine, Execution};
 use baton_actors::executor::{self, Executor};
+use baton_actors::raft::transport::Transport;
 use baton_actors::raft::{self, Raft};
 use baton_actors::reaper::{self, Reaper};
 use baton_actors::sequencer::{self, Sequencer};
 use baton_actors::signer::{self, Signer};
 use baton_actors::supervisor::{self, Producer, Supervisor};
-use baton_actors::syncer::{self, Syncer};
+use baton_actors::syncer::{self, Syncer, backfill};
+use baton_actors::timekeeper::{self, Timekeeper};
 use baton_actors::world::World;
+use baton_messages::cluster::{
+    Campaign, ChangeMembers, FetchBlocks, ForwardTxs, ForwardedTxs, GetCluster, Heartbeats, MemberTold,
+    MembersChanged, Stand, TellCondition, TransferLeadership,
+};
 use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
 };
-use baton_messages::raft::{GetRaftView, ProposeBlock, Record, Settle};
-use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, SubmitTxs};
+use baton_messages::raft::{BlocksApplied, GetRaftView, LeadershipChanged, ProposeBlock, Record, Settle};
+use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, PostTxs, SubmitTxs};
 use baton_messages::signer::{CheckGuard, GetSignerView, SignData, SignEnvelope, SignHeader};
 use baton_messages::supervisor::{DiskHealthChanged, GetSupervisorView, IntegrityStop, Shutdown};
 use baton_messages::types::Grant;
@@ -70,6 +77,7 @@ pub struct Metrics {
     pub da: da::Metrics,
     pub da_submitter: da_submitter::Metrics,
     pub syncer: syncer::Metrics,
+    pub timekeeper: timekeeper::Metrics,
     pub supervisor: supervisor::Metrics,
 }
 
@@ -84,6 +92,7 @@ impl Metrics {
         self.da.register(registry);
         self.da_submitter.register(registry);
         self.syncer.register(registry);
+        self.timekeeper.register(registry);
         self.supervisor.register(registry);
     }
 }
@@ -106,6 +115,8 @@ pub struct Parts {
     pub world: World,
     /// The store.
     pub store: Store,
+    /// The way to other members.
+    pub transport: Arc<dyn Transport>,
     /// The execution engine.
     pub execution: Make<Box<dyn Execution>>,
     /// The DA layer.
@@ -166,6 +177,8 @@ impl EnginePorts {
 #[allow(missing_docs)]
 pub struct SequencerPorts {
     pub submit_txs: Recipient<SubmitTxs>,
+    pub post_txs: Recipient<PostTxs>,
+    pub forwarded: Recipient<ForwardedTxs>,
     pub next_batch: Recipient<NextBatch>,
     pub await_txs: Recipient<AwaitTxs>,
     pub drop_txs: Recipient<DropTxs>,
@@ -178,6 +191,8 @@ impl SequencerPorts {
     pub fn of<A>(actor: &Addr<A>) -> Self
     where
         A: Hears<SubmitTxs>
+            + Hears<PostTxs>
+            + Hears<ForwardedTxs>
             + Hears<NextBatch>
             + Hears<AwaitTxs>
             + Hears<DropTxs>
@@ -186,6 +201,8 @@ impl SequencerPorts {
     {
         Self {
             submit_txs: port(actor),
+            post_txs: port(actor),
+            forwarded: port(actor),
             next_batch: port(actor),
             await_txs: port(actor),
             drop_txs: port(actor),
@@ -213,6 +230,68 @@ impl RaftPorts {
     {
         Self { propose: port(actor), settle: port(actor), record: port(actor), view: port(actor) }
     }
+}
+
+/// What can be said to Raft about the cluster.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct ClusterPorts {
+    pub view: Recipient<GetCluster>,
+    pub change: Recipient<ChangeMembers>,
+    pub transfer: Recipient<TransferLeadership>,
+    pub tell: Recipient<TellCondition>,
+    pub campaign: Recipient<Campaign>,
+    pub stand: Recipient<Stand>,
+    pub heartbeats: Recipient<Heartbeats>,
+    pub forward: Recipient<ForwardTxs>,
+    pub fetch: Recipient<FetchBlocks>,
+}
+
+impl ClusterPorts {
+    /// The ports of an actor that hears all of it.
+    pub fn of<A>(actor: &Addr<A>) -> Self
+    where
+        A: Hears<GetCluster>
+            + Hears<ChangeMembers>
+            + Hears<TransferLeadership>
+            + Hears<TellCondition>
+            + Hears<Campaign>
+            + Hears<Stand>
+            + Hears<Heartbeats>
+            + Hears<ForwardTxs>
+            + Hears<FetchBlocks>,
+    {
+        Self {
+            view: port(actor),
+            change: port(actor),
+            transfer: port(actor),
+            tell: port(actor),
+            campaign: port(actor),
+            stand: port(actor),
+            heartbeats: port(actor),
+            forward: port(actor),
+            fetch: port(actor),
+        }
+    }
+}
+
+/// Hears what Raft tells about other members until somebody is there for it.
+struct Unheard;
+
+impl Actor for Unheard {
+    type Context = Context<Self>;
+}
+
+impl Handler<MemberTold> for Unheard {
+    type Result = ();
+
+    fn handle(&mut self, _: MemberTold, _: &mut Context<Self>) {}
+}
+
+impl Handler<MembersChanged> for Unheard {
+    type Result = ();
+
+    fn handle(&mut self, _: MembersChanged, _: &mut Context<Self>) {}
 }
 
 /// What can be said to a signer.
@@ -301,6 +380,14 @@ pub struct Wiring {
     pub parts: Parts,
     /// Instead of Raft.
     pub raft: Option<RaftPorts>,
+    /// Hears how other members are, instead of nobody.
+    pub told: Option<Recipient<MemberTold>>,
+    /// Hear that the membership is another.
+    pub members: Vec<Recipient<MembersChanged>>,
+    /// Hear who leads, beside the supervisor.
+    pub leadership: Vec<Recipient<LeadershipChanged>>,
+    /// Keep a record of every block.
+    pub blocks: Vec<Recipient<BlocksApplied>>,
     /// Instead of the sequencer.
     pub sequencer: Option<SequencerPorts>,
     /// Instead of the engine actor.
@@ -324,6 +411,8 @@ pub struct Wiring {
 pub struct Node {
     /// Raft.
     pub raft: RaftPorts,
+    /// Raft, about the cluster.
+    pub cluster: ClusterPorts,
     /// The sequencer.
     pub sequencer: SequencerPorts,
     /// The engine.
@@ -352,6 +441,10 @@ impl Wiring {
             metrics: Metrics::default(),
             parts,
             raft: None,
+            told: None,
+            members: vec![],
+            leadership: vec![],
+            blocks: vec![],
             sequencer: None,
             engine: None,
             signer: None,
@@ -367,7 +460,7 @@ impl Wiring {
     #[must_use]
     pub fn start(self) -> Node {
         let Self { settings, metrics, parts, .. } = self;
-        let Parts { world, store, execution, da, signer, progress, threads } = parts;
+        let Parts { world, store, transport, execution, da, signer, progress, threads } = parts;
         let reader = store.reader();
 
         let sequencer_ctx = context::<Sequencer>();
@@ -395,6 +488,8 @@ impl Wiring {
             self.da.unwrap_or_else(|| DaPorts::of(&Da::new(da, settings.da, metrics.da.clone()).start()));
         let sequencer_ports = self.sequencer.unwrap_or_else(|| SequencerPorts::of(&sequencer));
         let raft_ports = self.raft.unwrap_or_else(|| RaftPorts::of(&raft));
+        let timekeeper =
+            context::<Timekeeper>().run(Timekeeper::new(metrics.timekeeper.clone(), world.clone()));
 
         let producers = Producers {
             world,
@@ -423,7 +518,9 @@ impl Wiring {
         supervisor_ctx.run(Supervisor::new(settings.supervisor, links, metrics.supervisor, stages));
         sequencer_ctx.run(Sequencer::new(
             settings.sequencer,
+            sequencer::Links { forward: Some(raft.clone().recipient()) },
             metrics.sequencer,
+            &producers.world,
             reader.clone(),
             store.queue(),
         ));
@@ -435,20 +532,35 @@ impl Wiring {
             set_final: engine_ports.set_final.clone(),
             followed: supervisor.clone().recipient(),
             trouble: supervisor.clone().recipient(),
+            source: Some(backfill::Source { fetch: raft.clone().recipient(), filler: store.filler() }),
         };
         syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
         let links = raft::Links {
-            leadership: vec![supervisor.clone().recipient()],
+            leadership: [
+                vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
+                self.leadership,
+            ]
+            .concat(),
             term_applied: vec![syncer.clone().recipient(), supervisor.clone().recipient()],
             lease: supervisor.clone().recipient(),
-            applied: vec![sequencer.clone().recipient(), syncer.recipient(), supervisor.clone().recipient()],
+            applied: vec![
+                sequencer.clone().recipient(),
+                syncer.recipient(),
+                supervisor.clone().recipient(),
+                timekeeper.recipient(),
+            ],
             health: supervisor.clone().recipient(),
+            told: self.told.unwrap_or_else(|| Unheard.start().recipient()),
+            members: self.members,
+            blocks: self.blocks,
+            forwarded: sequencer_ports.forwarded.clone(),
             integrity_stop: self.integrity_stop,
         };
-        raft_ctx.run(Raft::new(settings.raft, links, metrics.raft, store));
+        raft_ctx.run(Raft::new(settings.raft, links, metrics.raft, store, transport));
 
         Node {
             raft: raft_ports,
+            cluster: ClusterPorts::of(&raft),
             sequencer: sequencer_ports,
             engine: engine_ports,
             signer: signer_ports,

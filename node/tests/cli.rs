@@ -356,6 +356,14 @@ fn a_reader_who_has_gone_is_no_failure() {
 }
 
 #[test]
+fn data_that_cannot_be_written_is_1() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let (code, _, said) = told(&baton(&["config", "reference"]).stdout(full).output().unwrap());
+    assert_eq!(code, 1, "{said}");
+    assert!(said.starts_with("baton: stdout cannot be written"), "{said}");
+}
+
+#[test]
 fn logs_go_to_stderr_as_json_when_asked() {
     let node = Node::made();
     let home = node.home().root().display().to_string();

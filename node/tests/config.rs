@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use baton::config::table::{KEYS, find};
-use baton::config::{Config, ConfigError, Env, Flags, Warning, config_file};
+use baton::config::{Config, ConfigError, Env, First, Flags, Warning, config_file};
 use baton_messages::genesis::Genesis;
 
 const EVNODE: &str = include_str!("data/evnode.yaml");
@@ -190,12 +190,25 @@ fn what_is_not_supported_yet_is_refused() {
 }
 
 #[test]
-fn a_cluster_of_several_is_refused_and_peers_without_raft_say_nothing() {
-    let peers = ("raft.peers", "b@10.0.0.2:5001");
-    let said = aggregator().refusal(&[("raft.enable", "true"), peers]);
-    assert!(said.contains("raft.peers") && said.contains("not supported yet"), "{said}");
-    assert_eq!(aggregator().load(&[peers], &[]).unwrap().1, []);
-    assert!(aggregator().load(&[("raft.enable", "true")], &[]).is_ok());
+fn the_raft_settings_of_ev_node_make_a_member_and_say_nothing_while_raft_is_off() {
+    let ev_node = [
+        ("raft.enable", "true"),
+        ("raft.node_id", "node1"),
+        ("raft.raft_addr", "10.0.0.1:5001"),
+        ("raft.peers", "node2@10.0.0.2:5001,node3@10.0.0.3:5001"),
+        ("raft.tls.ca", "ca.pem"),
+        ("raft.tls.cert", "node.pem"),
+        ("raft.tls.key", "node.key"),
+    ];
+    let (config, warnings) = aggregator().load(&ev_node, &[]).unwrap();
+    assert_eq!(warnings, []);
+    let cluster = config.raft.cluster.unwrap();
+    assert_eq!((&*cluster.listen, &*cluster.advertise), ("10.0.0.1:5001", "10.0.0.1:5001"));
+    let First::Peers(peers) = cluster.first else { panic!("the list was lost") };
+    assert_eq!(peers.iter().map(|peer| &*peer.name).collect::<Vec<_>>(), ["node1", "node2", "node3"]);
+
+    let (config, warnings) = aggregator().load(&ev_node[1..], &[]).unwrap();
+    assert_eq!((config.raft.cluster, warnings), (None, vec![]));
 }
 
 #[test]
@@ -233,14 +246,15 @@ fn election_times_follow_from_ev_nodes_and_keep_their_relations() {
         [raft.heartbeat_interval, raft.election_timeout_min, raft.election_timeout_max]
             .map(|time| time.as_millis())
     };
-    assert_eq!(millis(&[]), [70, 210, 350]);
+    assert_eq!(millis(&[]), [50, 150, 250]);
+    assert_eq!(millis(&[("raft.heartbeat_timeout", "350ms")]), [70, 210, 350]);
     assert_eq!(millis(&[("raft.heartbeat_timeout", "150ms")]), [30, 90, 150]);
-    assert_eq!(millis(&[("raft.heartbeat_interval", "100ms")]), [100, 210, 350]);
+    assert_eq!(millis(&[("raft.heartbeat_interval", "70ms")]), [70, 150, 250]);
     for (key, value, said) in [
-        ("raft.heartbeat_interval", "210ms", "longer than the heartbeat interval"),
-        ("raft.heartbeat_interval", "120ms", "three heartbeat intervals"),
-        ("raft.election_timeout_min", "350ms", "longer than the shortest"),
-        ("raft.election_timeout_max", "210ms", "longer than the shortest"),
+        ("raft.heartbeat_interval", "150ms", "longer than the heartbeat interval"),
+        ("raft.heartbeat_interval", "90ms", "three heartbeat intervals"),
+        ("raft.election_timeout_min", "250ms", "longer than the shortest"),
+        ("raft.election_timeout_max", "150ms", "longer than the shortest"),
         ("raft.heartbeat_timeout", "4ms", "less than 1ms"),
     ] {
         let error = aggregator().refusal(&[(key, value)]);
@@ -257,7 +271,11 @@ fn values_that_do_not_go_together_are_refused_and_both_are_named() {
         ),
         (&[("block.max_bytes", "5MiB")], ["block.max_bytes", "da.max_blob_bytes"]),
         (&[("kv.listen", "127.0.0.1:7331")], ["kv.listen", "rpc.address"]),
-        (&[("raft.enable", "true"), ("node.catchup_timeout", "3s")], ["node.catchup_timeout", "raft.enable"]),
+        (
+            &[("raft.enable", "true"), ("raft.raft_addr", "h:1"), ("node.catchup_timeout", "3s")],
+            ["node.catchup_timeout", "raft.enable"],
+        ),
+        (&[("raft.enable", "true"), ("raft.raft_addr", "127.0.0.1:7331")], ["raft.raft_addr", "rpc.address"]),
     ] {
         let said = aggregator().refusal(flags);
         assert!(parts.iter().all(|part| said.contains(part)), "{said}");

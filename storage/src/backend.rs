@@ -126,6 +126,10 @@ pub enum StoreError {
     /// What is stored contradicts itself. Stop; do not restart (exit code 70).
     #[error("the store is damaged: {0}")]
     Corrupt(String),
+    /// The chain has moved on to entries that this version of baton cannot apply. Stop; start a
+    /// newer version (exit code 70).
+    #[error("a newer version of baton is needed: {0}")]
+    Newer(String),
 }
 
 impl StoreError {

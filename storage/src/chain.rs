@@ -5,6 +5,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use baton_messages::chain::{Block, Data};
+use baton_messages::command::{COMMAND_VERSION, FIRST_COMMAND_VERSION};
 use baton_messages::genesis::Genesis;
 use baton_messages::types::{Hash, Height, Tip};
 
@@ -29,6 +30,8 @@ pub(crate) struct Chain {
     /// Ranges of committed heights (both ends inclusive) whose bodies are not here.
     pub(crate) missing: Vec<(Height, Height)>,
     pub(crate) recent: Recent,
+    /// The version of log entries in force.
+    pub(crate) command_version: u8,
 }
 
 /// The last blocks, shared with whoever reads them.
@@ -81,7 +84,19 @@ impl Chain {
             Some(bytes) => decode("missing bodies", &bytes)?,
             None => vec![],
         };
-        let chain = Self { applied, membership, missing, recent: Recent::default() };
+        let command_version = match backend.get(Family::Meta, meta::COMMAND_VERSION)?.as_deref() {
+            None => FIRST_COMMAND_VERSION,
+            Some([version]) => *version,
+            Some(other) => {
+                let reason = format!("the version of log entries has {} bytes", other.len());
+                return Err(StoreError::Corrupt(reason));
+            }
+        };
+        if command_version > COMMAND_VERSION {
+            return Err(newer(command_version, COMMAND_VERSION));
+        }
+        let recent = Recent::default();
+        let chain = Self { applied, membership, missing, recent, command_version };
         chain.check(backend)?;
         Ok(chain)
     }
@@ -105,6 +120,14 @@ impl Chain {
     pub(crate) fn tip(&self) -> Tip {
         self.applied.tip
     }
+}
+
+/// The chain has moved on to entries that this version of baton does not know.
+pub(crate) fn newer(version: u8, known: u8) -> StoreError {
+    StoreError::Newer(format!(
+        "the chain uses log entries of version {version}, this version of baton knows up to {known}: \
+         install the newer version on this node"
+    ))
 }
 
 /// The committed header at a height.

@@ -1,7 +1,8 @@
 //! The snapshot: where a member goes on without the log before it.
 
 use baton_messages::chain::Header;
-use baton_messages::command::{DaProgress, ForcedPosition};
+use baton_messages::codec::{self, CodecError};
+use baton_messages::command::{DaProgress, FIRST_COMMAND_VERSION, ForcedPosition};
 use baton_messages::genesis::Genesis;
 use baton_messages::types::{Hash, Height, Tip};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use crate::records::{Applied, LogIdRecord, MembershipRecord};
 /// A small snapshot of everything apply depends on. Block bodies are not in it: they are
 /// fetched afterwards, downwards from the head, linked by hash.
 ///
-/// It is encoded with `baton_messages::codec` to be sent to another member.
+/// It is stored and sent with `encode`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     pub(crate) genesis_hash: Hash,
@@ -27,7 +28,18 @@ pub struct Head {
     pub(crate) da: DaProgress,
     pub(crate) forced: ForcedPosition,
     pub(crate) replay_horizon: Height,
+    /// The version of log entries in force.
+    #[serde(skip, default = "first_command_version")]
+    pub(crate) command_version: u8,
 }
+
+const fn first_command_version() -> u8 {
+    FIRST_COMMAND_VERSION
+}
+
+/// The first byte of a head that says which version of log entries is in force. Heads of the
+/// first version have no such byte: an older baton reads them until another one is activated.
+const WITH_COMMAND_VERSION: u8 = 2;
 
 /// Why a head was not installed. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +61,31 @@ pub enum HeadError {
 }
 
 impl Head {
+    /// As it is stored and sent.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        if self.command_version == FIRST_COMMAND_VERSION {
+            return codec::encode(self);
+        }
+        let mut bytes = vec![WITH_COMMAND_VERSION, self.command_version];
+        bytes.extend(codec::encode(self));
+        bytes
+    }
+
+    /// Reads what `encode` wrote.
+    ///
+    /// # Errors
+    ///
+    /// `CodecError` when the bytes are not a head.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        match bytes {
+            [WITH_COMMAND_VERSION, version, head @ ..] => {
+                Ok(Self { command_version: *version, ..codec::decode(head)? })
+            }
+            _ => codec::decode(bytes),
+        }
+    }
+
     /// The last block it covers.
     #[must_use]
     pub const fn tip(&self) -> Tip {

@@ -6,6 +6,7 @@
 
 pub mod backend;
 mod chain;
+mod filler;
 pub mod head;
 mod jobs;
 mod log;
@@ -17,6 +18,7 @@ pub mod raft_types;
 mod reader;
 mod records;
 pub mod rocks;
+pub mod runtime;
 mod state_machine;
 mod stats;
 mod store;
@@ -24,13 +26,16 @@ pub mod verdict;
 mod writer;
 
 pub use backend::{Backend, Batch, Direction, Family, StoreError};
+pub use filler::Filler;
 pub use head::{Head, HeadError};
 pub use jobs::Completion;
 pub use log_store::LogStore;
 pub use queue::QueueStore;
 pub use raft_types::TypeConfig;
 pub use reader::Reader;
+pub use records::{LogIdRecord, MembersRecord, VoteRecord};
+pub use runtime::Runtime;
 pub use state_machine::{Snapshot, StateMachine};
 pub use stats::Stats;
-pub use store::{Identity, OpenError, OpenOptions, Store};
+pub use store::{ClusterError, Identity, OpenError, OpenOptions, Store};
 pub use writer::{AppliedEvent, Backfill, BackfillError, Notify, Writer};

@@ -43,6 +43,8 @@ pub(crate) struct State {
     tail_bytes: usize,
     /// How many retained entries refer to each body.
     bodies: BTreeMap<(Height, Hash), usize>,
+    /// Bytes of each retained record on the disk, without bodies; the last is that of `last`.
+    sizes: VecDeque<u32>,
 }
 
 /// The log of one store.
@@ -68,11 +70,12 @@ impl Log {
         let mut from = 0;
         loop {
             let records = records(backend, from, u64::MAX, CHUNK)?;
-            let Some((last, record)) = records.last() else { break };
+            let Some((last, record, _)) = records.last() else { break };
             state.last = Some(log_id(record.term, *last));
             from = last + 1;
-            for (_, record) in &records {
+            for (_, record, bytes) in &records {
                 state.refer(record);
+                state.sizes.push_back(*bytes);
             }
         }
         // Nothing may be re-applied that the log does not hold (a lost, unsynced tail).
@@ -109,7 +112,7 @@ impl Log {
             if chunk.is_empty() {
                 break;
             }
-            for (index, record) in chunk {
+            for (index, record, _) in chunk {
                 if index != next {
                     self.tolerate_gap(next, &mut found)?;
                 }
@@ -162,6 +165,7 @@ impl Log {
             Content::Signature(signature) => EntryPayload::Normal(Command::Signature(signature)),
             Content::Submitted(range) => EntryPayload::Normal(Command::Submitted(range)),
             Content::Included(height) => EntryPayload::Normal(Command::Included(height)),
+            Content::Activate(version) => EntryPayload::Normal(Command::Activate(version)),
             Content::Block(record) => {
                 let height = record.header.height;
                 let Some(data) = chain::body(backend, height, record.hash)? else {
@@ -249,9 +253,9 @@ impl State {
         let mut found = Vec::new();
         while next < on_disk {
             let records = records(backend, next, on_disk, CHUNK)?;
-            let Some((last, _)) = records.last() else { break };
+            let Some((last, _, _)) = records.last() else { break };
             next = last + 1;
-            for (_, record) in records {
+            for (_, record, _) in records {
                 if let Content::Block(block) = record.content {
                     found.push((block.header.height, block.hash));
                 }
@@ -259,6 +263,27 @@ impl State {
         }
         found.extend(in_memory.iter().filter_map(block_of).map(|block| (block.height(), block.hash())));
         Ok(found)
+    }
+
+    /// How many entries at the end have records of at most so many bytes together.
+    pub(crate) fn newest_within(&self, bytes: u64) -> u64 {
+        let mut left = bytes;
+        let fits = |size: &&u32| {
+            let rest = left.checked_sub(u64::from(**size));
+            left = rest.unwrap_or(0);
+            rest.is_some()
+        };
+        self.sizes.iter().rev().take_while(fits).count() as u64
+    }
+
+    /// The lowest height whose block a retained entry carries.
+    pub(crate) fn lowest_block(&self) -> Option<Height> {
+        self.bodies.first_key_value().map(|((height, _), _)| *height)
+    }
+
+    /// Notes the size of a record that is about to be pushed.
+    pub(crate) fn measure(&mut self, bytes: usize) {
+        self.sizes.push_back(u32::try_from(bytes).unwrap_or(u32::MAX));
     }
 
     pub(crate) fn push(&mut self, entry: Entry, job: u64, written: u64) {
@@ -284,6 +309,9 @@ impl State {
     /// Drops entries from an index on; the log ends with `last` then.
     pub(crate) fn cut_after(&mut self, last: Option<LogId>) {
         let next = last.map_or(0, |last| last.index + 1);
+        let dropped = self.last.map_or(0, |last| (last.index + 1).saturating_sub(next));
+        let kept = self.sizes.len().saturating_sub(usize::try_from(dropped).unwrap_or(usize::MAX));
+        self.sizes.truncate(kept);
         while self.tail.back().is_some_and(|tailed| tailed.entry.log_id.index >= next) {
             if let Some(tailed) = self.tail.pop_back() {
                 self.tail_bytes -= tailed.bytes;
@@ -294,6 +322,9 @@ impl State {
 
     /// Drops entries up to an index.
     pub(crate) fn cut_before(&mut self, purged: LogId) {
+        let kept = self.last.map_or(0, |last| last.index.saturating_sub(purged.index));
+        let kept = usize::try_from(kept).unwrap_or(usize::MAX);
+        self.sizes.drain(..self.sizes.len().saturating_sub(kept));
         while self.tail.front().is_some_and(|tailed| tailed.entry.log_id.index <= purged.index) {
             self.drop_first();
         }
@@ -329,6 +360,7 @@ pub(crate) fn record_of(entry: &Entry) -> LogRecord {
         EntryPayload::Normal(Command::Signature(signature)) => Content::Signature(signature.clone()),
         EntryPayload::Normal(Command::Submitted(range)) => Content::Submitted(*range),
         EntryPayload::Normal(Command::Included(height)) => Content::Included(*height),
+        EntryPayload::Normal(Command::Activate(version)) => Content::Activate(*version),
         EntryPayload::Normal(Command::Block(entry)) => Content::Block(Box::new(BlockRecord {
             term: entry.term,
             hash: entry.block.hash(),
@@ -340,18 +372,19 @@ pub(crate) fn record_of(entry: &Entry) -> LogRecord {
     LogRecord { term: entry.log_id.leader_id.term, content }
 }
 
-/// Records of a range (end exclusive), in order.
+/// Records of a range (end exclusive), in order: index, record, bytes on the disk.
 fn records(
     backend: &dyn Backend,
     from: u64,
     to: u64,
     limit: usize,
-) -> Result<Vec<(u64, LogRecord)>, StoreError> {
+) -> Result<Vec<(u64, LogRecord, u32)>, StoreError> {
     let (from, to) = (number_key(from), number_key(to));
     let range = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
     let found = backend.scan(Family::Log, range, Direction::Forward, limit)?;
     let read = |(key, value): (bytes::Bytes, bytes::Bytes)| {
-        Ok((key_number("log entry", &key)?, decode("log entry", &value)?))
+        let bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
+        Ok((key_number("log entry", &key)?, decode("log entry", &value)?, bytes))
     };
     found.into_iter().map(read).collect()
 }

@@ -45,6 +45,26 @@ impl LogStore {
         Self { inner }
     }
 
+    /// The last purged index, and how many entries at the end have records (without bodies) of at
+    /// most so many bytes together.
+    #[must_use]
+    pub fn newest_within(&self, bytes: u64) -> (u64, u64) {
+        let state = self.inner.log.lock();
+        (state.purged.map_or(0, |purged| purged.index), state.newest_within(bytes))
+    }
+
+    /// The lowest height whose block an entry of the log carries; `None` without any.
+    #[must_use]
+    pub fn lowest_block(&self) -> Option<Height> {
+        self.inner.log.lock().lowest_block()
+    }
+
+    /// The vote this member gave last.
+    #[must_use]
+    pub fn vote(&self) -> Option<Vote> {
+        self.inner.log.lock().vote
+    }
+
     /// Whether something other than the log needs a body: a committed header.
     fn is_committed(&self, height: Height, hash: Hash) -> Result<bool, StoreError> {
         Ok(chain::header(&*self.inner.backend, height)?.is_some_and(|record| record.hash == hash))
@@ -80,7 +100,9 @@ impl LogStore {
             }
         }
         state.refer(&record);
-        batch.put(Family::Log, number_key(entry.log_id.index), encode(&record));
+        let record = encode(&record);
+        state.measure(record.len());
+        batch.put(Family::Log, number_key(entry.log_id.index), record);
         Ok(())
     }
 

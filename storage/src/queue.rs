@@ -1,10 +1,15 @@
 //! The durable queue of accepted transactions (P3).
+//!
+//! With it goes one height: no block up to there holds anything that is in the queue. Whoever
+//! opens the queue looks at the blocks above before it shows or sends what is in it, however long
+//! ago it was accepted. It is a record of its own, not a part of every entry: versions that do not
+//! know it leave it low, and low is always right.
 
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use baton_messages::codec::encode;
-use baton_messages::types::Tx;
+use baton_messages::types::{Height, Tx};
 use tokio::sync::oneshot;
 
 use crate::backend::{Backend, Batch, Direction, Family, StoreError};
@@ -46,7 +51,8 @@ impl QueueStore {
         Self { inner }
     }
 
-    /// Appends transactions, all or none, and resolves to their sequence numbers.
+    /// Appends transactions, all or none, and resolves to their sequence numbers. No block up to
+    /// `checked` holds one of them, nor anything else in the queue.
     ///
     /// The numbers are given out when this is called, and rise for ever. Durable when the
     /// future resolves to `Ok`; after an error, or when the future is dropped, the
@@ -54,6 +60,7 @@ impl QueueStore {
     pub fn append(
         &self,
         txs: Vec<Tx>,
+        checked: Height,
     ) -> impl Future<Output = Result<Vec<u64>, StoreError>> + Send + 'static + use<> {
         let inner = self.inner.clone();
         let first = {
@@ -72,6 +79,8 @@ impl QueueStore {
             if numbers.is_empty() {
                 return Ok(numbers);
             }
+            // In one batch: a queue never survives without the height it was checked to.
+            batch.put(Family::Meta, meta::QUEUE_CHECKED, number_key(checked.0));
             let room = inner.jobs.room().await;
             let (sender, receiver) = oneshot::channel();
             let done: Done = Box::new(move |result| {
@@ -115,6 +124,26 @@ impl QueueStore {
         }
     }
 
+    /// No block up to this height holds anything that is in the queue; `None` when that was never
+    /// noted. May be lower than what was noted last, never higher.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the device fails or the data is damaged.
+    pub fn checked(&self) -> Result<Option<Height>, StoreError> {
+        let found = self.inner.backend.get(Family::Meta, meta::QUEUE_CHECKED)?;
+        found.map(|bytes| key_number("checked height", &bytes).map(Height)).transpose()
+    }
+
+    /// Notes that no block up to this height holds anything that is in the queue: what they hold
+    /// was removed before. No append may be under way. Returns at once; nothing is durable then.
+    pub fn note_checked(&self, height: Height) {
+        let mut batch = Batch::default();
+        batch.put(Family::Meta, meta::QUEUE_CHECKED, number_key(height.0));
+        // After the removals in the log: it never survives without them.
+        self.inner.jobs.background(batch);
+    }
+
     /// Removes transactions. Returns at once; nothing is durable then, and removed
     /// transactions may be back after a crash: the replay window drops them again.
     pub fn remove(&self, numbers: &[u64]) {
@@ -125,5 +154,65 @@ impl QueueStore {
         if !batch.is_empty() {
             self.inner.jobs.background(batch);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use baton_messages::genesis::Genesis;
+    use baton_messages::types::{DaHeight, Timestamp};
+    use bytes::Bytes;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::memory::{Disk, Keep};
+    use crate::{Completion, OpenOptions, Store};
+
+    fn options() -> OpenOptions {
+        let genesis = Genesis {
+            chain_id: "queue".into(),
+            start_time: Timestamp(1),
+            initial_height: Height(1),
+            proposer_address: Bytes::new(),
+            da_start_height: DaHeight(0),
+            da_epoch_forced_inclusion: 1,
+        };
+        let path = PathBuf::from("memory");
+        OpenOptions { path, chain_id: "queue".into(), genesis, completion: Completion::Inline }
+    }
+
+    fn tx(text: &'static str) -> Tx {
+        Tx(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[tokio::test]
+    async fn the_checked_height_survives_with_what_was_appended_and_never_without_what_was_removed() {
+        for kept in 0..4 {
+            let disk = Disk::new();
+            let store = Store::create_in_memory(&disk, options(), Uuid::nil()).expect("an empty disk");
+            let queue = store.queue();
+            assert_eq!(queue.checked(), Ok(None));
+            assert_eq!(queue.append(vec![tx("a"), tx("b")], Height(7)).await, Ok(vec![0, 1]));
+            queue.remove(&[0]);
+            queue.note_checked(Height(9));
+            disk.crash(Keep::Prefix(kept));
+            let queue = Store::in_memory(&disk, options()).expect("its store").queue();
+            let (checked, left) = (queue.checked().expect("readable"), queue.load().expect("readable"));
+            match kept {
+                0 => assert_eq!((checked, left.len()), (Some(Height(7)), 2)),
+                1 => assert_eq!((checked, left.len()), (Some(Height(7)), 1), "low is right"),
+                _ => assert_eq!((checked, left), (Some(Height(9)), vec![(1, tx("b"))])),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_checked_height_keeps_its_bytes() {
+        let store = Store::create_in_memory(&Disk::new(), options(), Uuid::nil()).expect("an empty disk");
+        assert_eq!(store.queue().append(vec![tx("a")], Height(0x0102_0304)).await, Ok(vec![0]));
+        let bytes = store.backend().get(Family::Meta, b"queue_checked").expect("readable");
+        assert_eq!(bytes.as_deref(), Some(&[0, 0, 0, 0, 1, 2, 3, 4][..]));
     }
 }

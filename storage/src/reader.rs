@@ -65,6 +65,12 @@ impl Reader {
         self.chain().membership.clone()
     }
 
+    /// The version of log entries in force.
+    #[must_use]
+    pub fn command_version(&self) -> u8 {
+        self.chain().command_version
+    }
+
     /// How far the chain is on DA.
     #[must_use]
     pub fn da_progress(&self) -> DaProgress {
@@ -110,6 +116,12 @@ impl Reader {
     pub fn missing(&self) -> Result<Option<(Height, Hash)>, StoreError> {
         let Some((_, height)) = self.chain().missing.last().copied() else { return Ok(None) };
         self.seen(chain::wanted_hash(&*self.inner.backend, height)).map(|hash| Some((height, hash)))
+    }
+
+    /// The ranges of committed heights, both ends inclusive and ascending, whose bodies are missing.
+    #[must_use]
+    pub fn gaps(&self) -> Vec<(Height, Height)> {
+        self.chain().missing.clone()
     }
 
     /// The committed header at a height.

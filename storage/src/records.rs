@@ -45,6 +45,12 @@ pub(crate) mod meta {
     pub(crate) const SNAPSHOT: &[u8] = b"snapshot";
     /// The next sequence number of the queue.
     pub(crate) const QUEUE_NEXT: &[u8] = b"queue_next";
+    /// The UUID of the cluster it belongs to; absent before it belongs to one.
+    pub(crate) const CLUSTER: &[u8] = b"cluster";
+    /// The version of log entries in force, one byte; absent while it is the first.
+    pub(crate) const COMMAND_VERSION: &[u8] = b"command_version";
+    /// A height, eight bytes, big-endian: no block up to it holds a queued transaction.
+    pub(crate) const QUEUE_CHECKED: &[u8] = b"queue_checked";
 }
 
 /// Decodes a stored value; failure means damage.
@@ -89,11 +95,13 @@ pub(crate) struct Identified {
     pub(crate) genesis: Genesis,
 }
 
-/// A log entry's identity.
+/// A log entry's identity, as it is stored and sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LogIdRecord {
-    pub(crate) term: u64,
-    pub(crate) index: u64,
+pub struct LogIdRecord {
+    /// The term of the leader that made the entry.
+    pub term: u64,
+    /// Its place in the log.
+    pub index: u64,
 }
 
 impl From<LogId> for LogIdRecord {
@@ -108,12 +116,15 @@ impl From<LogIdRecord> for LogId {
     }
 }
 
-/// A vote.
+/// A vote, as it is stored and sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct VoteRecord {
-    pub(crate) term: u64,
-    pub(crate) voted_for: MemberId,
-    pub(crate) committed: bool,
+pub struct VoteRecord {
+    /// The term.
+    pub term: u64,
+    /// For whom.
+    pub voted_for: MemberId,
+    /// A quorum gave it: that member leads the term.
+    pub committed: bool,
 }
 
 impl From<Vote> for VoteRecord {
@@ -132,11 +143,13 @@ impl From<VoteRecord> for Vote {
     }
 }
 
-/// Voters (two sets while a change is under way) and everybody's address.
+/// Voters (two sets while a change is under way) and everybody's address, as stored and sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct MembersRecord {
-    pub(crate) configs: Vec<BTreeSet<MemberId>>,
-    pub(crate) nodes: BTreeMap<MemberId, Member>,
+pub struct MembersRecord {
+    /// The voters of each configuration.
+    pub configs: Vec<BTreeSet<MemberId>>,
+    /// Voters and learners.
+    pub nodes: BTreeMap<MemberId, Member>,
 }
 
 impl From<&Membership> for MembersRecord {
@@ -197,6 +210,7 @@ pub(crate) enum Content {
     Signature(HeaderSignature),
     Submitted(Submitted),
     Included(Height),
+    Activate(u8),
 }
 
 /// A block entry; the body is in `Family::Bodies` under height and hash.
@@ -299,6 +313,7 @@ mod tests {
         let range = Submitted { lane: Lane::Data, from: Height(1), to: Height(2), da_height: DaHeight(3) };
         assert_golden(&entry(EntryPayload::Normal(Command::Submitted(range))), "01020401010203");
         assert_golden(&entry(EntryPayload::Normal(Command::Included(Height(4)))), "01020504");
+        assert_golden(&entry(EntryPayload::Normal(Command::Activate(2))), "01020602");
         let block = BlockRecord {
             term: Term(2),
             hash: Hash([1; 32]),

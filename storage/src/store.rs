@@ -1,16 +1,19 @@
 //! Opening a store, and the handle everything else is reached through.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use baton_messages::codec::encode;
+use baton_messages::command::COMMAND_VERSION;
 use baton_messages::genesis::Genesis;
 use baton_messages::types::Hash;
 use uuid::Uuid;
 
 use crate::backend::{Backend, Batch, Family, StoreError};
 use crate::chain::Chain;
-use crate::jobs::{Completion, Jobs};
+use crate::filler::Filler;
+use crate::jobs::{Completion, Jobs, Kind};
 use crate::log::Log;
 use crate::log_store::LogStore;
 use crate::memory::Disk;
@@ -61,6 +64,9 @@ pub enum OpenError {
         /// The newest known format.
         known: u32,
     },
+    /// The chain in it has moved on to entries that this version cannot apply.
+    #[error("a newer version of baton is needed: {0}")]
+    NewerEntries(String),
     /// Somebody has it open.
     #[error("the store in {0} is in use by another process: stop that one first")]
     InUse(PathBuf),
@@ -76,9 +82,26 @@ impl From<StoreError> for OpenError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Corrupt(reason) => Self::Damaged(reason),
+            StoreError::Newer(reason) => Self::NewerEntries(reason),
             StoreError::Io(_) | StoreError::Full(_) => Self::Io(error.to_string()),
         }
     }
+}
+
+/// Why a store did not become part of a cluster. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClusterError {
+    /// It belongs to another one.
+    #[error("this store belongs to cluster {here} and never joins another one ({asked})")]
+    Other {
+        /// Its cluster.
+        here: Uuid,
+        /// The other one.
+        asked: Uuid,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Whose store this is, and which of its lives.
@@ -107,6 +130,10 @@ pub(crate) struct Inner {
     pub(crate) turn: Mutex<()>,
     /// So do installing a head and filling in bodies, which wait for the disk.
     pub(crate) repair: tokio::sync::Mutex<()>,
+    /// The newest version of log entries that can be applied.
+    pub(crate) known: AtomicU8,
+    /// The cluster this store belongs to.
+    cluster: Mutex<Option<Uuid>>,
     path: Option<PathBuf>,
 }
 
@@ -195,7 +222,22 @@ impl Store {
         let chain = RwLock::new(chain);
         let turn = Mutex::default();
         let repair = tokio::sync::Mutex::default();
-        let inner = Inner { backend, jobs, chain, log, sequence, genesis, identity, turn, repair, path };
+        let cluster = Mutex::new(read_cluster(&*backend)?);
+        let known = AtomicU8::new(COMMAND_VERSION);
+        let inner = Inner {
+            backend,
+            jobs,
+            chain,
+            log,
+            sequence,
+            genesis,
+            identity,
+            turn,
+            repair,
+            known,
+            cluster,
+            path,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -203,6 +245,42 @@ impl Store {
     #[must_use]
     pub fn identity(&self) -> Identity {
         self.inner.identity.clone()
+    }
+
+    /// The cluster this store belongs to; `None` before it belongs to one.
+    #[must_use]
+    pub fn cluster(&self) -> Option<Uuid> {
+        *self.inner.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on this store belongs to a cluster, for ever. Durable when it returns.
+    ///
+    /// # Errors
+    ///
+    /// `Other` when it belongs to another one already; `Store` when the device fails.
+    pub async fn join_cluster(&self, cluster: Uuid) -> Result<(), ClusterError> {
+        match self.cluster() {
+            Some(here) if here == cluster => return Ok(()),
+            Some(here) => return Err(ClusterError::Other { here, asked: cluster }),
+            None => {}
+        }
+        let mut batch = Batch::default();
+        batch.put(Family::Meta, meta::CLUSTER, encode(&cluster));
+        self.inner.jobs.run(Kind::Other, batch, true).await?;
+        *self.inner.cluster.lock().unwrap_or_else(PoisonError::into_inner) = Some(cluster);
+        Ok(())
+    }
+
+    /// Behaves like a version of baton that knows log entries up to this version: for simulations
+    /// of rolling upgrades.
+    pub fn pretend_to_know(&self, version: u8) {
+        self.inner.known.store(version, Ordering::Relaxed);
+    }
+
+    /// The newest version of log entries that can be applied here.
+    #[must_use]
+    pub fn known_command_version(&self) -> u8 {
+        self.inner.known.load(Ordering::Relaxed)
     }
 
     /// openraft's log.
@@ -216,6 +294,12 @@ impl Store {
     #[must_use]
     pub fn writer(&self, notify: Notify) -> Writer {
         Writer::new(self.inner.clone(), notify)
+    }
+
+    /// The writer's entrance for missing bodies, for who fetches them.
+    #[must_use]
+    pub fn filler(&self) -> Filler {
+        Filler::new(self.writer(Box::new(|_| {})))
     }
 
     /// openraft's state machine, around a writer.
@@ -287,6 +371,7 @@ impl Store {
         inner.backend.reopen()?;
         let chain = Chain::load(&*inner.backend, &inner.genesis)?;
         inner.log.reload(&*inner.backend)?;
+        *inner.cluster.lock().unwrap_or_else(PoisonError::into_inner) = read_cluster(&*inner.backend)?;
         *inner.chain.write().unwrap_or_else(PoisonError::into_inner) = chain;
         inner.jobs.forgive();
         Ok(())
@@ -353,6 +438,11 @@ fn admit(backend: &dyn Backend, options: &OpenOptions, steps: &[Step]) -> Result
         });
     }
     Ok(found)
+}
+
+fn read_cluster(backend: &dyn Backend) -> Result<Option<Uuid>, StoreError> {
+    let found = backend.get(Family::Meta, meta::CLUSTER)?;
+    found.map(|bytes| decode("the cluster's identity", &bytes)).transpose()
 }
 
 fn count_boot(backend: &dyn Backend) -> Result<u64, StoreError> {

@@ -1,11 +1,14 @@
 //! The one way into the chain: `commit`, `install_head`, `backfill`.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 
 use baton_messages::chain::Block;
 use baton_messages::codec::encode;
-use baton_messages::command::{BlockEntry, Command, HeaderSignature, Lane, Refusal, Submitted, Verdict};
+use baton_messages::command::{
+    BlockEntry, Command, FIRST_COMMAND_VERSION, HeaderSignature, Lane, Refusal, Submitted, Verdict,
+};
 use baton_messages::types::{DaHeight, Hash, Height, LogIndex, Term, Tip};
 use bytes::Bytes;
 use fail::fail_point;
@@ -17,8 +20,8 @@ use crate::head::{Head, HeadError};
 use crate::jobs::Kind;
 use crate::raft_types::{Entry, StoredMembership};
 use crate::records::{
-    Applied, HeaderRecord, LogIdRecord, MembershipRecord, RangeRecord, SignatureRecord, body_key, decode,
-    meta, number_key, range_key,
+    Applied, HeaderRecord, LogIdRecord, MembershipRecord, RangeRecord, SignatureRecord, body_key, meta,
+    number_key, range_key,
 };
 use crate::store::Inner;
 use crate::verdict::{self, Decision, in_window};
@@ -32,6 +35,8 @@ pub struct AppliedEvent {
     pub index: LogIndex,
     /// Its term.
     pub term: Term,
+    /// Blocks of this batch, each with the entry that carried it.
+    pub blocks: Vec<(LogIndex, Tip)>,
     /// Entries of this batch that were refused, and why.
     pub refused: Vec<(LogIndex, Refusal)>,
 }
@@ -101,6 +106,7 @@ struct Draft<'a> {
     places: BTreeMap<Hash, Tip>,
     headers: BTreeMap<Height, Hash>,
     with_bodies: bool,
+    command_version: u8,
 }
 
 impl Writer {
@@ -142,10 +148,15 @@ impl Writer {
             Verdict::Refused(refusal, _) => Some((LogIndex(entry.log_id.index), *refusal)),
             Verdict::Committed(_) | Verdict::Recorded | Verdict::Internal => None,
         });
+        let blocks = entries.iter().zip(&verdicts).filter_map(|(entry, verdict)| match verdict {
+            Verdict::Committed(tip) => Some((LogIndex(entry.log_id.index), *tip)),
+            Verdict::Refused(..) | Verdict::Recorded | Verdict::Internal => None,
+        });
         (self.notify)(AppliedEvent {
             tip,
             index: LogIndex(last.log_id.index),
             term: Term(last.log_id.leader_id.term),
+            blocks: blocks.collect(),
             refused: refused.collect(),
         });
         Ok(verdicts)
@@ -160,18 +171,23 @@ impl Writer {
         if let Some(trouble) = inner.jobs.trouble() {
             return Err(trouble);
         }
+        let (applied, command_version) = {
+            let chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
+            (chain.applied, chain.command_version)
+        };
         let mut draft = Draft {
             inner,
-            applied: inner.chain.read().unwrap_or_else(PoisonError::into_inner).applied,
+            applied,
             membership: None,
             batch: Batch::default(),
             blocks: vec![],
             places: BTreeMap::new(),
             headers: BTreeMap::new(),
             with_bodies,
+            command_version,
         };
         let verdicts = entries.iter().map(|entry| draft.entry(entry)).collect::<Result<Vec<_>, _>>()?;
-        let Draft { applied, membership, mut batch, blocks, .. } = draft;
+        let Draft { applied, membership, mut batch, blocks, command_version, .. } = draft;
         batch.put(Family::Meta, meta::APPLIED, encode(&applied));
         if let Some(membership) = &membership {
             batch.put(Family::Meta, meta::MEMBERSHIP, encode(&MembershipRecord::from(membership)));
@@ -181,6 +197,7 @@ impl Writer {
         fail_point!("storage.after_apply");
         let mut chain = self.chain();
         chain.applied = applied;
+        chain.command_version = command_version;
         if let Some(membership) = membership {
             chain.membership = membership;
         }
@@ -204,10 +221,10 @@ impl Writer {
     pub fn build_head(&self) -> Result<Head, StoreError> {
         let inner = &*self.inner;
         let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let (applied, membership, horizon) = {
+        let (applied, membership, horizon, command_version) = {
             let chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
             let horizon = chain.missing.last().map_or(inner.genesis.initial_height, |(_, last)| last.next());
-            (chain.applied, MembershipRecord::from(&chain.membership), horizon)
+            (chain.applied, MembershipRecord::from(&chain.membership), horizon, chain.command_version)
         };
         let head = Head {
             genesis_hash: inner.identity.genesis_hash,
@@ -219,9 +236,10 @@ impl Writer {
             da: applied.da,
             forced: applied.forced,
             replay_horizon: horizon,
+            command_version,
         };
         let mut batch = Batch::default();
-        batch.put(Family::Meta, meta::SNAPSHOT, encode(&head));
+        batch.put(Family::Meta, meta::SNAPSHOT, head.encode());
         fail_point!("storage.before_snapshot");
         inner.backend.write(batch).inspect_err(|error| inner.jobs.report(error))?;
         Ok(head)
@@ -234,7 +252,10 @@ impl Writer {
     /// `StoreError` when the device fails or the data is damaged.
     pub fn current_head(&self) -> Result<Option<Head>, StoreError> {
         let found = self.inner.backend.get(Family::Meta, meta::SNAPSHOT)?;
-        found.map(|bytes| decode("snapshot", &bytes)).transpose()
+        let read = |bytes: Bytes| {
+            Head::decode(&bytes).map_err(|error| StoreError::Corrupt(format!("snapshot: {error}")))
+        };
+        found.map(read).transpose()
     }
 
     /// Continues from a snapshot instead of the log before it. Durable when it returns.
@@ -261,6 +282,12 @@ impl Writer {
             (chain.tip(), chain.missing.clone())
         };
         head.check(&inner.genesis, &tip)?;
+        let known = inner.known.load(Ordering::Relaxed);
+        if head.command_version > known {
+            let newer = chain::newer(head.command_version, known);
+            inner.jobs.report(&newer);
+            return Err(HeadError::Store(newer));
+        }
         let membership = StoredMembership::try_from(head.membership.clone())?;
         let mut batch = Batch::default();
         if let Some(header) = &head.header {
@@ -278,12 +305,16 @@ impl Writer {
         batch.put(Family::Meta, meta::MISSING, encode(&missing));
         batch.put(Family::Meta, meta::APPLIED, encode(&applied));
         batch.put(Family::Meta, meta::MEMBERSHIP, encode(&head.membership));
-        batch.put(Family::Meta, meta::SNAPSHOT, encode(head));
+        batch.put(Family::Meta, meta::SNAPSHOT, head.encode());
+        if head.command_version != FIRST_COMMAND_VERSION {
+            put_command_version(&mut batch, head.command_version);
+        }
         inner.backend.write(batch).inspect_err(|error| inner.jobs.report(error))?;
         let mut chain = self.chain();
         chain.applied = applied;
         chain.membership = membership;
         chain.missing = missing;
+        chain.command_version = head.command_version;
         Ok(())
     }
 
@@ -382,6 +413,10 @@ fn put_signature(batch: &mut Batch, height: Height, hash: Hash, signature: Bytes
     batch.put(Family::Signatures, number_key(height.0), encode(&SignatureRecord { hash, signature }));
 }
 
+fn put_command_version(batch: &mut Batch, version: u8) {
+    batch.put(Family::Meta, meta::COMMAND_VERSION, Bytes::copy_from_slice(&[version]));
+}
+
 fn put_range(batch: &mut Batch, range: &Submitted) {
     let record = RangeRecord { from: range.from, da_height: range.da_height };
     batch.put(Family::DaHeights, range_key(range.lane, range.to), encode(&record));
@@ -412,7 +447,22 @@ impl Draft<'_> {
                 self.applied.da = progress.unwrap_or(self.applied.da);
                 Ok(verdict)
             }
+            EntryPayload::Normal(Command::Activate(version)) => self.activate(*version),
         }
+    }
+
+    /// The only entry that can stop a member: going on would give other verdicts than the others
+    /// give (hazard A25).
+    fn activate(&mut self, version: u8) -> Result<Verdict, StoreError> {
+        let known = self.inner.known.load(Ordering::Relaxed);
+        if version > known {
+            return Err(chain::newer(version, known));
+        }
+        if version > self.command_version {
+            self.command_version = version;
+            put_command_version(&mut self.batch, version);
+        }
+        Ok(Verdict::Recorded)
     }
 
     fn block(&mut self, term: Term, entry: &BlockEntry) -> Result<Verdict, StoreError> {

@@ -161,7 +161,7 @@ fn the_state_is_the_same_after_a_restart() {
 async fn a_member_goes_on_from_a_snapshot_and_fills_in_bodies_downwards() {
     let (_, leader, chain) = grown(10);
     let head = leader.writer(nobody()).build_head().unwrap();
-    let sent: Head = codec::decode(&codec::encode(&head)).unwrap();
+    let sent: Head = Head::decode(&head.encode()).unwrap();
 
     let disk = Disk::new();
     let store = create(&disk);

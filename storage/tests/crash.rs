@@ -222,7 +222,7 @@ async fn run(node: &mut Node, model: &mut Model, op: &Op) -> Outcome {
         }
         Op::Enqueue { count } => {
             let txs: Vec<Tx> = (0..*count).map(|byte| Tx(Bytes::from(vec![byte; 3]))).collect();
-            let numbers = node.store.queue().append(txs.clone()).await.map_err(text)?;
+            let numbers = node.store.queue().append(txs.clone(), Height(0)).await.map_err(text)?;
             for (number, tx) in numbers.into_iter().zip(txs) {
                 assert!(model.numbers.last().is_none_or(|last| *last < number), "numbers rise for ever");
                 model.numbers.insert(number);

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use baton_messages::command::{Command, Refusal, Verdict};
-use baton_messages::types::{MemberId, Tip, Tx};
+use baton_messages::types::{Height, MemberId, Tip, Tx};
 use baton_storage::memory::{Disk, Effect, EffectOutcome, Hook, Keep};
 use baton_storage::raft_types::{Vote, log_id};
 use baton_storage::{Completion, Direction, Family, LogStore, Store, StoreError};
@@ -167,7 +167,10 @@ async fn an_error_sticks_until_the_store_is_opened_again() {
         assert_eq!(store.trouble(), Some(error.clone()));
         assert!(append(&mut log, vec![blank(1, 1)]).await.is_err());
         assert!(log.save_vote(&Vote::new(1, MemberId(1))).await.is_err());
-        assert_eq!(store.queue().append(vec![Tx(Bytes::from_static(b"x"))]).await, Err(error.clone()));
+        assert_eq!(
+            store.queue().append(vec![Tx(Bytes::from_static(b"x"))], Height(0)).await,
+            Err(error.clone())
+        );
         assert_eq!(store.writer(nobody()).commit(&[blank(1, 0)]), Err(error));
         store.close();
         let store = reopen(&disk);
@@ -242,7 +245,7 @@ async fn jobs_that_wait_share_one_sync_and_keep_their_order() {
         waiting.push(start_append(&mut log, index, &done).await);
     }
     assert_eq!(log.try_get_log_entries(..).await.unwrap().len(), 21, "readable before it is written");
-    let queue = slow.store.queue().append(vec![Tx(Bytes::from_static(b"accepted"))]);
+    let queue = slow.store.queue().append(vec![Tx(Bytes::from_static(b"accepted"))], Height(0));
     waiting.push(tokio::spawn(async move { assert_eq!(queue.await.unwrap(), [0]) }));
     let (mut voter, told) = (log.clone(), done.clone());
     waiting.push(tokio::spawn(async move {
@@ -313,19 +316,19 @@ async fn closing_finishes_what_is_queued_and_refuses_the_rest() {
     let (sender, flushed) = baton_storage::TypeConfig::oneshot();
     log.append(vec![blank(1, 0)], IOFlushed::signal(sender)).await.unwrap();
     log.save_committed(Some(log_id(1, 0))).await.unwrap();
-    let numbers = store.queue().append(vec![Tx(Bytes::from_static(b"gone"))]).await.unwrap();
+    let numbers = store.queue().append(vec![Tx(Bytes::from_static(b"gone"))], Height(0)).await.unwrap();
     store.queue().remove(&numbers);
     store.close();
     flushed.await.unwrap().unwrap();
     assert_eq!(disk.unsynced(), 0);
     assert!(append(&mut log, vec![blank(1, 1)]).await.is_err());
-    assert!(store.queue().append(vec![Tx(Bytes::new())]).await.is_err());
+    assert!(store.queue().append(vec![Tx(Bytes::new())], Height(0)).await.is_err());
     store.close();
 
     let store = reopen(&disk);
     assert_eq!(store.log().read_committed().await.unwrap(), Some(log_id(1, 0)));
     assert_eq!(store.queue().load().unwrap(), []);
-    let next = store.queue().append(vec![Tx(Bytes::from_static(b"next"))]).await.unwrap();
+    let next = store.queue().append(vec![Tx(Bytes::from_static(b"next"))], Height(0)).await.unwrap();
     assert_eq!(next, [1], "a number is never given out twice, also when the queue was empty");
 }
 

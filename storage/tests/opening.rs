@@ -3,7 +3,7 @@
 
 mod common;
 
-use baton_messages::types::{Timestamp, Tx};
+use baton_messages::types::{Height, Timestamp, Tx};
 use baton_storage::memory::{Disk, Keep};
 use baton_storage::{Backend, Batch, Completion, Family, OpenError, OpenOptions, Store, StoreError};
 use bytes::Bytes;
@@ -156,7 +156,7 @@ async fn everything_synced_is_there_after_a_restart_of_rocksdb() {
     let entries = (1..).zip(&chain).map(|(index, block)| entry(1, index, block)).collect::<Vec<_>>();
     append(&mut store.log(), entries.clone()).await.unwrap();
     store.writer(nobody()).commit(&entries).unwrap();
-    let numbers = store.queue().append(vec![Tx(Bytes::from_static(b"waiting"))]).await.unwrap();
+    let numbers = store.queue().append(vec![Tx(Bytes::from_static(b"waiting"))], Height(0)).await.unwrap();
     assert_eq!(numbers, [0]);
     store.close();
 

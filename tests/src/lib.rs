@@ -52,7 +52,7 @@ mod stage;
 pub use client::{Ack, Oracle};
 pub use da::{FakeDa, Ledger};
 pub use engine::{CALLS, FakeEngine, Script};
-pub use node::{Adjust, Machine, MakeEngine, Node, Plan, check_chain};
+pub use node::{Adjust, MAX_CLOCK_DRIFT, Machine, MakeEngine, Node, Plan, check_chain};
 pub use power::{Cut, Power};
 pub use probe::{Probe, probe};
 pub use run::{SimClock, listed_seeds, seeds, sim_run};

@@ -10,6 +10,7 @@ use actix::{Actor, Context, Handler, Recipient};
 use baton::wiring::{self, Parts, Settings, Threads, Wiring};
 use baton_actors::engine::Execution;
 use baton_actors::engine::kv::{self, Kv};
+use baton_actors::raft::transport::Nobody;
 use baton_actors::signer::audit::{Event, MemoryAudit};
 use baton_actors::signer::guard::{Guard, Progress};
 use baton_actors::signer::key::{FileKey, Key};
@@ -114,6 +115,9 @@ impl Machine {
         }
     }
 }
+
+/// How far a simulated node's clock may jump ahead at once (hazard A19).
+pub const MAX_CLOCK_DRIFT: Duration = Duration::from_secs(5);
 
 /// The genesis time of simulated chains.
 const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
@@ -350,8 +354,9 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
     };
     let execution = SendOnSameThread(execution);
     Parts {
-        world: World::new(Arc::new(clock.clone()), machine.seed),
+        world: World::bounded(Arc::new(clock.clone()), machine.seed, MAX_CLOCK_DRIFT),
         store: store.clone(),
+        transport: Arc::new(Nobody),
         execution: Box::new(move || execution.take()),
         da: Rc::new(FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency)),
         signer: signer::Parts {
@@ -393,6 +398,10 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             election_timeout_max: Duration::from_millis(150),
             snapshot_after: 50,
             keep_entries: 20,
+            keep_bytes: 1 << 20,
+            bootstrap: raft::Bootstrap::Sole,
+            fresh_cluster: uuid::Uuid::from_u128(u128::from(plan.machine.seed) << 64 | 2),
+            question_within: Duration::from_secs(2),
             reopen_after: Duration::from_millis(100),
             longest_pause: Duration::from_secs(2),
         },
@@ -403,6 +412,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             replay_window: 500,
             max_waiting: 1_000,
             longest_wait: Duration::from_secs(60),
+            forward: sequencer::forward::Config::default(),
         },
         engine: engine::Config { call_timeout: Duration::from_secs(2), ..engine::Config::default() },
         executor: executor::Config {
@@ -434,7 +444,12 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             reply_within,
             search_depth: 10_000,
         },
-        syncer: syncer::Config { reply_within, retry_after: Duration::from_millis(100), log_every: 1_000 },
+        syncer: syncer::Config {
+            reply_within,
+            retry_after: Duration::from_millis(100),
+            log_every: 1_000,
+            backfill: syncer::backfill::Config::default(),
+        },
         supervisor: supervisor::Config::default(),
         signer: signer::Config {
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },

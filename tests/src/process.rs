@@ -6,9 +6,11 @@
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
 mod child;
+mod da_scan;
 mod footprint;
 mod link;
 mod load;
+mod members;
 mod places;
 mod scrape;
 mod site;
@@ -18,7 +20,8 @@ pub use child::{Child, baton, free_ports};
 pub use footprint::Footprint;
 pub use link::{Link, Weather};
 pub use load::Load;
+pub use members::{Members, Stalls, Wish};
 pub use places::fail_points;
 pub use scrape::Scrape;
 pub use site::Site;
-pub use verify::{Found, check_guard, verify};
+pub use verify::{Found, check_guard, verify, verify_all};

@@ -107,7 +107,7 @@ async fn killed_at_every_fail_point_and_at_random_moments_it_loses_nothing() {
             if die_at(&site, place, count).await || die_at(&site, place, 1).await {
                 *died.entry(place).or_default() += 1;
             }
-            check_guard(&site);
+            check_guard(&site.home);
             if (number + round) % 4 == 0 {
                 let mut node = site.start(&[]);
                 let time = Duration::from_millis(rand::random::<u64>() % 400);
@@ -117,7 +117,7 @@ async fn killed_at_every_fail_point_and_at_random_moments_it_loses_nothing() {
                 }
                 node.kill().await;
                 random += 1;
-                check_guard(&site);
+                check_guard(&site.home);
             }
         }
     }
@@ -149,7 +149,7 @@ async fn told_to_stop_under_load_it_exits_with_0_and_loses_nothing() {
         site.until("transactions", || async { load.acknowledged() > before + 100 }).await;
         assert_eq!(node.terminate().await, Some(0), "{}", site.tail());
         assert!(!site.tail().contains("raft stopped"), "a clean stop is no error:\n{}", site.tail());
-        check_guard(&site);
+        check_guard(&site.home);
     }
     let node = site.started().await;
     load.stop().await;
@@ -166,8 +166,18 @@ async fn told_to_stop_at_any_moment_it_exits_with_0() {
         let mut node = site.start(&[]);
         live(&site, &mut node, Duration::from_millis(rand::random::<u64>() % 200)).await;
         assert_eq!(node.terminate().await, Some(0), "{}", site.tail());
-        check_guard(&site);
+        check_guard(&site.home);
     }
+}
+
+#[tokio::test]
+async fn interrupted_from_the_keyboard_it_exits_with_0() {
+    let site = Site::new(&FAST).await;
+    let mut node = site.started().await;
+    node.signal(Signal::INT);
+    let ended = node.ended(Duration::from_secs(30)).await;
+    assert_eq!(ended.and_then(|status| status.code()), Some(0), "{}", site.tail());
+    check_guard(&site.home);
 }
 
 #[tokio::test]

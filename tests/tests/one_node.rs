@@ -1,13 +1,17 @@
 //! One node in virtual time: what it promises when nothing goes wrong, and when the power does.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
+use baton_actors::timekeeper;
+use baton_actors::world::Clock;
 use baton_messages::sequencer::Level;
 use baton_messages::types::Height;
 use baton_storage::memory::Keep;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use sim::{Cut, Machine, Node, Plan, Power, check_chain, listed_seeds, sim_run};
+use sim::{Cut, MAX_CLOCK_DRIFT, Machine, Node, Plan, Power, check_chain, listed_seeds, sim_run};
 
 #[test]
 fn a_new_node_produces_blocks_with_the_transactions_it_is_given() {
@@ -113,6 +117,38 @@ fn time_rises_strictly_when_the_clock_jumps_back() {
         node.reach(10).await;
         node.clock().jump(7_200_000_000_000);
         node.reach(15).await;
+        node.drain().await;
+        check_chain(&machine);
+    });
+}
+
+#[test]
+fn a_clock_that_jumps_an_hour_ahead_does_not_take_the_chain_along() {
+    const HOUR: i64 = 3_600_000_000_000;
+    sim_run(5, || async {
+        let machine = Machine::new(5);
+        let metrics = Rc::new(RefCell::new(timekeeper::Metrics::default()));
+        let mut plan = Plan::on(machine.clone(), Power::default());
+        let counted = metrics.clone();
+        plan.adjust = Some(Box::new(move |wiring| *counted.borrow_mut() = wiring.metrics.timekeeper.clone()));
+        let node = Node::start(&plan);
+        node.reach(50).await;
+        let (began, before) = (node.clock().now(), node.tip().height);
+        node.clock().jump(HOUR);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let (tip, passed) = (node.tip(), Duration::from_secs(60));
+        assert!(tip.time <= began.plus(passed * 2 + MAX_CLOCK_DRIFT * 2), "A19: {} ns", tip.time.0 - began.0);
+        assert!(tip.time >= began.plus(passed), "a clock that is right after all is reached");
+        assert!(tip.height.0 > before.0 + 500, "blocks go on");
+        let metrics = metrics.borrow().clone();
+        assert_eq!(metrics.alarms.get(), 1, "a person is told once");
+        assert!(metrics.held_back.get() > 3_000.0, "{}", metrics.held_back.get());
+
+        node.clock().jump(-HOUR);
+        tokio::time::sleep(Duration::from_secs(180)).await;
+        let late = node.clock().now().0.abs_diff(node.tip().time.0);
+        assert!(late < 1_000_000_000, "the corrected clock is followed again: {late} ns");
+        assert_eq!(metrics.held_back.get(), 0.0);
         node.drain().await;
         check_chain(&machine);
     });

@@ -57,7 +57,7 @@ async fn until_accepted(node: &Node, text: &str) {
 fn fault(seed: u64, effect: &'static str, error: StoreError, keep: Keep) {
     let word = match &error {
         StoreError::Full(_) => "no space left",
-        StoreError::Io(_) | StoreError::Corrupt(_) => "storage i/o",
+        StoreError::Io(_) | StoreError::Corrupt(_) | StoreError::Newer(_) => "storage i/o",
     };
     sim_run(seed, move || async move {
         let (machine, power) = (Machine::new(seed), Power::default());

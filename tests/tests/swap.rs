@@ -5,6 +5,7 @@ use std::time::Duration;
 use actix::{Actor, Context};
 use baton::wiring::{DaPorts, EnginePorts, RaftPorts, SequencerPorts, SignerPorts, Wiring, producer};
 use baton_actors::signer::audit::Event;
+use baton_messages::cluster::{ForwardError, ForwardedTxs};
 use baton_messages::da::{DaError, DaHead, GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     EngineError, EnginePosition, ExecuteBlock, Executed, FilterStatus, FilterTxs, GetPosition, InitChain,
@@ -12,8 +13,8 @@ use baton_messages::engine::{
 };
 use baton_messages::raft::{GetRaftView, ProposeBlock, ProposeError, RaftView, Record, Settle};
 use baton_messages::sequencer::{
-    AwaitError, AwaitTx, AwaitTxs, Batch, DropTxs, GetQueueView, Level, NextBatch, QueueView, SubmitError,
-    SubmitTxs,
+    AwaitError, AwaitTx, AwaitTxs, Batch, DropTxs, GetQueueView, Level, NextBatch, PostTxs, QueueView,
+    SubmitError, SubmitTxs,
 };
 use baton_messages::signer::{
     CheckGuard, GetSignerView, SignData, SignEnvelope, SignError, SignHeader, SignerView,
@@ -146,6 +147,8 @@ fn the_sequencer() {
         let node = node(&machine, |wiring| {
             wiring.sequencer = Some(SequencerPorts {
                 submit_txs: probe(|_: &SubmitTxs| Err(SubmitError::NotReady("closed".to_owned()))).0,
+                post_txs: probe(|_: &PostTxs| Err(SubmitError::NotReady("closed".to_owned()))).0,
+                forwarded: probe(|_: &ForwardedTxs| Err(ForwardError::Full)).0,
                 next_batch: probe(|asked: &NextBatch| Batch {
                     txs: vec![tx(&format!("height={}", asked.height))],
                     current: true,

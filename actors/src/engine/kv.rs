@@ -69,7 +69,7 @@ pub struct Kv {
 fn failed(error: StoreError) -> EngineError {
     match error {
         StoreError::Io(_) | StoreError::Full(_) => EngineError::Unavailable(error.to_string()),
-        StoreError::Corrupt(reason) => EngineError::Corrupt(reason),
+        StoreError::Corrupt(reason) | StoreError::Newer(reason) => EngineError::Corrupt(reason),
     }
 }
 

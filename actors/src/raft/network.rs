@@ -1,83 +1,255 @@
-//! The seam where the cluster transport goes: what openraft says to other members.
+//! What openraft says to other members, over the transport.
 //!
-//! A sole voter has nobody to talk to. Until members of other processes can be reached, every
-//! call is answered with "unreachable", which is how Raft sees a peer that is down.
+//! Heartbeats, votes and transfers go on the urgent class, entries and snapshots on classes of
+//! their own: a heartbeat never waits behind a block (hazard S15).
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use baton_messages::types::{Member, MemberId};
-use baton_storage::StateMachine;
 use baton_storage::raft_types::{TypeConfig, Vote};
-use openraft::alias::SnapshotOf;
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use baton_storage::{Snapshot, StateMachine, Store};
+use bytes::Bytes;
+use openraft::OptionalSend;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::storage::RaftStateMachine;
+use tracing::{debug, warn};
+
+use super::metrics::Metrics;
+use super::transport::{CallError, Class, Transport};
+use super::wire::{self, Answer, Append, Call, RaftCall, Request};
 
 type SnapshotData = <StateMachine as RaftStateMachine<TypeConfig>>::SnapshotData;
 
-/// A transport that reaches nobody.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Nobody;
+/// Makes lines to members.
+#[derive(Clone)]
+pub struct Network {
+    pub(super) transport: Arc<dyn Transport>,
+    pub(super) store: Store,
+    pub(super) own: MemberId,
+    pub(super) metrics: Metrics,
+    /// Between two attempts to reach a member that is not there: it must be found soon after it
+    /// came back.
+    pub(super) heartbeat: Duration,
+    /// How long an append may take, fsync at the other end included.
+    pub(super) append_within: Duration,
+    /// How long a snapshot may take.
+    pub(super) snapshot_within: Duration,
+}
 
-/// The other end of a line that is not there.
-#[derive(Clone, Copy, Debug)]
-pub struct Unreached(MemberId);
-
-/// There is no transport to a member.
-#[derive(Debug, thiserror::Error)]
-#[error("no transport to member {0}: this node runs a cluster of one voter")]
-struct NoTransport(MemberId);
-
-impl Unreached {
-    fn unreachable(self) -> Unreachable<TypeConfig> {
-        Unreachable::new(&NoTransport(self.0))
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Network").field("own", &self.own).finish_non_exhaustive()
     }
 }
 
-impl RaftNetworkFactory<TypeConfig> for Nobody {
-    type Network = Unreached;
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Line;
 
-    async fn new_client(&mut self, target: MemberId, _: &Member) -> Unreached {
-        Unreached(target)
+    async fn new_client(&mut self, _: MemberId, member: &Member) -> Line {
+        Line { network: self.clone(), member: member.clone(), append: Class::Append }
+    }
+
+    async fn new_heartbeat_client(&mut self, _: MemberId, member: &Member) -> Line {
+        Line { network: self.clone(), member: member.clone(), append: Class::Urgent }
     }
 }
 
-impl RaftNetworkV2<TypeConfig> for Unreached {
+/// A line to one member.
+#[derive(Debug)]
+pub struct Line {
+    network: Network,
+    member: Member,
+    /// Heartbeats and entries have lines of their own.
+    append: Class,
+}
+
+impl Line {
+    fn target(&self) -> MemberId {
+        MemberId::of(self.member.storage)
+    }
+
+    async fn call(&self, class: Class, call: Call, within: Duration) -> Result<Answer, CallError> {
+        let Some(cluster) = self.network.store.cluster() else {
+            return Err(CallError::Unreachable("this node belongs to no cluster yet".to_owned()));
+        };
+        let request = wire::encode(&Request::Raft(RaftCall { cluster, call }));
+        self.send(class, request, within).await
+    }
+
+    async fn send(&self, class: Class, request: Bytes, within: Duration) -> Result<Answer, CallError> {
+        let Network { transport, metrics, .. } = &self.network;
+        let limit = transport.limit(class);
+        if request.len() > limit {
+            return Err(CallError::TooLarge { bytes: request.len(), limit });
+        }
+        let (_, answer) = transport
+            .call(self.member.clone(), class, request, within)
+            .await
+            .inspect_err(|error| metrics.call_failed(&self.member.name, class, error))?;
+        metrics.heard(&self.member.name);
+        wire::answer(&answer).map_err(|error| CallError::Denied(format!("no answer but {error}")))
+    }
+
+    fn failed(&self, action: RPCTypes, error: CallError) -> RPCError<TypeConfig> {
+        match error {
+            CallError::TimedOut(timeout) => {
+                RPCError::Timeout(Timeout { action, id: self.network.own, target: self.target(), timeout })
+            }
+            // Said again at once it would be said very often; the pause is short.
+            CallError::Unreachable(_)
+            | CallError::Refused(_)
+            | CallError::Denied(_)
+            | CallError::TooLarge { .. } => RPCError::Unreachable(Unreachable::new(&error)),
+        }
+    }
+
+    fn unexpected(answer: &Answer) -> RPCError<TypeConfig> {
+        RPCError::Network(NetworkError::from_string(format!("an answer to another question: {answer:?}")))
+    }
+
+    async fn ballot(
+        &self,
+        call: Call,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(Class::Urgent, call, option.soft_ttl()).await {
+            Ok(Answer::Vote { vote, granted, last }) => {
+                Ok(VoteResponse::new(Vote::from(vote), last.map(Into::into), granted))
+            }
+            Ok(answer) => Err(Self::unexpected(&answer)),
+            Err(error) => Err(self.failed(RPCTypes::Vote, error)),
+        }
+    }
+
+    /// As many of the entries as fit a frame: the encoded call, and up to which entry it goes when
+    /// it is not all.
+    fn fitting(&self, mut append: Append) -> Result<(Bytes, Option<wire::Record>), CallError> {
+        let Some(cluster) = self.network.store.cluster() else {
+            return Err(CallError::Unreachable("this node belongs to no cluster yet".to_owned()));
+        };
+        let limit = self.network.transport.limit(self.append);
+        let mut last_sent = None;
+        loop {
+            let count = append.entries.len();
+            let request = Request::Raft(RaftCall { cluster, call: Call::Append(append) });
+            let bytes = wire::encode(&request);
+            if bytes.len() <= limit {
+                return Ok((bytes, last_sent));
+            }
+            if count <= 1 {
+                return Err(CallError::TooLarge { bytes: bytes.len(), limit });
+            }
+            let Request::Raft(RaftCall { call: Call::Append(mut larger), .. }) = request else {
+                return Err(CallError::TooLarge { bytes: bytes.len(), limit });
+            };
+            larger.entries.truncate(count / 2);
+            last_sent = larger.entries.last().cloned();
+            append = larger;
+        }
+    }
+
+    async fn append(
+        &self,
+        append: Append,
+        option: &RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, CallError> {
+        let entries = append.entries.len();
+        let within = match self.append {
+            Class::Urgent => option.hard_ttl(),
+            // openraft's own time for an append is one heartbeat interval; a block and its fsync
+            // may take longer, and heartbeats have their own line.
+            Class::Append | Class::Bulk => self.network.append_within.max(option.soft_ttl()),
+        };
+        let (request, last_sent) = self.fitting(append)?;
+        let began = tokio::time::Instant::now();
+        let answer = self.send(self.append, request, within).await?;
+        if entries > 0 {
+            self.network.metrics.appended(&self.member.name, began.elapsed());
+        }
+        match (answer, last_sent) {
+            (Answer::Append(wire::Appended::Success), Some(last)) => {
+                debug!(member = %self.member.name, index = last.id.index, of = entries, "sent a part of the entries");
+                Ok(AppendEntriesResponse::PartialSuccess(Some(last.id.into())))
+            }
+            (Answer::Append(appended), _) => Ok(appended.into()),
+            (other, _) => Err(CallError::Denied(format!("an answer to another question: {other:?}"))),
+        }
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Line {
     type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
-        _: AppendEntriesRequest<TypeConfig>,
-        _: RPCOption,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        let appended = self.append(request.into(), &option).await;
+        appended.map_err(|error| self.failed(RPCTypes::AppendEntries, error))
     }
 
     async fn vote(
         &mut self,
-        _: VoteRequest<TypeConfig>,
-        _: RPCOption,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        self.ballot(Call::Vote(request.into()), &option).await
     }
 
     /// Without this, openraft takes every pre-vote as granted.
     async fn pre_vote(
         &mut self,
-        _: VoteRequest<TypeConfig>,
-        _: RPCOption,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(RPCError::Unreachable(self.unreachable()))
+        self.ballot(Call::PreVote(request.into()), &option).await
     }
 
     async fn full_snapshot(
         &mut self,
-        _: Vote,
-        _: SnapshotOf<TypeConfig, Self::SnapshotData>,
-        _: impl Future<Output = ReplicationClosed> + openraft::OptionalSend + 'static,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(StreamingError::Unreachable(self.unreachable()))
+        let call = Call::Snapshot { vote: vote.into(), head: wire::head_bytes(&snapshot.snapshot) };
+        let sent = self.call(Class::Bulk, call, self.network.snapshot_within);
+        let answer = tokio::select! {
+            biased;
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+            answer = sent => answer,
+        };
+        match answer {
+            Ok(Answer::Snapshot(vote)) => {
+                warn!(member = %self.member.name, "sent a snapshot: the member was behind the log");
+                self.network.metrics.snapshots_sent.inc();
+                Ok(SnapshotResponse::new(vote.into()))
+            }
+            Ok(answer) => Err(Self::unexpected(&answer).into()),
+            Err(error) => Err(self.failed(RPCTypes::InstallSnapshot, error).into()),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        match self.call(Class::Urgent, request.into(), option.soft_ttl()).await {
+            Ok(Answer::Transfer(taken)) => Ok(taken.map_err(Into::into)),
+            Ok(answer) => Err(Self::unexpected(&answer)),
+            Err(error) => Err(self.failed(RPCTypes::TransferLeader, error)),
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(self.network.heartbeat)))
     }
 }

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use baton_messages::types::{Hash, Tx};
+use tokio::time::Instant;
 
 /// The queue's contents in memory; the disk holds the same.
 #[derive(Debug, Default)]
 pub struct Queue {
-    by_order: BTreeMap<u64, Tx>,
+    by_order: BTreeMap<u64, (Tx, Instant)>,
     by_hash: HashMap<Hash, u64>,
     bytes: usize,
 }
@@ -43,21 +44,45 @@ impl Queue {
         self.by_hash.get(hash).copied()
     }
 
+    /// The number of the first transaction.
+    #[must_use]
+    pub fn first_order(&self) -> Option<u64> {
+        self.by_order.keys().next().copied()
+    }
+
+    /// The number of the first transaction from this number on.
+    #[must_use]
+    pub fn first_order_from(&self, from: u64) -> Option<u64> {
+        self.by_order.range(from..).next().map(|(order, _)| *order)
+    }
+
+    /// How many transactions have this number or a later one.
+    #[must_use]
+    pub fn count_from(&self, from: u64) -> usize {
+        self.by_order.range(from..).count()
+    }
+
+    /// Since when the first one is here; since the start if it is older.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        self.by_order.values().next().map(|(_, since)| *since)
+    }
+
     /// Adds a transaction that is on disk. `false`: it was there already, under another number.
-    pub fn insert(&mut self, order: u64, hash: Hash, tx: Tx) -> bool {
+    pub fn insert(&mut self, order: u64, hash: Hash, tx: Tx, now: Instant) -> bool {
         if self.by_hash.contains_key(&hash) {
             return false;
         }
         self.bytes += tx.0.len();
         self.by_hash.insert(hash, order);
-        self.by_order.insert(order, tx);
+        self.by_order.insert(order, (tx, now));
         true
     }
 
     /// Takes a transaction out and says under which number the disk has it.
     pub fn remove(&mut self, hash: &Hash) -> Option<u64> {
         let order = self.by_hash.remove(hash)?;
-        if let Some(tx) = self.by_order.remove(&order) {
+        if let Some((tx, _)) = self.by_order.remove(&order) {
             self.bytes -= tx.0.len();
         }
         Some(order)
@@ -70,11 +95,28 @@ impl Queue {
         let mut room = max_bytes;
         self.by_order
             .values()
-            .map_while(|tx| {
+            .map_while(|(tx, _)| {
                 room = room.checked_sub(encoded_len(tx))?;
                 Some(tx.clone())
             })
             .collect()
+    }
+
+    /// Some transactions in order, from one number to below another, bounded in count and bytes
+    /// (one in any case), and the number of the last. `None` when there are none.
+    #[must_use]
+    pub fn some(&self, from: u64, below: u64, max_txs: usize, max_bytes: usize) -> Option<(u64, Vec<Tx>)> {
+        let (mut room, mut last, mut txs) = (max_bytes, None, Vec::new());
+        for (order, (tx, _)) in self.by_order.range(from..below.max(from)).take(max_txs.max(1)) {
+            match room.checked_sub(tx.0.len()) {
+                Some(left) => room = left,
+                None if txs.is_empty() => room = 0,
+                None => break,
+            }
+            last = Some(*order);
+            txs.push(tx.clone());
+        }
+        last.map(|last| (last, txs))
     }
 }
 
@@ -99,7 +141,7 @@ mod tests {
     fn queue(texts: &[&'static str]) -> Queue {
         let mut queue = Queue::default();
         for (order, text) in texts.iter().enumerate() {
-            assert!(queue.insert(order as u64, tx(text).hash(), tx(text)));
+            assert!(queue.insert(order as u64, tx(text).hash(), tx(text), Instant::now()));
         }
         queue
     }
@@ -119,6 +161,18 @@ mod tests {
     }
 
     #[test]
+    fn a_part_is_bounded_in_count_and_bytes_and_holds_one_in_any_case() {
+        let queue = queue(&["a=1", "b=2222", "c=3"]);
+        assert_eq!(queue.some(0, 9, 2, 100), Some((1, vec![tx("a=1"), tx("b=2222")])));
+        assert_eq!(queue.some(0, 9, 9, 8), Some((0, vec![tx("a=1")])));
+        assert_eq!(queue.some(1, 9, 9, 1), Some((1, vec![tx("b=2222")])));
+        assert_eq!(queue.some(1, 2, 9, 100), Some((1, vec![tx("b=2222")])));
+        assert_eq!(queue.some(3, 9, 9, 100), None);
+        assert_eq!(queue.some(2, 1, 9, 100), None);
+        assert_eq!((queue.count_from(1), queue.first_order_from(1)), (2, Some(1)));
+    }
+
+    #[test]
     fn a_transaction_counts_as_in_the_encoding_of_a_block() {
         for length in [1, 127, 128, 16_383, 16_384, 300_000] {
             let tx = Tx(Bytes::from(vec![7; length]));
@@ -130,7 +184,7 @@ mod tests {
     #[test]
     fn the_same_transaction_waits_once() {
         let mut queue = queue(&["a=1"]);
-        assert!(!queue.insert(9, tx("a=1").hash(), tx("a=1")));
+        assert!(!queue.insert(9, tx("a=1").hash(), tx("a=1"), Instant::now()));
         assert_eq!(queue.remove(&tx("a=1").hash()), Some(0));
         assert_eq!(queue.remove(&tx("a=1").hash()), None);
         assert!(queue.is_empty());

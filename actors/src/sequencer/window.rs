@@ -49,6 +49,12 @@ impl Window {
         self.places.is_empty()
     }
 
+    /// The first height it remembers; `None` when it remembers no block.
+    #[must_use]
+    pub fn first(&self) -> Option<Height> {
+        self.remembered.front().map(|block| block.height)
+    }
+
     /// Where a transaction stands.
     #[must_use]
     pub fn place(&self, hash: &Hash) -> Option<Place> {

@@ -2,17 +2,18 @@
 //!
 //! Over the records of all runs and members there is at most one header hash per height
 //! (hazard I1). A line is written before the signature leaves; it survives the end of the
-//! process, and the guard, not this file, is what survives a power cut. The file only grows;
-//! it may be moved away between runs, or copied and truncated at any time.
+//! process, and the guard, not this file, is what survives a power cut. A file that has grown is
+//! put aside; it may also be moved away between runs, or copied and truncated at any time.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use baton_messages::types::{Hash, Height, Term, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::record_file::{RecordFile, Rotation};
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,15 +89,15 @@ pub enum Event {
     },
 }
 
-mod hex_hash {
+pub(crate) mod hex_hash {
     use baton_messages::types::Hash;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(hash: &Hash, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(hash: &Hash, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(hash)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Hash, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Hash, D::Error> {
         let mut hash = [0; 32];
         let text = String::deserialize(deserializer)?;
         hex::decode_to_slice(text, &mut hash).map_err(D::Error::custom)?;
@@ -104,16 +105,16 @@ mod hex_hash {
     }
 }
 
-mod rfc3339 {
+pub(crate) mod rfc3339 {
     use baton_messages::types::Timestamp;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error, ser};
 
-    pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
         let time = jiff::Timestamp::from_nanosecond(time.0.into()).map_err(ser::Error::custom)?;
         time.serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
         let time = jiff::Timestamp::deserialize(deserializer)?;
         u64::try_from(time.as_nanosecond()).map(Timestamp).map_err(D::Error::custom)
     }
@@ -141,29 +142,25 @@ pub trait Audit: Send + 'static {
 
 /// Lines at the end of a file.
 #[derive(Debug)]
-pub struct FileAudit {
-    path: PathBuf,
-    file: File,
-    /// The file ends inside a line: a crash or a full disk cut it off.
-    torn: bool,
-}
+pub struct FileAudit(RecordFile);
 
 impl FileAudit {
-    /// Opens the file, or makes it (mode 0600).
+    /// Opens the file, or makes it (mode 0600). It only grows.
     ///
     /// # Errors
     ///
     /// `AuditIo` when the system refuses.
     pub fn open(path: &Path) -> Result<Self, AuditIo> {
-        let io = |error: std::io::Error| failure(path, &error);
-        let mut file =
-            OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path).map_err(io)?;
-        let mut last = [b'\n'];
-        if file.metadata().map_err(io)?.len() > 0 {
-            file.seek(SeekFrom::End(-1)).map_err(io)?;
-            file.read_exact(&mut last).map_err(io)?;
-        }
-        Ok(Self { path: path.to_path_buf(), file, torn: last != [b'\n'] })
+        Self::open_rotating(path, Rotation::NEVER)
+    }
+
+    /// As `open`; the file is put aside when it has grown.
+    ///
+    /// # Errors
+    ///
+    /// `AuditIo` when the system refuses.
+    pub fn open_rotating(path: &Path, rotation: Rotation) -> Result<Self, AuditIo> {
+        RecordFile::open(path, rotation).map(Self).map_err(|error| failure(path, &error))
     }
 }
 
@@ -173,14 +170,10 @@ fn failure(path: &Path, error: &dyn std::error::Error) -> AuditIo {
 
 impl Audit for FileAudit {
     fn record(&mut self, line: &Line) -> Result<(), AuditIo> {
-        let mut bytes = if self.torn { b"\n".to_vec() } else { vec![] };
-        serde_json::to_writer(&mut bytes, line).map_err(|error| failure(&self.path, &error))?;
+        let Self(file) = self;
+        let mut bytes = serde_json::to_vec(line).map_err(|error| failure(file.path(), &error))?;
         bytes.push(b'\n');
-        // Cut off until proven whole; one call, so that lines of two processes never mix.
-        self.torn = true;
-        self.file.write_all(&bytes).map_err(|error| failure(&self.path, &error))?;
-        self.torn = false;
-        Ok(())
+        file.append(&bytes).map_err(|error| failure(file.path(), &error))
     }
 }
 

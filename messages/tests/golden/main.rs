@@ -109,6 +109,7 @@ fn commands_keep_their_bytes() {
     golden(&Command::Submitted(submitted(Lane::Header)), "01020003fb2c01fc70110100");
     golden(&Command::Submitted(submitted(Lane::Data)), "01020103fb2c01fc70110100");
     golden(&Command::Included(Height(9)), "010309");
+    golden(&Command::Activate(2), "010402");
 }
 
 #[test]

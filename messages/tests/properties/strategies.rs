@@ -187,6 +187,7 @@ pub fn command() -> impl Strategy<Value = Command> {
         header_signature().prop_map(Command::Signature),
         submitted.prop_map(Command::Submitted),
         height().prop_map(Command::Included),
+        any::<u8>().prop_map(Command::Activate),
     ]
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::cli::cluster::{ClusterArgs, HandOffArgs, PauseArgs, Running};
 use crate::config::Flags;
 use crate::dev_da::DevDaConfig;
 use crate::{devnet, load};
@@ -44,6 +45,14 @@ pub enum Command {
     /// Run the node.
     #[command(aliases = ["node", "run"])]
     Start(Box<NodeArgs>),
+    /// Give leadership to another voter without missing a block.
+    Handoff(HandOffArgs),
+    /// Stop producing blocks on the leader, until `resume`.
+    Pause(PauseArgs),
+    /// Produce blocks again.
+    Resume(Running),
+    /// Look at the cluster of a running node, and change its membership.
+    Cluster(ClusterArgs),
     /// Run a dev DA server that speaks Celestia's JSON-RPC.
     Da(DaArgs),
     /// Start a dev DA server and nodes as child processes.
@@ -77,6 +86,20 @@ pub struct InitArgs {
     /// The name of a new chain.
     #[arg(long = "chain_id", alias = "chain-id", value_name = "NAME")]
     pub chain_id: Option<String>,
+
+    /// Make a member of a cluster of several: with the genesis and the key of the chain, and a
+    /// store that never forms a cluster by itself.
+    #[arg(long)]
+    pub member: bool,
+
+    /// Take the genesis from this file.
+    #[arg(long, value_name = "FILE")]
+    pub genesis: Option<PathBuf>,
+
+    /// Take the key (`signer.json`) from this directory, a home or a `config` in it. The
+    /// double-sign guard is never taken along: each machine has its own.
+    #[arg(long, value_name = "DIR")]
+    pub signer_from: Option<PathBuf>,
 
     /// Derive the key of `signer.json` without effort. It protects nothing: for tests.
     #[arg(long, hide = true)]

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use crate::cli::args::NodeArgs;
 use crate::cli::place::home;
-use crate::config::{Config, Env};
+use crate::config::{Config, Env, First};
 use crate::exit::ExitError;
 use crate::{genesis, keys, logging};
 
@@ -19,8 +19,8 @@ pub struct Start {
     pub config: Config,
     /// The genesis; its proposer is the key.
     pub genesis: Genesis,
-    /// The key.
-    pub key: FileKey,
+    /// The key; a witness has none.
+    pub key: Option<FileKey>,
 }
 
 /// Reads and checks everything a start needs, and starts logging.
@@ -38,10 +38,13 @@ pub fn prepare(args: &NodeArgs) -> Result<Start, ExitError> {
     config.check_start()?;
     let files = &config.files;
     let genesis = genesis::load(&files.genesis())?;
+    if config.raft.witness {
+        return Ok(Start { config, genesis, key: None });
+    }
     let passphrase_file = config.passphrase_file.as_deref().expect("check_start asks for it");
     let key = keys::open(files, &keys::read_passphrase(passphrase_file)?)?;
     genesis::check_proposer(&files.genesis(), &genesis, &files.signer(), key.address())?;
-    Ok(Start { config, genesis, key })
+    Ok(Start { config, genesis, key: Some(key) })
 }
 
 /// Checks as `prepare` does but does not decrypt the key: for `config check`.
@@ -53,10 +56,29 @@ pub fn check(config: &Config) -> Result<Genesis, ExitError> {
     config.check_start()?;
     let files = &config.files;
     let genesis = genesis::load(&files.genesis())?;
+    if config.raft.witness {
+        return Ok(genesis);
+    }
     genesis::check_proposer(&files.genesis(), &genesis, &files.signer(), keys::address(files)?)?;
     // Stdin can be read once only, and here it is not for us.
     if let Some(file) = config.passphrase_file.as_deref().filter(|file| *file != Path::new("-")) {
         keys::read_passphrase(file)?;
     }
     Ok(genesis)
+}
+
+/// Refuses a node that would form a cluster alone although it was made to be one of several.
+///
+/// # Errors
+///
+/// When its store belongs to no cluster and nobody said with whom it shall.
+pub fn check_first(config: &Config, belongs: bool) -> Result<(), ExitError> {
+    let alone = config.raft.cluster.as_ref().is_none_or(|cluster| cluster.first == First::Alone);
+    if belongs || !alone || !config.files.member_mark().exists() {
+        return Ok(());
+    }
+    Err(ExitError::config(
+        "this home was made to be a member of a cluster (`baton init --member`) and belongs to none yet: say \
+         --join HOST:PORT of a member, or raft.peers with all first members; alone it would begin a chain beside theirs",
+    ))
 }

@@ -8,6 +8,10 @@ use crate::config::settings::Flags;
 use crate::config::table::KEYS;
 use crate::config::value::Kind;
 
+/// Shorter names of what is often said on the command line.
+const SHORT: [(&str, &str); 3] =
+    [("kv.listen", "kv-endpoint"), ("raft.join", "join"), ("raft.witness", "witness")];
+
 impl Args for Flags {
     fn augment_args(command: Command) -> Command {
         KEYS.iter().fold(command, |command, key| command.arg(arg(key)))
@@ -32,9 +36,8 @@ impl FromArgMatches for Flags {
 
 fn arg(key: &'static Key) -> Arg {
     let mut aliases = vec![format!("evnode.{}", key.name), format!("rollkit.{}", key.name)];
-    if key.name == "kv.listen" {
-        aliases.push("kv-endpoint".to_owned());
-    }
+    let short = SHORT.iter().filter(|(name, _)| *name == key.name);
+    aliases.extend(short.map(|(_, short)| (*short).to_owned()));
     let arg = Arg::new(key.name)
         .long(key.name)
         .aliases(aliases)

@@ -48,10 +48,15 @@ const RULES: &str = "
 - `raft.heartbeat_interval` < `raft.election_timeout_min` < `raft.election_timeout_max`, and `raft.election_timeout_max` >
   3 x `raft.heartbeat_interval`.
 - `block.max_bytes` + 64 KiB <= `da.max_blob_bytes`: a block must fit into a blob.
-- `rpc.address`, `kv.listen` and, when used, `instrumentation.prometheus_listen_addr` differ.
+- `rpc.address`, `kv.listen` and, when used, `instrumentation.prometheus_listen_addr` and `raft.raft_addr` differ.
 - `node.catchup_timeout` and `raft.enable` exclude each other.
 - `raft.tls.ca`, `raft.tls.cert` and `raft.tls.key` are set together or not at all, and exclude `raft.tls.insecure_loopback`.
-- `baton start` needs `da.address`, `da.namespace` and `signer.passphrase_file`.
+- `raft.peers` and `raft.join` exclude each other; each needs `raft.raft_addr` and `raft.node_id`. `raft.witness` needs one of them.
+- Names and addresses in `raft.peers` are unique. The entry with this node's name has its advertised address, and the other way round.
+- What is advertised is no wildcard and has a port.
+- `baton start` needs `da.address`, `da.namespace` and `signer.passphrase_file`; a witness needs none of them.
+
+How to choose Raft's times for a network is in [guides/cluster.md](guides/cluster.md#timing).
 ";
 
 /// The whole page.

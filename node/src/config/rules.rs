@@ -6,11 +6,12 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::cluster::security::{SecurityError, TlsSettings};
+use crate::config::cluster::{self, advertised};
 use crate::config::key::Treatment;
 use crate::config::settings::{Setting, Settings};
 use crate::config::{
-    Config, ConfigError, Da, Engine, EngineKind, Kv, Metrics, Node, P2p, Queue, Raft, Rpc, Secret, Source,
-    Warning,
+    Audit, Config, ConfigError, Da, Engine, EngineKind, Kv, Metrics, Node, P2p, Queue, Raft, Rpc, Secret,
+    Source, Warning,
 };
 
 /// Blocks that may wait for DA when nobody says how many.
@@ -25,6 +26,7 @@ const BLOB_OVERHEAD: usize = 64 << 10;
 /// Applies every rule.
 pub(super) fn build(home: &Path, settings: Settings) -> Result<(Config, Vec<Warning>), ConfigError> {
     let warnings = treat(&settings)?;
+    cluster::check(&settings)?;
     let config = typed(home, settings);
     check(&config)?;
     Ok((config, warnings))
@@ -80,6 +82,8 @@ fn typed(home: &Path, settings: Settings) -> Config {
     let namespace = s.text("da.namespace");
     let max_block_bytes = s.size("block.max_bytes");
     let max_queue_bytes = s.size("queue.max_bytes");
+    let rpc = bindable(s.text("rpc.address"));
+    let kv = optional("kv.listen").filter(|_| !s.bool("raft.witness")).map(bindable);
     Config {
         files: s.files(home),
         node: Node {
@@ -88,6 +92,9 @@ fn typed(home: &Path, settings: Settings) -> Config {
             lazy_mode: s.bool("node.lazy_mode"),
             lazy_block_interval: s.duration("node.lazy_block_interval"),
             scrape_interval: s.duration("node.scrape_interval"),
+            max_clock_drift: Some(s.duration("node.max_clock_drift"))
+                .filter(|drift| !drift.is_zero())
+                .unwrap_or(Duration::MAX),
         },
         da: Da {
             address: s.text("da.address"),
@@ -108,8 +115,11 @@ fn typed(home: &Path, settings: Settings) -> Config {
             allowed_peers: s.list("p2p.allowed_peers"),
             disable_connection_gater: s.bool("p2p.disable_connection_gater"),
         },
-        rpc: Rpc { address: bindable(s.text("rpc.address")) },
-        kv: Kv { listen: optional("kv.listen").map(bindable) },
+        rpc: Rpc { advertise: advertised(s, "rpc.advertise", &rpc), address: rpc },
+        kv: Kv {
+            advertise: kv.as_ref().map(|kv| advertised(s, "kv.advertise", kv)).unwrap_or_default(),
+            listen: kv,
+        },
         engine: Engine { kind: EngineKind::Kv, call_timeout: s.duration("engine.call_timeout") },
         queue: Queue {
             max_txs: s.size("queue.max_txs"),
@@ -120,6 +130,10 @@ fn typed(home: &Path, settings: Settings) -> Config {
         },
         replay_window: s.number("sequencer.replay_window"),
         max_block_bytes,
+        audit: Audit {
+            max_bytes: s.number("audit.max_bytes"),
+            keep: u32::try_from(s.number("audit.keep")).unwrap_or(u32::MAX),
+        },
         min_free_disk: s.number("disk.min_free"),
         metrics: s.bool("instrumentation.prometheus").then(|| Metrics {
             address: bindable(s.text("instrumentation.prometheus_listen_addr")),
@@ -140,9 +154,9 @@ fn raft(s: &Settings, home: &Path) -> Raft {
         if own.is_zero() { patience * fifths / 5 } else { own }
     };
     Raft {
-        node_id: Some(s.text("raft.node_id"))
-            .filter(|id| !id.is_empty())
-            .unwrap_or_else(|| "baton".to_owned()),
+        node_id: s.node_id(),
+        cluster: cluster::typed(s),
+        witness: s.bool("raft.witness"),
         heartbeat_interval: or_share("raft.heartbeat_interval", 1),
         election_timeout_min: or_share("raft.election_timeout_min", 3),
         election_timeout_max: or_share("raft.election_timeout_max", 5),
@@ -167,7 +181,7 @@ fn or(number: u64, instead_of_zero: u64) -> u64 {
 }
 
 /// Go takes `:7331` for every address of the machine.
-fn bindable(address: String) -> String {
+pub(super) fn bindable(address: String) -> String {
     if address.starts_with(':') { format!("0.0.0.0{address}") } else { address }
 }
 
@@ -184,11 +198,12 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         let rule = "a block must fit into a blob: at least 64 KiB less";
         return Err(contradiction(s, "block.max_bytes", "da.max_blob_bytes", rule));
     }
-    if s.bool("raft.enable") && !s.duration("node.catchup_timeout").is_zero() {
+    if config.raft.cluster.is_some() && !s.duration("node.catchup_timeout").is_zero() {
         let rule = "a cluster member catches up from the log";
         return Err(contradiction(s, "node.catchup_timeout", "raft.enable", rule));
     }
-    check_addresses(config)
+    check_addresses(config)?;
+    check_security(config)
 }
 
 fn check_raft(config: &Config) -> Result<(), ConfigError> {
@@ -240,12 +255,31 @@ fn check_tls(config: &Config) -> Result<(), ConfigError> {
     }
 }
 
+/// A cluster is encrypted, or on one machine and says so.
+fn check_security(config: &Config) -> Result<(), ConfigError> {
+    let Some(cluster) = &config.raft.cluster else { return Ok(()) };
+    match config.raft.tls.choose(cluster.addresses()) {
+        Ok(_) => Ok(()),
+        Err(error @ SecurityError::NotLoopback(_)) => {
+            let (flag, address) = ("raft.tls.insecure_loopback", "raft.raft_addr");
+            Err(contradiction(&config.settings, flag, address, &error.to_string()))
+        }
+        Err(_) => Err(ConfigError::NotSet {
+            key: "raft.tls.ca",
+            rule: "a cluster needs certificates: raft.tls.ca, raft.tls.cert and raft.tls.key (`baton tls ca` and `baton tls \
+                   node` make them); raft.tls.insecure_loopback allows plaintext between loopback addresses",
+        }),
+    }
+}
+
 fn check_addresses(config: &Config) -> Result<(), ConfigError> {
     let metrics = config.metrics.as_ref().map(|metrics| metrics.address.as_str());
+    let cluster = config.raft.cluster.as_ref().map(|cluster| cluster.listen.as_str());
     let all = [
         ("rpc.address", Some(config.rpc.address.as_str())),
         ("kv.listen", config.kv.listen.as_deref()),
         ("instrumentation.prometheus_listen_addr", metrics),
+        ("raft.raft_addr", cluster),
     ];
     for (index, (key, address)) in all.iter().enumerate() {
         for (other, other_address) in &all[..index] {
@@ -259,7 +293,7 @@ fn check_addresses(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn contradiction(settings: &Settings, key: &str, other: &str, rule: &str) -> ConfigError {
+pub(super) fn contradiction(settings: &Settings, key: &str, other: &str, rule: &str) -> ConfigError {
     let said = |key| Box::new(settings.get(key).said());
     ConfigError::Contradiction { one: said(key), other: said(other), rule: rule.to_owned() }
 }

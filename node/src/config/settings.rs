@@ -226,6 +226,7 @@ impl Settings {
             .with_signer_path(self.text("signer.signer_path"))
             .with_db_path(self.text("db_path"))
             .with_audit_path(self.text("audit.path"))
+            .with_events_path(self.text("audit.events_path"))
     }
 
     /// The node's name in the cluster.

@@ -10,7 +10,6 @@ const NO_TRACING: &str = "spans are not exported yet";
 const ONLY_FULL_NODES: &str =
     "only full nodes use it; an aggregator's readiness follows its role and its engine";
 const AT_ONCE: &str = "every block is posted at once, in batches bounded by the blob size";
-const NO_CLUSTER: &str = "clusters of several nodes are not supported yet; a single node is a cluster of one";
 const NO_KMS: &str = "it configures a KMS signer, and only the file signer is supported yet";
 const NO_PRUNING: &str = "pruning is not supported yet";
 const NO_FULL_NODES: &str =
@@ -45,6 +44,8 @@ pub const KEYS: &[Key] = &[
     Key::same("node.scrape_interval", Duration, "1s")
         .rule(Rule::Positive)
         .doc("Time between two looks into the pool of an engine that has one."),
+    Key::own("node.max_clock_drift", Duration, "5s")
+        .doc("How far this node's clock may jump ahead at once, or differ from the times of blocks. Beyond it, block times follow the clock at most twice as fast as time passes, and a metric and the log say so; `0s`: never."),
     Key::ignored(
         "node.catchup_timeout",
         Duration,
@@ -98,11 +99,13 @@ pub const KEYS: &[Key] = &[
     Key::same("p2p.disable_connection_gater", Bool, "true").doc("Do not enforce the two lists above."),
     // rpc
     Key::same("rpc.address", Text, "127.0.0.1:7331").rule(Rule::Listen).doc("Address of RPC, health, `/raft/node` and `/metrics`."),
+    Key::own("rpc.advertise", Text, "").rule(Rule::ListenOrOff).doc("Where clients reach `rpc.address`, for the answers of other members that name the leader; empty: as bound, a wildcard with the host of `raft.advertise`."),
     Key::ignored("rpc.enable_da_visualization", Bool, "false", "there is no DA page yet").doc("Serve `/da`."),
     // kv
     Key::own("kv.listen", Text, "127.0.0.1:9090")
         .rule(Rule::ListenOrOff)
         .doc("Address of the key-value engine's HTTP; empty: off. Also `--kv-endpoint`, as ev-node's testapp has it."),
+    Key::own("kv.advertise", Text, "").rule(Rule::ListenOrOff).doc("Where clients reach `kv.listen`, as `rpc.advertise`."),
     // engine
     Key::own("engine.kind", Text, "kv").rule(Rule::OneOf(&["kv"])).doc("The execution engine: `kv`, the embedded key-value app."),
     Key::own("engine.call_timeout", Duration, "10s").rule(Rule::Positive).doc("How long one call to the engine may take before the node counts it as away."),
@@ -117,7 +120,10 @@ pub const KEYS: &[Key] = &[
     // disk
     Key::own("disk.min_free", Bytes, "268435456").doc("Free space on the store's file system below which production stops, before damage."),
     // audit
-    Key::own("audit.path", Text, "audit.jsonl").rule(Rule::NotEmpty).doc("The record of every signature, inside the home unless absolute. It is only ever appended to."),
+    Key::own("audit.path", Text, "audit.jsonl").rule(Rule::NotEmpty).doc("The record of every signature, inside the home unless absolute."),
+    Key::own("audit.events_path", Text, "audit-events.jsonl").rule(Rule::NotEmpty).doc("The record of every committed block, change of leadership or membership, command of an operator and refused handshake, inside the home unless absolute."),
+    Key::own("audit.max_bytes", Bytes, "67108864").rule(Rule::AtLeast(65_536)).doc("Size at which a record is put aside as `.1`, `.2` and so on, and begun anew."),
+    Key::own("audit.keep", Count, "8").rule(Rule::Positive).doc("Most files of each record that are kept put aside; the oldest is removed."),
     // instrumentation
     Key::translated(
         "instrumentation.prometheus",
@@ -157,13 +163,25 @@ pub const KEYS: &[Key] = &[
     Key::ignored("signer.kms.gcp.timeout", Duration, "10s", NO_KMS).doc("Longest time for one call."),
     Key::ignored("signer.kms.gcp.max_retries", Count, "3", NO_KMS).doc("Retries of one call."),
     // raft
-    Key::translated("raft.enable", Bool, "false", "Raft always runs: a single node is a cluster of one voter. `true` with `raft.peers` is refused")
-        .doc("Be a member of a cluster."),
-    Key::same("raft.node_id", Text, "").doc("The node's name in the cluster; empty: `baton`."),
-    Key::ignored("raft.raft_addr", Text, "", NO_CLUSTER).when("raft.enable").doc("Address of the cluster transport."),
+    Key::translated("raft.enable", Bool, "false", "Raft always runs: a single node is a cluster of one voter. `true` opens `raft.raft_addr` to the other members")
+        .doc("Be a member of a cluster of several. `raft.join` and `raft.witness` imply it."),
+    Key::same("raft.node_id", Text, "").doc("The node's name in the cluster, unique there and the name in its certificate; empty: `baton`."),
+    Key::translated("raft.raft_addr", Text, "", "a wildcard (`0.0.0.0`, `[::]`, `:5001`) may be bound, which ev-node refuses: then `raft.advertise` says what the others dial")
+        .rule(Rule::ListenOrOff)
+        .doc("Address of the cluster transport. Needed with `raft.peers`, `raft.join` and `raft.witness`; without it nobody can be added to this node."),
+    Key::own("raft.advertise", Text, "").rule(Rule::ListenOrOff).doc("Address under which the other members reach `raft.raft_addr`; empty: `raft.raft_addr`."),
     Key::ignored("raft.raft_dir", Text, "", "the log is in the node's store, under `db_path`").when("raft.enable").doc("Directory of Raft's files."),
     Key::ignored("raft.bootstrap", Bool, "false", "`baton init` bootstraps; ev-node ignores it too").when("raft.enable").doc("Form a cluster."),
-    Key::unsupported("raft.peers", List, "", &[""], NO_CLUSTER).when("raft.enable").doc("The other members, `id@host:port`. Says nothing while `raft.enable` is `false`."),
+    Key::translated(
+        "raft.peers",
+        List,
+        "",
+        "with or without this node itself; used once, by a node that belongs to no cluster: it asks all of them, joins the cluster of whoever \
+         has one, and otherwise forms one with them when all are there and none has",
+    )
+    .doc("The first members, `id@host:port`. Says nothing while `raft.enable` is `false`."),
+    Key::own("raft.join", List, "").doc("Members of a cluster to join as a learner, `host:port`. Used once, by a node that belongs to no cluster. Also `--join`."),
+    Key::own("raft.witness", Bool, "false").doc("Vote and keep the log, without engine, key and DA: for a site with two machines. Also `--witness`."),
     Key::ignored("raft.snap_count", Count, "3", "a snapshot is the head of the store, not a file; there is nothing to keep several of")
         .when("raft.enable")
         .doc("Snapshots to keep."),
@@ -173,11 +191,11 @@ pub const KEYS: &[Key] = &[
     Key::translated(
         "raft.heartbeat_timeout",
         Duration,
-        "350ms",
+        "250ms",
         "`raft.election_timeout_max` = this, `raft.election_timeout_min` = 3/5 of it, `raft.heartbeat_interval` = 1/5 of it, where those are not set",
     )
     .rule(Rule::Positive)
-    .doc("How long a follower waits for the leader."),
+    .doc("How long a follower waits for the leader (default of ev-node: `350ms`)."),
     Key::ignored("raft.leader_lease_timeout", Duration, "175ms", "the leader's lease is `raft.election_timeout_max`").when("raft.enable").doc("How long a leader leads without a quorum."),
     Key::ignored("raft.election_timeout", Duration, "1000ms", "a candidate waits as long as a follower").when("raft.enable").doc("How long a candidate waits for votes."),
     Key::translated("raft.snapshot_threshold", Count, "500", "0 means 8192, as in ev-node's Raft library").doc("Log entries after which a snapshot is taken."),

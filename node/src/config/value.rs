@@ -234,7 +234,8 @@ fn parse_bytes(text: &str) -> Result<u64, String> {
 }
 
 /// A host may be empty, as in Go: then it is every address of the machine.
-fn is_host_port(text: &str) -> bool {
+#[must_use]
+pub fn is_host_port(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let bracketed = host.starts_with('[') && host.ends_with(']');
     let plain = !host.contains(['/', ' ', '[', ']', ':', ',', '@']);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::process::Child;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::warn;
@@ -14,7 +15,8 @@ use crate::devnet::plan::{Member, Role};
 use crate::devnet::printer::{self, Printer};
 use crate::devnet::probe::{NodeView, Probe};
 use crate::devnet::report::{Detail, Event, Listening};
-use crate::devnet::table::Row;
+use crate::devnet::succession::{Succession, TakenOver, longest};
+use crate::devnet::table::{self, Row};
 use crate::devnet::{Error, StopSignals, home, process, sample};
 
 /// How many lines of a log are shown when its process ends.
@@ -25,6 +27,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(20);
 
 /// How often every process is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Most blocks around a change of leadership whose times are looked up.
+const LOOKED_UP: u64 = 64;
 
 /// One process and what is known about it.
 struct Running {
@@ -41,6 +46,8 @@ struct Running {
     first_height: Option<u64>,
     /// It was told that it makes blocks.
     moved: bool,
+    /// Milliseconds between two blocks when it took over last.
+    failover: Option<u64>,
 }
 
 impl Running {
@@ -55,6 +62,7 @@ impl Running {
             ready: None,
             first_height: None,
             moved: false,
+            failover: None,
         }
     }
 
@@ -78,6 +86,7 @@ pub(super) struct Fleet {
     printer: Printer,
     probe: Probe,
     sample: Sample,
+    succession: Succession,
 }
 
 /// Whether a sample transaction is wanted, on its way, or done with.
@@ -98,7 +107,8 @@ impl Fleet {
     ) -> Self {
         members.reverse();
         let sample = if sample { Sample::Wanted } else { Sample::Done };
-        Self { executable, waiting: members, running: vec![], printer, probe, sample }
+        let succession = Succession::default();
+        Self { executable, waiting: members, running: vec![], printer, probe, sample, succession }
     }
 
     /// Starts everything and watches it. Returns why it should stop.
@@ -134,7 +144,11 @@ impl Fleet {
             self.look_into(index).await;
         }
         self.sample().await;
-        self.printer.table(|| self.running.iter().map(row).collect());
+        self.printer.table(|| {
+            let mut rows: Vec<_> = self.running.iter().map(row).collect();
+            table::compare(&mut rows);
+            rows
+        });
         Ok(())
     }
 
@@ -151,6 +165,7 @@ impl Fleet {
             let detail = Detail::Initialised { home: member.home.display().to_string() };
             self.printer.event("initialised", &member.name, detail);
         }
+        home::certify(&self.executable, member).await?;
         let child = process::start(&self.executable, member).map_err(|source| Error::Start {
             name: member.name.clone(),
             executable: self.executable.display().to_string(),
@@ -270,21 +285,60 @@ impl Fleet {
                 }
             }
         }
+        let (name, member) = (running.member.name.clone(), running.member.clone());
+        let taken = view.as_ref().and_then(|view| self.succession.see(&name, view));
         running.view = view;
+        if let Some(taken) = taken {
+            self.took_over(taken, &member).await;
+        }
     }
 
-    /// Stops every process, nodes before the DA server. A further signal kills the one that is waited for.
+    /// Looks up in the chain of a node for how long there was no block.
+    async fn took_over(&mut self, taken: TakenOver, asked: &Member) {
+        let TakenOver { from, to, term, last, first } = taken;
+        let mut times = vec![];
+        for height in last.max(first.saturating_sub(LOOKED_UP)).max(1)..=first {
+            if let Some(time) = self.probe.time_of(asked, height).await {
+                times.push((height, time));
+            }
+        }
+        let Some((gap_ms, height)) = longest(&times) else { return };
+        if let Some(running) = self.running.iter_mut().find(|running| running.member.name == to) {
+            running.failover = Some(gap_ms);
+        }
+        self.printer.event("failover", &to, Detail::Failover { from, term, height, gap_ms });
+    }
+
+    /// Stops every process: the nodes at the same time, then the DA server. A further signal kills
+    /// those that are waited for.
     pub(super) async fn stop(&mut self, reason: &'static str, signals: &mut StopSignals) {
         self.printer.release();
         self.printer.event("stopping", "devnet", Detail::Stop { reason });
-        while let Some(running) = self.running.pop() {
-            stop_one(&self.executable, running, signals).await;
-        }
+        let (nodes, rest): (Vec<_>, Vec<_>) =
+            self.running.drain(..).partition(|running| running.member.role == Role::Node);
+        stop_all(&self.executable, nodes, signals).await;
+        stop_all(&self.executable, rest, signals).await;
         self.printer.event("stopped", "devnet", Detail::Stop { reason });
     }
 }
 
-async fn stop_one(executable: &Path, running: Running, signals: &mut StopSignals) {
+/// Asks processes to stop, and kills those that do not.
+async fn stop_all(executable: &Path, all: Vec<Running>, signals: &mut StopSignals) {
+    let (kill, killed) = watch::channel(false);
+    let stops = all.into_iter().map(|running| stop_one(executable, running, killed.clone()));
+    let gone = futures::future::join_all(stops);
+    tokio::pin!(gone);
+    tokio::select! {
+        biased;
+        _ = &mut gone => return,
+        () = sleep(STOP_WITHIN) => warn!("some did not stop in time, they are killed"),
+        _ = signals.next() => warn!("killing the rest: told to stop a second time"),
+    }
+    let _nobody_waits = kill.send(true);
+    gone.await;
+}
+
+async fn stop_one(executable: &Path, running: Running, mut killed: watch::Receiver<bool>) {
     let Running { member, state, child, .. } = running;
     let Some(pid) = state.pid() else { return };
     let gone = async {
@@ -303,8 +357,7 @@ async fn stop_one(executable: &Path, running: Running, signals: &mut StopSignals
     tokio::select! {
         biased;
         () = &mut gone => return,
-        () = sleep(STOP_WITHIN) => warn!(name = member.name, pid, "did not stop in time, is killed"),
-        _ = signals.next() => warn!(name = member.name, pid, "is killed: told to stop a second time"),
+        _ = killed.wait_for(|killed| *killed) => warn!(name = member.name, pid, "is killed"),
     }
     process::signal(pid, Signal::KILL);
     gone.await;
@@ -326,7 +379,9 @@ async fn at(deadline: Option<Instant>) {
 fn row(running: &Running) -> Row {
     let (name, pid) = (&running.member.name, running.state.pid());
     match (running.member.role, running.state) {
-        (Role::Node, State::Up(_) | State::Adopted(_)) => Row::of_node(name, pid, running.view.as_ref()),
+        (Role::Node, State::Up(_) | State::Adopted(_)) => {
+            Row { failover: running.failover, ..Row::of_node(name, pid, running.view.as_ref()) }
+        }
         (_, State::Starting(_)) => Row::of_other(name, pid, "starting"),
         (_, State::Down) => Row::of_other(name, pid, "down"),
         (Role::Da, State::Up(_) | State::Adopted(_)) => Row::of_other(name, pid, "da"),

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use crate::devnet::plan::{CHAIN_ID, Member, NAMESPACE};
+use crate::devnet::plan::{Member, TlsPlace, passphrase_file};
 
 /// Why there is no home.
 #[derive(Debug, thiserror::Error)]
@@ -21,9 +21,11 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
-    /// `baton init` failed.
-    #[error("`baton init` failed for {path}: {output}")]
+    /// `baton init` or `baton tls` failed.
+    #[error("`baton {command}` failed for {path}: {output}")]
     Init {
+        /// The command.
+        command: String,
         /// The home.
         path: String,
         /// What it said.
@@ -47,40 +49,57 @@ pub async fn make(executable: &Path, member: &Member) -> Result<bool, Error> {
     }
     make_dir(home).map_err(at(home))?;
     let passphrase = member.passphrase();
-    write_passphrase(&passphrase).map_err(at(&passphrase))?;
-    init(executable, home, &passphrase).await?;
+    let bytes = match &member.key_of {
+        None => fresh_passphrase().map_err(at(&passphrase))?,
+        Some(first) => fs::read(passphrase_file(first)).map_err(at(&passphrase_file(first)))?,
+    };
+    write_passphrase(&passphrase, &bytes).map_err(at(&passphrase))?;
+    run(executable, home, &member.init).await?;
     fs::remove_file(&marker).map_err(at(&marker))?;
     Ok(true)
 }
 
-async fn init(executable: &Path, home: &Path, passphrase: &Path) -> Result<(), Error> {
-    let fail = |output: String| Error::Init { path: home.display().to_string(), output };
-    let output = Command::new(executable)
-        .arg("init")
-        // The passphrase lies beside the key: a slow derivation would protect nothing.
-        .args(["--insecure-fast-kdf", "--chain_id", CHAIN_ID])
-        .arg("--home")
-        .arg(home)
-        .args(["--evnode.node.aggregator", "--evnode.da.namespace", NAMESPACE])
-        .arg("--evnode.signer.passphrase_file")
-        .arg(passphrase)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(|error| fail(error.to_string()))?;
-    match output.status.success() {
-        true => Ok(()),
-        false => Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+/// Makes the certificates of a node, and first those of the authority, unless they are there.
+pub async fn certify(executable: &Path, member: &Member) -> Result<(), Error> {
+    let Some(TlsPlace { authority, own }) = &member.tls else { return Ok(()) };
+    let text = |path: &Path| path.display().to_string();
+    if !authority.exists() {
+        run(executable, authority, &["tls", "ca", "--out", &text(authority)].map(str::to_owned)).await?;
+    }
+    if !own.exists() {
+        let args = ["tls", "node", &member.name, "--ca", &text(authority), "--out", &text(own)];
+        let address = ["--address", "127.0.0.1"];
+        run(
+            executable,
+            own,
+            &[&args[..], &address[..]].concat().into_iter().map(str::to_owned).collect::<Vec<_>>(),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+async fn run(executable: &Path, home: &Path, args: &[String]) -> Result<(), Error> {
+    let command = args.iter().take_while(|arg| !arg.starts_with('-')).cloned().collect::<Vec<_>>().join(" ");
+    let fail = |output: String| Error::Init { command, path: home.display().to_string(), output };
+    let output = Command::new(executable).args(args).stdin(Stdio::null()).kill_on_drop(true).output().await;
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(fail(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        Err(error) => Err(fail(error.to_string())),
     }
 }
 
-/// Writes a fresh passphrase that only the owner can read.
-fn write_passphrase(path: &Path) -> io::Result<()> {
+fn fresh_passphrase() -> io::Result<Vec<u8>> {
     let mut secret = [0_u8; 24];
     fs::File::open("/dev/urandom").and_then(|mut source| io::Read::read_exact(&mut source, &mut secret))?;
+    Ok(format!("{}\n", hex::encode(secret)).into_bytes())
+}
+
+/// Writes a passphrase that only the owner can read.
+fn write_passphrase(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    writeln!(file, "{}", hex::encode(secret))?;
+    file.write_all(bytes)?;
     file.sync_all()
 }
 
@@ -114,6 +133,9 @@ mod tests {
             log: home.join("log"),
             home,
             args: vec![],
+            init: vec!["init".to_owned(), "--insecure-fast-kdf".to_owned()],
+            key_of: None,
+            tls: None,
         }
     }
 
@@ -143,5 +165,10 @@ mod tests {
         assert!(!make(program, &member).await.unwrap());
         assert_eq!(fs::read(member.passphrase()).unwrap(), passphrase);
         assert_eq!(passphrase.len(), 49);
+
+        // The key is encrypted under the passphrase of where it was made.
+        let other = Member { key_of: Some(member.home), ..self::member(dir.path().join("net/node2")) };
+        assert!(make(program, &other).await.unwrap());
+        assert_eq!(fs::read(other.passphrase()).unwrap(), passphrase);
     }
 }

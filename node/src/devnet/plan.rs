@@ -68,6 +68,22 @@ pub struct Member {
     pub log: PathBuf,
     /// The arguments it is started with.
     pub args: Vec<String>,
+    /// How a node's home is made; empty for the DA server.
+    pub init: Vec<String>,
+    /// Whose key a node takes over, with its passphrase: the home of the first one. `None` for
+    /// that one itself.
+    pub key_of: Option<PathBuf>,
+    /// Where its certificate is, and the authority's; `None` without TLS.
+    pub tls: Option<TlsPlace>,
+}
+
+/// Where the certificates of a node are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsPlace {
+    /// The directory of the authority, shared by all.
+    pub authority: PathBuf,
+    /// The directory of the node's own certificate.
+    pub own: PathBuf,
 }
 
 impl Member {
@@ -95,6 +111,8 @@ pub struct Wish {
     pub block_time: Duration,
     /// Time between two blocks of the DA server.
     pub da_block_time: Duration,
+    /// Encrypt what the nodes say to each other.
+    pub tls: bool,
     /// Flags for every node, as given.
     pub node_flags: Vec<String>,
 }
@@ -128,10 +146,27 @@ pub fn ports(base: u16, nodes: u16) -> Result<(Ports, Vec<Ports>), NoRoom> {
 pub fn members(wish: &Wish) -> Result<Vec<Member>, NoRoom> {
     let (da_ports, node_ports) = ports(wish.base_port, wish.nodes)?;
     let da = da_member(wish, da_ports);
-    let da_url = http_url(da.ports.rpc);
-    let nodes =
-        node_ports.into_iter().zip(1..).map(|(ports, number)| node_member(wish, ports, number, &da_url));
+    let peers =
+        node_ports.iter().zip(1..).map(|(ports, number)| format!("{}@{}", name(number), raft(*ports)));
+    let peers: Vec<_> = peers.collect();
+    let shared = Shared { wish, da_url: http_url(da.ports.rpc), peers: peers.join(",") };
+    let nodes = node_ports.into_iter().zip(1..).map(|(ports, number)| node_member(&shared, ports, number));
     Ok(std::iter::once(da.clone()).chain(nodes).collect())
+}
+
+/// What all nodes are told alike.
+struct Shared<'a> {
+    wish: &'a Wish,
+    da_url: String,
+    peers: String,
+}
+
+fn name(number: u16) -> String {
+    format!("node{number}")
+}
+
+fn raft(ports: Ports) -> SocketAddr {
+    loopback(ports.raft.expect("a node has a port for the cluster"))
 }
 
 fn da_member(wish: &Wish, ports: Ports) -> Member {
@@ -145,27 +180,83 @@ fn da_member(wish: &Wish, ports: Ports) -> Member {
         "--block-time".to_owned(),
         duration(wish.da_block_time),
     ];
-    Member { name: "da".to_owned(), role: Role::Da, ports, log: home.join("log"), home, args }
+    Member {
+        name: "da".to_owned(),
+        role: Role::Da,
+        ports,
+        log: home.join("log"),
+        home,
+        args,
+        init: vec![],
+        key_of: None,
+        tls: None,
+    }
 }
 
-fn node_member(wish: &Wish, ports: Ports, number: u16, da_url: &str) -> Member {
-    let name = format!("node{number}");
-    let home = wish.home.join(&name);
+fn node_member(shared: &Shared<'_>, ports: Ports, number: u16) -> Member {
+    let Shared { wish, da_url, peers } = shared;
+    let (name, home) = (name(number), wish.home.join(name(number)));
+    let tls = wish.tls.then(|| TlsPlace { authority: wish.home.join("tls"), own: home.join("tls") });
     let kv = ports.kv.expect("a node has a port for the key-value app");
-    let flags = [
+    let mut flags = vec![
         ("--home", home.display().to_string()),
-        ("--evnode.da.address", da_url.to_owned()),
+        ("--evnode.da.address", da_url.clone()),
         ("--evnode.da.namespace", NAMESPACE.to_owned()),
         ("--evnode.da.block_time", duration(wish.da_block_time)),
         ("--evnode.node.block_time", duration(wish.block_time)),
         ("--evnode.rpc.address", loopback(ports.rpc).to_string()),
         ("--kv-endpoint", loopback(kv).to_string()),
         ("--evnode.signer.passphrase_file", passphrase_file(&home).display().to_string()),
+        ("--evnode.raft.node_id", name.clone()),
+        ("--evnode.raft.raft_addr", raft(ports).to_string()),
     ];
-    let mut args = vec!["start".to_owned(), "--evnode.node.aggregator".to_owned()];
+    // Alone it forms a cluster of one, to which others can be added.
+    if wish.nodes > 1 {
+        flags.push(("--evnode.raft.peers", peers.clone()));
+    }
+    if let Some(TlsPlace { own, .. }) = &tls {
+        let files =
+            [("--raft.tls.ca", "ca.pem"), ("--raft.tls.cert", "node.pem"), ("--raft.tls.key", "node.key")];
+        flags.extend(files.map(|(flag, file)| (flag, own.join(file).display().to_string())));
+    }
+    let mut args: Vec<String> =
+        ["start", "--evnode.node.aggregator", "--evnode.raft.enable"].map(str::to_owned).into();
+    if tls.is_none() {
+        args.push("--raft.tls.insecure_loopback".to_owned());
+    }
     args.extend(flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
     args.extend(wish.node_flags.iter().cloned());
-    Member { name, role: Role::Node, ports, log: home.join("log"), home, args }
+    let key_of = (number > 1).then(|| wish.home.join(self::name(1)));
+    let init = init_args(&home, key_of.as_deref());
+    Member { name, role: Role::Node, ports, log: home.join("log"), home, args, init, key_of, tls }
+}
+
+/// The first node begins the chain, the others take genesis and key from it.
+fn init_args(home: &Path, key_of: Option<&Path>) -> Vec<String> {
+    let text = |path: PathBuf| path.display().to_string();
+    let mut args = vec![
+        "init".to_owned(),
+        // The passphrase lies beside the key: a slow derivation would protect nothing.
+        "--insecure-fast-kdf".to_owned(),
+        "--home".to_owned(),
+        home.display().to_string(),
+        "--evnode.node.aggregator".to_owned(),
+        "--evnode.da.namespace".to_owned(),
+        NAMESPACE.to_owned(),
+        "--evnode.signer.passphrase_file".to_owned(),
+        text(passphrase_file(home)),
+    ];
+    match key_of {
+        None => args.extend(["--chain_id".to_owned(), CHAIN_ID.to_owned()]),
+        Some(first) => args.extend([
+            "--member".to_owned(),
+            "--genesis".to_owned(),
+            text(first.join("config/genesis.json")),
+            "--signer-from".to_owned(),
+            text(first.join("config")),
+        ]),
+    }
+    args
 }
 
 /// Returns the URL of a loopback port.
@@ -185,7 +276,8 @@ pub fn command_line(executable: &Path, args: &[String]) -> String {
     shlex::try_join(words).expect("an argument of a process holds no NUL byte")
 }
 
-fn passphrase_file(home: &Path) -> PathBuf {
+/// The file that holds the passphrase of the key in a home.
+pub fn passphrase_file(home: &Path) -> PathBuf {
     home.join("passphrase")
 }
 
@@ -206,6 +298,7 @@ mod tests {
             base_port: 27000,
             block_time: Duration::from_millis(1500),
             da_block_time: Duration::from_secs(1),
+            tls: false,
             node_flags: vec!["--evnode.log.level".to_owned(), "a $b".to_owned()],
         }
     }
@@ -233,6 +326,43 @@ mod tests {
             assert_eq!(words[0], "/opt/my tools/baton");
             assert_eq!(words[1..], member.args);
             assert!(!line.contains('\n'));
+        }
+    }
+
+    fn value<'a>(member: &'a Member, flag: &str) -> Option<&'a str> {
+        let at = member.args.iter().position(|arg| arg == flag)?;
+        member.args.get(at + 1).map(String::as_str)
+    }
+
+    #[test]
+    fn several_nodes_name_each_other_and_one_can_grow() {
+        let members = members(&Wish { nodes: 3, ..wish() }).unwrap();
+        let peers = "node1@127.0.0.1:27013,node2@127.0.0.1:27023,node3@127.0.0.1:27033";
+        for (member, number) in members[1..].iter().zip(1..) {
+            assert_eq!(value(member, "--evnode.raft.peers"), Some(peers));
+            assert_eq!(value(member, "--evnode.raft.node_id"), Some(&*format!("node{number}")));
+        }
+        let alone = &self::members(&wish()).unwrap()[1];
+        assert_eq!(value(alone, "--evnode.raft.peers"), None);
+        assert_eq!(value(alone, "--evnode.raft.raft_addr"), Some("127.0.0.1:27013"));
+    }
+
+    #[test]
+    fn only_the_first_node_begins_a_chain_and_no_guard_is_taken_along() {
+        let members = members(&Wish { nodes: 2, ..wish() }).unwrap();
+        assert!(members[1].init.contains(&CHAIN_ID.to_owned()) && members[1].key_of.is_none());
+        assert!(members[2].init.contains(&"--member".to_owned()));
+        assert_eq!(members[2].key_of.as_deref(), Some(&*members[1].home));
+        assert!(!members.iter().flat_map(|member| &member.init).any(|arg| arg.contains("guard")));
+    }
+
+    #[test]
+    fn with_certificates_nothing_is_said_in_plaintext() {
+        let members = members(&Wish { nodes: 2, tls: true, ..wish() }).unwrap();
+        for member in &members[1..] {
+            assert!(!member.args.contains(&"--raft.tls.insecure_loopback".to_owned()));
+            let own = format!("/{}/tls/node.pem", member.name);
+            assert!(value(member, "--raft.tls.cert").unwrap().ends_with(&own));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::devnet::plan::{Member, http_url};
 
@@ -18,6 +18,8 @@ pub struct NodeView {
     pub term: Option<u64>,
     /// The last block.
     pub height: Option<u64>,
+    /// The term of the entry that carried it.
+    pub tip_term: Option<u64>,
     /// The last executed block.
     pub executed: Option<u64>,
     /// The last block on the DA layer.
@@ -48,6 +50,14 @@ impl Probe {
         let answer = self.client.get(url).send().await.ok()?;
         Some(view(&answer.json().await.ok()?))
     }
+
+    /// The time of a block by its header, nanoseconds.
+    pub async fn time_of(&self, member: &Member, height: u64) -> Option<u64> {
+        let url = format!("{}/evnode.v1.StoreService/GetBlock", http_url(member.ports.rpc));
+        let answer =
+            self.client.post(url).json(&json!({ "height": height.to_string() })).send().await.ok()?;
+        time(&answer.json().await.ok()?)
+    }
 }
 
 /// Reads a status. A part that did not answer the node in time is null there, and nothing here.
@@ -59,6 +69,7 @@ pub fn view(status: &Value) -> NodeView {
         role: role.to_lowercase(),
         term: number("/raft/term"),
         height: number("/tip/height"),
+        tip_term: number("/tip/term"),
         executed: number("/supervisor/executed"),
         included: number("/da/included"),
         queue: number("/queue/txs"),
@@ -67,23 +78,27 @@ pub fn view(status: &Value) -> NodeView {
     }
 }
 
+/// Protobuf's JSON writes 64-bit numbers as strings.
+fn time(block: &Value) -> Option<u64> {
+    block.pointer("/block/header/header/time")?.as_str()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
     fn a_status_is_read_and_what_is_missing_is_nothing() {
         let status = json!({
             "ready": false, "reasons": ["not producing: DA backlog"],
-            "tip": { "height": 9 }, "da": { "included": 4 }, "supervisor": { "executed": 8 },
+            "tip": { "height": 9, "term": 2 }, "da": { "included": 4 }, "supervisor": { "executed": 8 },
             "raft": { "role": "Leader", "term": 2 }, "queue": null,
         });
         let wanted = NodeView {
             role: "leader".to_owned(),
             term: Some(2),
             height: Some(9),
+            tip_term: Some(2),
             executed: Some(8),
             included: Some(4),
             queue: None,
@@ -91,6 +106,13 @@ mod tests {
             reasons: vec!["not producing: DA backlog".to_owned()],
         };
         assert_eq!(view(&status), wanted);
+    }
+
+    #[test]
+    fn the_time_of_a_block_is_in_its_header() {
+        let block = json!({ "block": { "header": { "header": { "time": "1735787047123456789" } } } });
+        assert_eq!(time(&block), Some(1_735_787_047_123_456_789));
+        assert_eq!(time(&json!({ "code": "internal" })), None);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct Listening {
     pub kv: Option<String>,
     /// The address set aside for P2P.
     pub p2p: Option<String>,
-    /// The address set aside for Raft.
+    /// The address of the cluster transport.
     pub raft: Option<String>,
     /// Its own directory.
     pub home: String,
@@ -105,6 +105,17 @@ pub enum Detail {
         /// Why it is not; empty when it is.
         reasons: Vec<String>,
     },
+    /// Another node leads, and has made its first block.
+    Failover {
+        /// Who led before.
+        from: String,
+        /// The new term.
+        term: u64,
+        /// The first height of that term, as far as it was seen.
+        height: u64,
+        /// The longest time between two blocks around the change, by the chain's own clock.
+        gap_ms: u64,
+    },
     /// The sample transaction is on the DA layer.
     Sample {
         /// The transaction.
@@ -180,6 +191,11 @@ pub fn event_text(event: &Event) -> String {
         Detail::Role { role, term: None } => format!("{name} is {role}"),
         Detail::Ready { reasons } if reasons.is_empty() => format!("{name} is ready"),
         Detail::Ready { reasons } => format!("{name} is not ready: {}", reasons.join("; ")),
+        Detail::Failover { from, term, height, gap_ms } => {
+            format!(
+                "{name} took over from {from} in term {term}: {gap_ms} ms between two blocks, height {height}"
+            )
+        }
         Detail::Sample { tx, height, da_height, curl } => {
             format!(
                 "{name} took {tx:?}: height {height}, DA height {da_height}; post your own with\n    {curl}"
@@ -217,6 +233,9 @@ mod tests {
             home: PathBuf::from("/n/node1"),
             log: PathBuf::from("/n/node1/log"),
             args: vec!["start".to_owned(), "--home".to_owned(), "/n/my node".to_owned()],
+            init: vec![],
+            key_of: None,
+            tls: None,
         }
     }
 

@@ -15,10 +15,14 @@ pub struct Row {
     pub height: Option<u64>,
     /// The last executed block.
     pub executed: Option<u64>,
+    /// Blocks behind the highest of all nodes.
+    pub lag: Option<u64>,
     /// The last block on the DA layer.
     pub included: Option<u64>,
     /// Transactions waiting.
     pub queue: Option<u64>,
+    /// Milliseconds between two blocks when it took over last.
+    pub failover: Option<u64>,
     /// The process.
     pub pid: Option<u32>,
 }
@@ -36,6 +40,7 @@ impl Row {
             included: view.included,
             queue: view.queue,
             pid,
+            ..Self::default()
         }
     }
 
@@ -45,16 +50,27 @@ impl Row {
     }
 }
 
-const HEADINGS: [&str; 8] = ["NAME", "ROLE", "TERM", "HEIGHT", "EXECUTED", "INCLUDED", "QUEUE", "PID"];
+/// Fills in who is how far behind.
+pub fn compare(rows: &mut [Row]) {
+    let highest = rows.iter().filter_map(|row| row.height).max();
+    for row in rows {
+        row.lag = row.height.and_then(|height| Some(highest? - height));
+    }
+}
+
+const COLUMNS: usize = 10;
+
+const HEADINGS: [&str; COLUMNS] =
+    ["NAME", "ROLE", "TERM", "HEIGHT", "EXECUTED", "LAG", "INCLUDED", "QUEUE", "FAILOVER", "PID"];
 
 /// Writes the table, one string per line.
 pub fn lines(rows: &[Row]) -> Vec<String> {
-    let cells: Vec<[String; 8]> = rows.iter().map(cells).collect();
+    let cells: Vec<[String; COLUMNS]> = rows.iter().map(cells).collect();
     let width = |column: usize| {
         let content = cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         content.max(HEADINGS[column].len())
     };
-    let widths: [usize; 8] = std::array::from_fn(width);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
     let heading = line(&HEADINGS.map(str::to_owned), &widths);
     std::iter::once(heading).chain(cells.iter().map(|row| line(row, &widths))).collect()
 }
@@ -69,7 +85,7 @@ pub fn redraw(before: usize, lines: &[String]) -> String {
     format!("{up}\x1b[J{text}")
 }
 
-fn cells(row: &Row) -> [String; 8] {
+fn cells(row: &Row) -> [String; COLUMNS] {
     let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     [
         row.name.clone(),
@@ -77,14 +93,16 @@ fn cells(row: &Row) -> [String; 8] {
         number(row.term),
         number(row.height),
         number(row.executed),
+        number(row.lag),
         number(row.included),
         number(row.queue),
+        row.failover.map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms")),
         number(row.pid.map(u64::from)),
     ]
 }
 
 /// Names to the left, numbers to the right.
-fn line(cells: &[String; 8], widths: &[usize; 8]) -> String {
+fn line(cells: &[String; COLUMNS], widths: &[usize; COLUMNS]) -> String {
     let pad = |(column, cell): (usize, &String)| {
         let width = widths[column];
         if column < 2 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
@@ -109,6 +127,15 @@ mod tests {
         assert_eq!(lines.len(), 3);
         assert!(lines.iter().all(|line| line.chars().count() == lines[0].chars().count()), "{lines:#?}");
         assert!(lines[2].contains("123456789"));
+    }
+
+    #[test]
+    fn who_is_behind_is_seen_against_the_highest() {
+        let at = |height| NodeView { height, ..NodeView::default() };
+        let row = |height| Row::of_node("n", None, Some(&at(height)));
+        let mut rows = [row(Some(9)), row(Some(7)), row(None)];
+        compare(&mut rows);
+        assert_eq!(rows.map(|row| row.lag), [Some(0), Some(2), None]);
     }
 
     #[test]

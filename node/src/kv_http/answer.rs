@@ -1,10 +1,11 @@
 //! What the API says, byte for byte as ev-node's testapp where that has the route.
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use baton_messages::cluster::LeaderHint;
 use baton_messages::engine::TxResult;
 use baton_messages::sequencer::Outcome;
-use baton_messages::types::{Hash, Place};
+use baton_messages::types::{Hash, Height, Place};
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -12,6 +13,13 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_SNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+
+/// The height below which an accepted transaction is in no block.
+const SINCE: HeaderName = HeaderName::from_static("baton-since");
+/// The leader's name.
+const LEADER: HeaderName = HeaderName::from_static("baton-leader");
+/// The term it leads.
+const TERM: HeaderName = HeaderName::from_static("baton-term");
 
 /// How far a transaction came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,6 +37,21 @@ pub(super) struct Answer {
     result: Option<Effect>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader: Option<Leader>,
+}
+
+/// Who leads, for clients of a node that cannot answer by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Leader {
+    id: String,
+    name: String,
+    address: String,
+    rpc: String,
+    intake: String,
+    term: u64,
 }
 
 /// What the transaction did. Without one the engine no longer knows: it ran before a restart.
@@ -54,12 +77,22 @@ impl Answer {
         Self { hash: Some(hash.to_string()), ..Self::nameless(status) }
     }
 
-    const fn nameless(status: &'static str) -> Self {
-        Self { status, hash: None, height: None, index: None, header_hash: None, result: None, reason: None }
+    pub(super) const fn nameless(status: &'static str) -> Self {
+        Self {
+            status,
+            hash: None,
+            height: None,
+            index: None,
+            header_hash: None,
+            result: None,
+            reason: None,
+            since: None,
+            leader: None,
+        }
     }
 
-    pub(super) fn accepted(hash: Hash) -> Self {
-        Self::new("accepted", hash)
+    pub(super) fn accepted(hash: Hash, since: Height) -> Self {
+        Self { since: Some(since.0), ..Self::new("accepted", hash) }
     }
 
     pub(super) fn committed(hash: Hash, place: Place) -> Self {
@@ -83,11 +116,40 @@ impl Answer {
         Self { reason: Some(reason), ..self }
     }
 
+    pub(super) fn led_by(self, leader: Option<LeaderHint>) -> Self {
+        let leader = leader.map(|hint| Leader {
+            id: hint.id.to_string(),
+            name: hint.name,
+            address: hint.address,
+            rpc: hint.rpc,
+            intake: hint.intake,
+            term: hint.term.0,
+        });
+        Self { leader, ..self }
+    }
+
     pub(super) fn respond(&self, status: StatusCode) -> Response {
         let mut response = json_line(self);
         *response.status_mut() = status;
+        if let Some(since) = self.since {
+            response.headers_mut().insert(SINCE, since.into());
+        }
+        if let Some(leader) = &self.leader {
+            response.headers_mut().insert(TERM, leader.term.into());
+            // A name that no header can hold is in the body.
+            if let Ok(name) = HeaderValue::from_str(&leader.name) {
+                response.headers_mut().insert(LEADER, name);
+            }
+        }
         response
     }
+}
+
+/// The plain answer of `POST /tx`, as testapp's, and the height to name in a repetition.
+pub(super) fn accepted(since: Height) -> Response {
+    let mut response = text(StatusCode::ACCEPTED, "Transaction accepted");
+    response.headers_mut().insert(SINCE, since.0.into());
+    response
 }
 
 /// A refusal with its reason, as JSON.

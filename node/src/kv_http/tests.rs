@@ -7,9 +7,10 @@ use axum::http::header::CONTENT_TYPE;
 use baton_actors::engine::Execution;
 use baton_actors::engine::kv::{self, Kv};
 use baton_messages::chain::{Block, Data, Header};
+use baton_messages::cluster::ClusterView;
 use baton_messages::engine::{InitChain, TxResult};
 use baton_messages::sequencer::Outcome;
-use baton_messages::types::{Height, Place, Timestamp};
+use baton_messages::types::{MemberId, Place, Term, Timestamp};
 use baton_storage::memory::Disk;
 use serde_json::{Value, json};
 use tokio::task::LocalSet;
@@ -17,15 +18,20 @@ use tower::ServiceExt;
 
 use super::*;
 
-type Submitted = Result<Vec<Receipt>, SubmitError>;
+type Submitted = Result<Posted, SubmitError>;
 type Awaited = Result<Outcome, AwaitError>;
+/// The height that accepted transactions are in no block up to.
+const SINCE: Height = Height(5);
+
 type Script<M, T> = Box<dyn Fn(&M) -> Option<T>>;
 
 /// Answers for the sequencer, and writes down what it was handed. `None` is no answer ever.
 struct Sequencer {
-    submit: Script<SubmitTxs, Submitted>,
+    submit: Script<PostTxs, Submitted>,
     await_tx: Script<AwaitTx, Awaited>,
     handed: Rc<RefCell<Vec<Vec<u8>>>>,
+    since: Rc<RefCell<Vec<Option<Height>>>>,
+    leader: Rc<RefCell<Option<LeaderHint>>>,
 }
 
 impl Actor for Sequencer {
@@ -41,15 +47,25 @@ fn reply<T: 'static>(answer: Option<T>) -> ResponseFuture<T> {
     })
 }
 
-impl Handler<SubmitTxs> for Sequencer {
+impl Handler<PostTxs> for Sequencer {
     type Result = ResponseFuture<Submitted>;
 
-    fn handle(&mut self, message: SubmitTxs, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, message: PostTxs, _: &mut Self::Context) -> Self::Result {
+        self.since.borrow_mut().push(message.since);
         let answer = (self.submit)(&message);
         if let Some(Ok(_)) = answer {
             self.handed.borrow_mut().extend(message.txs.iter().map(|tx| tx.0.to_vec()));
         }
         reply(answer)
+    }
+}
+
+impl Handler<GetCluster> for Sequencer {
+    type Result = ResponseFuture<ClusterView>;
+
+    fn handle(&mut self, _: GetCluster, _: &mut Self::Context) -> Self::Result {
+        let leader = self.leader.borrow().clone();
+        reply(Some(ClusterView { leader, ..ClusterView::default() }))
     }
 }
 
@@ -65,14 +81,17 @@ impl Handler<AwaitTx> for Sequencer {
 struct Stage {
     router: Router,
     handed: Rc<RefCell<Vec<Vec<u8>>>>,
+    since: Rc<RefCell<Vec<Option<Height>>>>,
+    leader: Rc<RefCell<Option<LeaderHint>>>,
 }
 
 fn place() -> Place {
     Place { height: Height(7), index: 3, header_hash: Hash::of(b"header") }
 }
 
-fn queued(message: &SubmitTxs) -> Option<Submitted> {
-    Some(Ok(message.txs.iter().map(|tx| Receipt::Queued(tx.hash())).collect()))
+fn queued(message: &PostTxs) -> Option<Submitted> {
+    let receipts = message.txs.iter().map(|tx| Receipt::Queued(tx.hash())).collect();
+    Some(Ok(Posted { receipts, since: SINCE }))
 }
 
 fn applied(_: &AwaitTx) -> Option<Awaited> {
@@ -91,16 +110,22 @@ async fn view(txs: &[&'static [u8]]) -> View {
 
 impl Stage {
     async fn new(
-        submit: impl Fn(&SubmitTxs) -> Option<Submitted> + 'static,
+        submit: impl Fn(&PostTxs) -> Option<Submitted> + 'static,
         await_tx: impl Fn(&AwaitTx) -> Option<Awaited> + 'static,
     ) -> Self {
-        let handed = Rc::default();
-        let sequencer =
-            Sequencer { submit: Box::new(submit), await_tx: Box::new(await_tx), handed: Rc::clone(&handed) }
-                .start();
+        let (handed, since, leader) = (Rc::default(), Rc::default(), Rc::default());
+        let sequencer = Sequencer {
+            submit: Box::new(submit),
+            await_tx: Box::new(await_tx),
+            handed: Rc::clone(&handed),
+            since: Rc::clone(&since),
+            leader: Rc::clone(&leader),
+        };
+        let sequencer = sequencer.start();
         let api = KvHttp {
-            submit: sequencer.clone().recipient(),
-            await_tx: sequencer.recipient(),
+            post: sequencer.clone().recipient(),
+            await_tx: sequencer.clone().recipient(),
+            cluster: Some(sequencer.recipient()),
             view: view(&[b"b=<2>", b"a=1", b"empty=", b"a b/c=slash", b"\xff=\xfe", b"invalid"]).await,
             config: Config {
                 max_tx_bytes: 16,
@@ -111,7 +136,7 @@ impl Stage {
             },
             metrics: Metrics::default(),
         };
-        Self { router: api.router(), handed }
+        Self { router: api.router(), handed, since, leader }
     }
 
     async fn usual() -> Self {
@@ -170,7 +195,7 @@ async fn a_batch_is_one_transaction_per_line() {
     local(async {
         let stage = Stage::usual().await;
         let (status, answer) = stage.json("POST", "/tx/batch", "a=1\n\nb=2\r\nc=3").await;
-        assert_eq!((status, answer), (200, json!({ "accepted": 3 })));
+        assert_eq!((status, answer), (200, json!({ "accepted": 3, "since": 5 })));
         assert_eq!(*stage.handed.borrow(), [b"a=1", b"b=2", b"c=3"]);
         assert_eq!(stage.json("POST", "/tx/batch", "\n\n").await.1, json!({ "accepted": 0 }));
     })
@@ -240,7 +265,7 @@ async fn waiting_answers_how_far_the_transaction_came() {
     local(async {
         let stage = Stage::usual().await;
         let (status, accepted) = stage.json("POST", "/tx?wait=accepted", "s=v").await;
-        assert_eq!((status, accepted), (202, json!({ "status": "accepted", "hash": hash("s=v") })));
+        assert_eq!((status, accepted), (202, json!({ "status": "accepted", "hash": hash("s=v"), "since": 5 })));
 
         let mut expected = json!({
             "status": "committed", "hash": hash("s=v"), "height": 7, "index": 3, "header_hash": hash("header"),
@@ -275,7 +300,10 @@ async fn a_skipped_transaction_says_why_and_a_forgotten_result_is_left_out() {
 #[tokio::test(start_paused = true)]
 async fn a_duplicate_is_answered_with_the_place_of_the_first() {
     local(async {
-        let known = |message: &SubmitTxs| Some(Ok(vec![Receipt::InChain(message.txs[0].hash(), place())]));
+        let known = |message: &PostTxs| {
+            let receipts = vec![Receipt::InChain(message.txs[0].hash(), place())];
+            Some(Ok(Posted { receipts, since: SINCE }))
+        };
         let stage = Stage::new(known, |_| None).await;
         for wait in ["accepted", "committed"] {
             let (status, answer) = stage.json("POST", &format!("/tx?wait={wait}"), "s=v").await;
@@ -344,7 +372,8 @@ async fn a_wait_that_runs_out_says_that_the_transaction_stays_queued() {
         let (status, answer) = stage.json("POST", "/tx?wait=committed&timeout=5s", "s=v").await;
         let reason = "not committed within 5s; the transaction stays queued";
         assert_eq!(status, 504);
-        assert_eq!(answer, json!({ "status": "accepted", "hash": hash("s=v"), "reason": reason }));
+        let expected = json!({ "status": "accepted", "hash": hash("s=v"), "since": 5, "reason": reason });
+        assert_eq!(answer, expected);
     })
     .await;
 }
@@ -372,6 +401,78 @@ async fn what_cannot_be_waited_for_says_why() {
             let (code, answer) = stage.json("POST", "/tx?wait=executed", "s=v").await;
             assert_eq!((code, &answer["status"]), (status, &json!(word)));
             assert!(answer["reason"].is_string());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repetition_names_the_height_of_the_first_answer() {
+    local(async {
+        let stage = Stage::usual().await;
+        let (_, headers, _) = stage.send("POST", "/tx", "s=v").await;
+        assert_eq!(headers["baton-since"], "5");
+        stage.text("POST", "/tx?since=5", "s=v").await;
+        stage.json("POST", "/tx/batch?since=4", "s=v\ns=w").await;
+        assert_eq!(*stage.since.borrow(), [None, Some(Height(5)), Some(Height(4))]);
+        for uri in ["/tx?since=-1", "/tx?since=now", "/tx/batch?since="] {
+            let (status, answer) = stage.json("POST", uri, "s=v").await;
+            assert_eq!((status, &answer["status"]), (400, &json!("invalid")), "{uri}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_repetition_from_before_the_window_is_a_conflict_that_says_where_to_look() {
+    local(async {
+        let too_old = |_: &PostTxs| Some(Err(SubmitError::TooOld { since: Height(3), window: Height(9) }));
+        let stage = Stage::new(too_old, |_| None).await;
+        for uri in ["/tx?since=3", "/tx?wait=committed&since=3", "/tx/batch?since=3"] {
+            let (status, answer) = stage.json("POST", uri, "s=v").await;
+            assert_eq!((status, &answer["status"]), (409, &json!("too_old")), "{uri}");
+            let reason = answer["reason"].as_str().unwrap();
+            assert!(reason.contains("blocks from 4 to 8"), "{reason}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_answer_that_is_not_final_says_who_leads() {
+    local(async {
+        let leader = LeaderHint {
+            id: MemberId(0xab),
+            name: "node2".into(),
+            address: "10.0.0.2:5001".into(),
+            rpc: "10.0.0.2:7331".into(),
+            intake: "10.0.0.2:9090".into(),
+            term: Term(7),
+        };
+        let expected = json!({
+            "id": "00000000000000ab", "name": "node2", "address": "10.0.0.2:5001",
+            "rpc": "10.0.0.2:7331", "intake": "10.0.0.2:9090", "term": 7,
+        });
+        let not_ready = |_: &PostTxs| Some(Err(SubmitError::NotReady("the disk is full".into())));
+        let stages = [
+            (Stage::new(not_ready, |_| None).await, "/tx", 503),
+            (Stage::new(not_ready, |_| None).await, "/tx/batch", 503),
+            (Stage::new(queued, |_| None).await, "/tx?wait=committed&timeout=1s", 504),
+            (Stage::new(|_| None, |_| None).await, "/tx", 504),
+        ];
+        for (stage, uri, status) in stages {
+            *stage.leader.borrow_mut() = Some(leader.clone());
+            let (code, headers, body) = stage.send("POST", uri, "s=v").await;
+            let answer: Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!((code, &answer["leader"]), (status, &expected), "{uri}");
+            assert_eq!(
+                (&headers["baton-leader"], &headers["baton-term"]),
+                (&"node2".parse().unwrap(), &"7".parse().unwrap())
+            );
+            *stage.leader.borrow_mut() = None;
+            let (_, headers, body) = stage.send("POST", uri, "s=v").await;
+            let answer: Value = serde_json::from_slice(&body).unwrap();
+            assert!(answer.get("leader").is_none() && !headers.contains_key("baton-leader"), "{uri}");
         }
     })
     .await;

@@ -38,6 +38,7 @@ pub struct Tally {
     committed: u64,
     executed: u64,
     failed: u64,
+    again: u64,
     refused: BTreeMap<u16, u64>,
     latency: Histogram<u64>,
 }
@@ -46,7 +47,15 @@ impl Default for Tally {
     fn default() -> Self {
         let latency =
             Histogram::new_with_max(LONGEST, 3).expect("three digits up to two minutes is a histogram");
-        Self { accepted: 0, committed: 0, executed: 0, failed: 0, refused: BTreeMap::new(), latency }
+        Self {
+            accepted: 0,
+            committed: 0,
+            executed: 0,
+            failed: 0,
+            again: 0,
+            refused: BTreeMap::new(),
+            latency,
+        }
     }
 }
 
@@ -63,6 +72,11 @@ impl Tally {
                 self.latency.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(LONGEST));
             }
         }
+    }
+
+    /// Counts a transaction that one node did not take and the next one is given.
+    pub fn posted_again(&mut self) {
+        self.again += 1;
     }
 
     /// Writes what happened since `last`, a second ago.
@@ -107,6 +121,10 @@ pub struct Summary {
     pub back_pressure: u64,
     /// Requests without an answer.
     pub failed: u64,
+    /// Times a transaction was posted to another node, because one did not take it.
+    pub posted_again: u64,
+    /// Acknowledged transactions that were found in the chain at the end (`--verify`).
+    pub verified: Option<u64>,
     /// Half of the answers came within this.
     pub p50_ms: f64,
     /// 99 of 100 answers came within this.
@@ -133,6 +151,8 @@ impl Summary {
             refused: tally.refused.clone(),
             back_pressure: tally.pushed_back(),
             failed: tally.failed,
+            posted_again: tally.again,
+            verified: None,
             p50_ms: millis(tally.latency.value_at_quantile(0.5)),
             p99_ms: millis(tally.latency.value_at_quantile(0.99)),
             max_ms: millis(tally.latency.max()),
@@ -154,9 +174,12 @@ impl fmt::Display for Summary {
         writeln!(out, "executed/s  {}", maybe(self.executed_per_second))?;
         writeln!(
             out,
-            "refused     {refused} (back-pressure: {}); no answer: {}",
-            self.back_pressure, self.failed
+            "refused     {refused} (back-pressure: {}); no answer: {}; posted again: {}",
+            self.back_pressure, self.failed, self.posted_again
         )?;
+        if let Some(verified) = self.verified {
+            writeln!(out, "verified    {verified} acknowledged transactions are in the chain")?;
+        }
         writeln!(
             out,
             "latency     p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",

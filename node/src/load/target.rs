@@ -1,5 +1,6 @@
-//! The node that gets the transactions.
+//! The nodes that get the transactions.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -45,12 +46,29 @@ pub enum Outcome {
     Failed,
 }
 
-/// The node under load.
+impl Outcome {
+    /// It says "not now" or nothing, and may be another one later, or elsewhere.
+    #[must_use]
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::Refused(429 | 503 | 504) | Self::Failed)
+    }
+}
+
+/// The pages of one node.
 #[derive(Clone, Debug)]
-pub struct Target {
-    client: Client,
+struct Node {
     tx: Url,
     stats: Url,
+    kv: Url,
+}
+
+/// The nodes under load.
+#[derive(Debug)]
+pub struct Target {
+    client: Client,
+    nodes: Vec<Node>,
+    /// Which one is asked now.
+    now: AtomicUsize,
     status: Option<Url>,
     wait: Wait,
     seed: u64,
@@ -68,17 +86,21 @@ struct Stats {
 impl Target {
     /// Checks the addresses and makes a client that keeps its connections.
     pub fn new(args: &Args, seed: u64) -> Result<Self, Error> {
-        let kv = base("--url", &args.url)?;
-        let mut tx = join(&kv, "tx");
         let wait = match args.wait {
             Wait::None => None,
             Wait::Accepted => Some("accepted"),
             Wait::Committed => Some("committed"),
             Wait::Executed => Some("executed"),
         };
-        if let Some(wait) = wait {
-            tx.query_pairs_mut().append_pair("wait", wait);
-        }
+        let node = |url: &String| -> Result<Node, Error> {
+            let base = base("--url", url)?;
+            let mut tx = join(&base, "tx");
+            if let Some(wait) = wait {
+                tx.query_pairs_mut().append_pair("wait", wait);
+            }
+            Ok(Node { tx, stats: join(&base, "stats"), kv: join(&base, "kv") })
+        };
+        let nodes = args.url.iter().map(node).collect::<Result<Vec<_>, _>>()?;
         let status = args.rpc.as_deref().map(|rpc| base("--rpc", rpc)).transpose()?;
         let client = Client::builder()
             .pool_max_idle_per_host(usize::try_from(args.connections).unwrap_or(usize::MAX))
@@ -86,13 +108,31 @@ impl Target {
             .no_proxy()
             .build()
             .map_err(Error::Client)?;
-        let (stats, status) = (join(&kv, "stats"), status.map(|rpc| join(&rpc, "status")));
-        Ok(Self { client, tx, stats, status, wait: args.wait, seed, size: args.size as usize })
+        let status = status.map(|rpc| join(&rpc, "status"));
+        let (wait, size, now) = (args.wait, args.size as usize, AtomicUsize::new(0));
+        Ok(Self { client, nodes, now, status, wait, seed, size })
     }
 
-    /// Posts one transaction and says what became of it.
-    pub async fn post(&self, number: u64) -> Outcome {
-        let request = self.client.post(self.tx.clone()).body(transaction(self.seed, number, self.size));
+    /// Whether there is no other node to ask.
+    pub fn is_single(&self) -> bool {
+        self.nodes.len() == 1
+    }
+
+    /// From now on the next node is asked, unless somebody else turned away from this one already.
+    pub fn turn_from(&self, asked: usize) {
+        let next = (asked + 1) % self.nodes.len();
+        let _turned = self.now.compare_exchange(asked, next, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Posts one transaction to the node of the moment and says what became of it, and which node
+    /// was asked.
+    pub async fn post(&self, number: u64) -> (Outcome, usize) {
+        let asked = self.now.load(Ordering::Relaxed);
+        (self.post_to(&self.nodes[asked], number).await, asked)
+    }
+
+    async fn post_to(&self, node: &Node, number: u64) -> Outcome {
+        let request = self.client.post(node.tx.clone()).body(transaction(self.seed, number, self.size));
         let Ok(response) = request.send().await else { return Outcome::Failed };
         let status = response.status();
         // The connection is used again only once the body was read.
@@ -109,9 +149,35 @@ impl Target {
         }
     }
 
-    /// Asks how far the node is.
+    /// Whether a node has the transaction in its state. `None`: none of them says.
+    pub async fn has(&self, number: u64) -> Option<bool> {
+        for _ in &self.nodes {
+            let asked = self.now.load(Ordering::Relaxed);
+            let mut url = self.nodes[asked].kv.clone();
+            url.query_pairs_mut().append_pair("key", &key(self.seed, number));
+            let answer = self.client.get(url).timeout(COUNT_WITHIN).send().await;
+            match answer.map(|answer| answer.status().as_u16()) {
+                Ok(200) => return Some(true),
+                Ok(404) => return Some(false),
+                Ok(_) | Err(_) => self.turn_from(asked),
+            }
+        }
+        None
+    }
+
+    /// Asks how far the nodes are: the first that answers.
     pub async fn counters(&self) -> Result<Counters, Error> {
-        let stats: Stats = self.get(&self.stats).await?;
+        let mut stats = Err(None);
+        for node in &self.nodes {
+            match self.get::<Stats>(&node.stats).await {
+                Ok(found) => {
+                    stats = Ok(found);
+                    break;
+                }
+                Err(error) => stats = Err(Some(error)),
+            }
+        }
+        let stats = stats.map_err(|error| error.expect("there is one node at least"))?;
         let height = match &self.status {
             Some(status) => crate::devnet::probe::view(&self.get(status).await?).height,
             None => None,
@@ -126,10 +192,16 @@ impl Target {
     }
 }
 
+/// The key of transaction `number` of a seed.
+pub fn key(seed: u64, number: u64) -> String {
+    format!("load-{seed:016x}-{number:x}")
+}
+
 /// Makes transaction `number` of a seed: `key=value` as the app wants it, `size` bytes, never the
 /// same twice.
 fn transaction(seed: u64, number: u64, size: usize) -> Vec<u8> {
-    let mut tx = format!("load-{seed:016x}-{number:x}=").into_bytes();
+    let mut tx = key(seed, number).into_bytes();
+    tx.push(b'=');
     let mut chance = StdRng::seed_from_u64(seed ^ number.rotate_left(32));
     while tx.len() < size {
         tx.push(chance.random_range(b'a'..=b'z'));

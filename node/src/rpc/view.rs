@@ -88,7 +88,7 @@ impl View<'_> {
 fn failed(error: StoreError) -> ConnectError {
     match error {
         StoreError::Io(_) | StoreError::Full(_) => ConnectError::unavailable(error.to_string()),
-        StoreError::Corrupt(_) => retrieve(error),
+        StoreError::Corrupt(_) | StoreError::Newer(_) => retrieve(error),
     }
 }
 

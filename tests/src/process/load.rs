@@ -1,7 +1,7 @@
 //! Clients of a node that dies and comes back: they try again, and remember what they were told.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use baton_messages::types::{Hash, Height, Place, Tx};
@@ -32,16 +32,27 @@ impl Load {
     /// When there is no HTTP client.
     #[must_use]
     pub fn start(url: &str, oracle: &Oracle, clients: usize, pause: Duration) -> Self {
+        Self::over(&[url.to_owned()], oracle, clients, pause)
+    }
+
+    /// As [`Load::start`], over several nodes: who gets no answer tries the next one.
+    ///
+    /// # Panics
+    ///
+    /// When there is no HTTP client.
+    #[must_use]
+    pub fn over(urls: &[String], oracle: &Oracle, clients: usize, pause: Duration) -> Self {
         // A connection to a process that was killed answers nothing.
         let http =
             reqwest::Client::builder().timeout(Duration::from_secs(8)).build().expect("an HTTP client");
         let (stop, acknowledged) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let mut running = JoinSet::new();
-        for _ in 0..clients {
+        for number in 0..clients {
             let client = Client {
                 name: rand::random(),
                 http: http.clone(),
-                url: url.to_owned(),
+                urls: urls.to_vec(),
+                at: AtomicUsize::new(number),
                 oracle: oracle.clone(),
                 stop: stop.clone(),
                 acknowledged: acknowledged.clone(),
@@ -73,7 +84,9 @@ impl Load {
 struct Client {
     name: u32,
     http: reqwest::Client,
-    url: String,
+    urls: Vec<String>,
+    /// Which of them is asked.
+    at: AtomicUsize,
     oracle: Oracle,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicU64>,
@@ -99,6 +112,7 @@ impl Client {
                 if !patient || self.stop.load(Ordering::Relaxed) {
                     break;
                 }
+                self.at.fetch_add(1, Ordering::Relaxed);
                 sleep(Duration::from_millis(10)).await;
             }
             sleep(pause).await;
@@ -107,7 +121,8 @@ impl Client {
 
     /// What the answer acknowledges; `None`: there was none, or it promises nothing.
     async fn post(&self, tx: &Tx, wait: &str) -> Option<Ack> {
-        let url = format!("{}/tx?wait={wait}&timeout=5s", self.url);
+        let at = self.at.load(Ordering::Relaxed) % self.urls.len();
+        let url = format!("{}/tx?wait={wait}&timeout=5s", self.urls[at]);
         let answer = self.http.post(url).body(tx.0.clone()).send().await.ok()?;
         let code = answer.status().as_u16();
         let answer: Value = answer.json().await.ok()?;

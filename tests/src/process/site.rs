@@ -7,18 +7,15 @@ use std::time::Duration;
 use std::{fs, io::Write};
 
 use baton::home::Home;
-use baton_messages::da::Namespace;
 use baton_messages::genesis::Genesis;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::child::{Child, free_ports};
+use super::da_scan::{self, NAMESPACES};
 use super::scrape::Scrape;
 use crate::client::Oracle;
-
-/// Where headers and data go on DA.
-const NAMESPACES: [&str; 2] = ["chaos-headers", "chaos-data"];
 
 /// A node's home, its DA server with a disk of its own, and what clients were told.
 #[derive(Debug)]
@@ -235,36 +232,7 @@ impl Site {
 
     /// Everything on DA in the order of DA: the blobs of headers, and those of data.
     pub async fn on_da(&self) -> [Vec<Vec<u8>>; 2] {
-        let head = self.da_call("header.LocalHead", &serde_json::json!([])).await;
-        let head =
-            head["height"].as_str().and_then(|height| height.parse::<u64>().ok()).expect("DA has blocks");
-        let mut found = [vec![], vec![]];
-        for height in 1..=head {
-            for (name, found) in NAMESPACES.iter().zip(&mut found) {
-                let namespace = Namespace::of(name).to_base64();
-                let blobs = self.da_call("blob.GetAll", &serde_json::json!([height, [namespace]])).await;
-                for blob in blobs.as_array().map_or(&[][..], Vec::as_slice) {
-                    let data = blob["data"].as_str().expect("a blob has data");
-                    found.push(
-                        base64::Engine::decode(&base64::prelude::BASE64_STANDARD, data).expect("base64"),
-                    );
-                }
-            }
-        }
-        found
-    }
-
-    /// The result of a call to the DA server; null when it says that there is nothing.
-    async fn da_call(&self, method: &str, params: &Value) -> Value {
-        let request = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        let answer =
-            self.http.post(self.da_url()).json(&request).send().await.expect("the DA server answers");
-        let answer: Value = answer.json().await.expect("the answer is JSON");
-        match &answer["error"]["message"] {
-            Value::Null => answer["result"].clone(),
-            Value::String(reason) if reason.contains("not found") => Value::Null,
-            other => panic!("{method} {params}: {other}"),
-        }
+        da_scan::on_da(&self.http, &self.da_url()).await
     }
 }
 

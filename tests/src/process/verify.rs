@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use baton::cli::place::open_options;
+use baton::home::Home;
 use baton_actors::signer::FileGuard;
 use baton_actors::signer::audit::{self, Event};
 use baton_actors::signer::slot::{Verdict, judge};
 use baton_messages::chain::{Block, DaHeaderEnvelope, SignedData};
-use baton_messages::types::{Hash, Height, Place};
+use baton_messages::genesis::Genesis;
+use baton_messages::types::{Hash, Height, Place, Timestamp};
 use baton_storage::{Reader, Store};
 
 use super::site::Site;
-use crate::client::Ack;
+use crate::client::{Ack, Oracle};
 
 /// How much was compared. A check that found nothing to compare shows nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// Blocks in the store.
     pub blocks: u64,
@@ -27,6 +29,8 @@ pub struct Found {
     pub signed: usize,
     /// Blobs on DA, duplicates counted.
     pub blobs: usize,
+    /// The time of every header, in order.
+    pub times: Vec<Timestamp>,
 }
 
 /// Checks a site whose node has drained and stopped: heights have no gap, every acknowledged
@@ -38,9 +42,35 @@ pub struct Found {
 /// When a promise is broken.
 pub async fn verify(site: &Site) -> Found {
     let on_da = site.on_da().await;
-    let store = Store::open(open_options(&site.home, &site.genesis())).expect("the store opens");
-    let reader = store.reader();
-    let blocks = blocks(&reader);
+    check_guard(&site.home);
+    verify_all(&[site.home.clone()], &site.genesis(), &site.oracle, &on_da)
+}
+
+/// Checks the homes of all members of a cluster that has drained and stopped, as [`verify`] does:
+/// their blocks are the same at every height, and the records of their signers together hold one
+/// header hash per height.
+///
+/// # Panics
+///
+/// When a promise is broken.
+pub fn verify_all(homes: &[Home], genesis: &Genesis, oracle: &Oracle, on_da: &[Vec<Vec<u8>>; 2]) -> Found {
+    let stores: Vec<Store> =
+        homes.iter().map(|home| Store::open(open_options(home, genesis)).expect("the store opens")).collect();
+    let mut longest: Option<(Reader, BTreeMap<Height, Arc<Block>>)> = None;
+    for store in &stores {
+        let reader = store.reader();
+        let found = blocks(&reader);
+        if let Some((_, known)) = &longest {
+            for (height, block) in &found {
+                let same = known.get(height).is_none_or(|other| other.hash() == block.hash());
+                assert!(same, "P1: two blocks are committed at {height}");
+            }
+        }
+        if longest.as_ref().is_none_or(|(_, known)| known.len() < found.len()) {
+            longest = Some((reader, found));
+        }
+    }
+    let (reader, blocks) = longest.expect("there is a home");
     let hashes: BTreeMap<Height, Hash> =
         blocks.iter().map(|(height, block)| (*height, block.hash())).collect();
 
@@ -51,10 +81,10 @@ pub async fn verify(site: &Site) -> Found {
             places.entry(tx.hash()).or_default().push(place);
         }
     }
-    site.oracle.check(&places);
-    let acknowledged = site.oracle.all().iter().filter(|(_, ack)| *ack != Ack::Unknown).count();
+    oracle.check(&places);
+    let acknowledged = oracle.all().iter().filter(|(_, ack)| *ack != Ack::Unknown).count();
 
-    let signed = signed(site);
+    let signed = signed(homes);
     for (height, hash) in &signed {
         assert_eq!(
             hashes.get(height),
@@ -62,16 +92,18 @@ pub async fn verify(site: &Site) -> Found {
             "P2: a header was signed at {height} that is not committed"
         );
     }
-    check_guard(site);
-    check_da(&reader, &blocks, &on_da);
+    check_da(&reader, &blocks, on_da);
     let found = Found {
         blocks: blocks.len() as u64,
         txs: places.len(),
         acknowledged,
         signed: signed.len(),
         blobs: on_da.iter().map(Vec::len).sum(),
+        times: blocks.values().map(|block| block.header().time).collect(),
     };
-    store.close();
+    for store in stores {
+        store.close();
+    }
     found
 }
 
@@ -91,9 +123,10 @@ fn blocks(reader: &Reader) -> BTreeMap<Height, Arc<Block>> {
     blocks
 }
 
-/// What was ever signed, by the records of all lives together.
-fn signed(site: &Site) -> BTreeMap<Height, Hash> {
-    let (lines, _) = audit::read(&site.home.audit()).expect("the record can be read");
+/// What was ever signed, by the records of all lives of all homes together.
+fn signed(homes: &[Home]) -> BTreeMap<Height, Hash> {
+    let records = homes.iter().map(Home::audit).filter(|path| path.exists());
+    let lines = records.flat_map(|path| audit::read(&path).expect("the record can be read").0);
     let mut signed = BTreeMap::new();
     for line in lines {
         match line.event {
@@ -121,12 +154,12 @@ fn signed(site: &Site) -> BTreeMap<Height, Hash> {
 /// # Panics
 ///
 /// When it is behind, or nothing rules.
-pub fn check_guard(site: &Site) {
-    let slots = FileGuard::peek(&site.home.guard()).expect("the guard can be read");
+pub fn check_guard(home: &Home) {
+    let slots = FileGuard::peek(&home.guard()).expect("the guard can be read");
     let Verdict::Rules { record, .. } = judge(&slots) else {
         panic!("no slot of the guard rules: {slots:?}")
     };
-    if let Some((height, hash)) = signed(site).last_key_value() {
+    if let Some((height, hash)) = signed(std::slice::from_ref(home)).last_key_value() {
         assert!(record.height >= *height, "P2: {height} is signed, the guard is at {}", record.height);
         assert!(
             record.height > *height || record.hash == *hash,

@@ -7,6 +7,7 @@ mod the_reaper;
 mod the_sequencer;
 mod the_supervisor;
 mod the_syncer;
+mod the_timekeeper;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -20,8 +21,12 @@ use baton_actors::reaper::{self, Reaper};
 use baton_actors::sequencer::{self, Sequencer};
 use baton_actors::supervisor::{self, Producer, Supervisor};
 use baton_actors::syncer::{self, Syncer};
+use baton_actors::timekeeper::{self, Timekeeper};
 use baton_actors::world::{Clock, World};
 use baton_messages::chain::Block;
+use baton_messages::cluster::{
+    FetchBlocks, FetchError, FetchedBlock, ForwardError, ForwardTxs, ForwardedTxs,
+};
 use baton_messages::command::{Command, Lane, Refusal, Submitted};
 use baton_messages::engine::{
     BlockExecuted, EngineError, EnginePosition, ExecuteBlock, Executed, FilterStatus, FilterTxs, GetPosition,
@@ -32,12 +37,14 @@ use baton_messages::raft::{
     Applied, LeadershipChanged, ProposeBlock, ProposeError, Record, Settle, TermApplied,
 };
 use baton_messages::sequencer::{
-    AwaitError, AwaitTx, AwaitTxs, Batch, DropTxs, Level, NextBatch, Outcome, Receipt, SubmitError, SubmitTxs,
+    AwaitError, AwaitTx, AwaitTxs, Batch, DropTxs, Level, NextBatch, Outcome, PostTxs, Posted, Receipt,
+    SubmitError, SubmitTxs,
 };
 use baton_messages::signer::{CheckGuard, SignError, SignHeader};
 use baton_messages::supervisor::{GetSupervisorView, IntegrityStop, Shutdown};
 use baton_messages::syncer::{ExecutionFollowed, ExecutionTrouble};
-use baton_messages::types::{DaHeight, Hash, Height, Role, StateRoot, Term, Timestamp, Tip, Tx};
+use baton_messages::types::{DaHeight, Hash, Height, MemberId, Role, StateRoot, Term, Timestamp, Tip, Tx};
+use baton_storage::Backfill;
 use baton_storage::memory::{Disk, EffectOutcome, Keep};
 use bytes::Bytes;
 use sim::{GRANT, Probe, Stage, probe, root_of, sim_run, tx};
@@ -74,6 +81,24 @@ impl actix::Handler<AwaitTxs> for NeverAnswers {
     fn handle(&mut self, _: AwaitTxs, _: &mut Context<Self>) -> Self::Result {
         Box::pin(std::future::pending())
     }
+}
+
+/// The stage of a member that has three blocks of its own and a snapshot of ten, and its twin
+/// that has all ten.
+async fn with_a_gap() -> (Stage, Stage) {
+    let (whole, stage) = (Stage::new(), Stage::new());
+    whole.grow(10);
+    stage.grow(3);
+    let head = whole.store.writer(Box::new(|_| {})).build_head().expect("a snapshot");
+    stage.store.writer(Box::new(|_| {})).install_head(head).await.expect("the same chain");
+    (stage, whole)
+}
+
+async fn fill(stage: &Stage, whole: &Stage, heights: std::ops::RangeInclusive<u64>) {
+    let block = |height| whole.reader().block(Height(height)).expect("readable").expect("whole");
+    let fill = |height| Backfill { block: block(height), signature: None, da: None };
+    let blocks: Vec<Backfill> = heights.rev().map(fill).collect();
+    stage.store.filler().backfill(&blocks).await.expect("the wanted blocks");
 }
 
 /// Clones of a disk are the same disk: the stage's tests rely on it.

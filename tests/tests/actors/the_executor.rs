@@ -113,6 +113,39 @@ fn it_proposes_the_next_batch_on_top_of_the_last_root() {
     });
 }
 
+/// What a subscriber wrote.
+#[derive(Clone, Default)]
+struct Written(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("one thread").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_logged_about_a_block_names_its_height_and_term() {
+    sim_run(1, || async {
+        let (written, rig) = (Written::default(), Rig::new());
+        let log = written.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
+        let _listening = tracing::subscriber::set_default(subscriber);
+        let _executor = rig.start();
+        pass(1_000).await;
+        let text = String::from_utf8(written.0.lock().expect("one thread").clone()).expect("text");
+        let made: Vec<_> = text.lines().filter(|line| line.contains("made a block")).collect();
+        let term = GRANT.term.0;
+        for (height, line) in (1..=3).zip(&made) {
+            assert!(line.contains(&format!("block{{height={height} term={term}}}")), "{line}");
+        }
+        assert!(made.len() >= 3, "{text}");
+    });
+}
+
 #[test]
 fn time_rises_on_a_clock_that_stands_still() {
     sim_run(1, || async {

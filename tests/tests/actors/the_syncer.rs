@@ -21,6 +21,10 @@ impl Rig {
     fn new(blocks: u64) -> Self {
         let stage = Stage::new();
         stage.grow(blocks);
+        Self::on(stage)
+    }
+
+    fn on(stage: Stage) -> Self {
         let engine = Model(Rc::default());
         engine.0.borrow_mut().root = root_of(Height(0));
         let (init_chain, _) = probe(|_: &InitChain| Ok(root_of(Height(0))));
@@ -58,13 +62,15 @@ impl Rig {
             set_final,
             followed: followed_link,
             trouble: trouble_link,
+            source: None,
         };
         Self { stage, engine, links, executed, rolled_back, made_final, followed, trouble }
     }
 
     fn start(&self) -> Addr<Syncer> {
         let retry_after = Duration::from_millis(100);
-        let config = syncer::Config { reply_within: REPLY, retry_after, log_every: 1_000 };
+        let backfill = syncer::backfill::Config::default();
+        let config = syncer::Config { reply_within: REPLY, retry_after, log_every: 1_000, backfill };
         let (links, reader) = (self.links.clone(), self.stage.reader());
         Syncer::new(config, links, syncer::Metrics::default(), reader).start()
     }
@@ -172,5 +178,127 @@ fn only_what_is_included_and_executed_is_made_final() {
         pass(10).await;
         let finals: Vec<Height> = rig.made_final.take().iter().map(|made| made.height).collect();
         assert_eq!(finals, [Height(3)]);
+    });
+}
+
+/// Answers with blocks of a whole chain, so many at a time.
+fn serve(
+    whole: &Stage,
+    at_a_time: u64,
+) -> impl FnMut(&FetchBlocks) -> Result<Vec<FetchedBlock>, FetchError> + use<> {
+    let reader = whole.reader();
+    move |asked| {
+        let block = |height| reader.block(Height(height)).expect("readable").expect("whole");
+        assert_eq!(block(asked.from.0).hash(), asked.hash, "it asks for what is committed");
+        let lowest = asked.down_to.0.max((asked.from.0 + 1).saturating_sub(at_a_time));
+        let fetched = |height| FetchedBlock { block: block(height), signature: None, da: None };
+        Ok((lowest..=asked.from.0).rev().map(fetched).collect())
+    }
+}
+
+impl Rig {
+    /// A member with a snapshot, whose peers answer by this function.
+    fn fetching(
+        stage: Stage,
+        answer: impl FnMut(&FetchBlocks) -> Result<Vec<FetchedBlock>, FetchError> + 'static,
+    ) -> (Self, Probe<FetchBlocks>) {
+        let (fetch, asked) = probe(answer);
+        let filler = stage.store.filler();
+        let mut rig = Self::on(stage);
+        rig.links.source = Some(syncer::backfill::Source { fetch, filler });
+        (rig, asked)
+    }
+}
+
+#[test]
+fn missing_bodies_are_fetched_downwards_and_then_executed_upwards() {
+    sim_run(1, || async {
+        let (stage, whole) = with_a_gap().await;
+        let (rig, asked) = Rig::fetching(stage, serve(&whole, 3));
+        let _syncer = rig.start();
+        pass(500).await;
+        let asked: Vec<(u64, u64)> =
+            asked.take().iter().map(|asked| (asked.from.0, asked.down_to.0)).collect();
+        assert_eq!(asked, [(10, 4), (7, 4), (4, 4)]);
+        assert_eq!(rig.heights(), (1..=10).collect::<Vec<_>>());
+        assert_eq!(rig.stage.reader().gaps(), []);
+    });
+}
+
+#[test]
+fn a_member_that_gives_other_blocks_is_refused_by_hash_and_somebody_is_asked_again() {
+    sim_run(1, || async {
+        let (stage, whole) = with_a_gap().await;
+        let other = Stage::new();
+        for _ in 0..10 {
+            other.committed(&other.next_block(&root_of(other.tip().height), &["forged=1"]));
+        }
+        let (mut honest, mut asks) = (serve(&whole, 4), 0);
+        let forged = other.reader();
+        let (rig, asked) = Rig::fetching(stage, move |asked| {
+            asks += 1;
+            let mut blocks = honest(asked)?;
+            let forged_at = match asks {
+                1 => 0,
+                2 => 2,
+                _ => return Ok(blocks),
+            };
+            for fetched in &mut blocks[forged_at..] {
+                fetched.block = forged.block(fetched.block.height()).expect("readable").expect("forged");
+            }
+            Ok(blocks)
+        });
+        let syncer = rig.start();
+        pass(1_000).await;
+        let from: Vec<u64> = asked.take().iter().map(|asked| asked.from.0).collect();
+        assert_eq!(from, [10, 10, 8, 4], "the good part is taken, the rest asked for again");
+        assert_eq!(rig.heights(), (1..=10).collect::<Vec<_>>());
+        assert_eq!(rig.stage.tip(), whole.tip());
+        assert!(rig.trouble.take().iter().all(|told| !told.integrity), "it is not this node that is damaged");
+        drop(syncer);
+    });
+}
+
+#[test]
+fn filling_in_goes_on_after_a_restart_and_says_how_much_is_left() {
+    sim_run(1, || async {
+        let (stage, whole) = with_a_gap().await;
+        let (mut answer, mut asks) = (serve(&whole, 2), 0);
+        let (rig, asked) = Rig::fetching(stage.clone(), move |asked| {
+            asks += 1;
+            if asks > 2 { Err(FetchError::Nobody(asked.from)) } else { answer(asked) }
+        });
+        let syncer = rig.start();
+        pass(5_000).await;
+        assert_eq!(rig.heights(), [1, 2, 3], "what has its body is executed meanwhile");
+        let told = rig.trouble.take().pop().expect("told");
+        assert!(!told.integrity);
+        let why = told.trouble.expect("why");
+        assert_eq!(why, "bodies are missing: 3 left, block 4 is the next to execute");
+        let tries = asked.take().len();
+        assert!((5..=10).contains(&tries), "the pauses grow: {tries} tries");
+        drop(syncer);
+        pass(10).await;
+        let (again, asked) = Rig::fetching(stage, serve(&whole, 2));
+        *again.engine.0.borrow_mut() = rig.engine.0.borrow().clone();
+        let _syncer = again.start();
+        pass(500).await;
+        assert_eq!(asked.take()[0].from, Height(6));
+        assert_eq!(again.heights(), (4..=10).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn an_engine_over_a_gap_is_not_taken_back_before_its_header_is_known() {
+    sim_run(1, || async {
+        let (stage, whole) = with_a_gap().await;
+        let (rig, _) = Rig::fetching(stage, |asked| Err(FetchError::Nobody(asked.from)));
+        let hash = whole.reader().hash(Height(7)).expect("readable");
+        let (height, root, final_height) = (Height(7), root_of(Height(7)), Height(0));
+        *rig.engine.0.borrow_mut() = EnginePosition { height, hash, root, final_height };
+        let _syncer = rig.start();
+        pass(1_000).await;
+        assert_eq!(rig.rolled_back.count(), 0);
+        assert!(rig.trouble.take().iter().any(|told| told.trouble.is_some() && !told.integrity));
     });
 }

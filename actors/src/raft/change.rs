@@ -1,0 +1,148 @@
+//! Carrying out a change of the membership on the leader.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use baton_messages::cluster::{ChangeError, MemberChange};
+use baton_messages::types::{LogIndex, MemberId};
+use baton_storage::raft_types::TypeConfig;
+use openraft::ChangeMembers;
+use openraft::ServerState;
+use openraft::errors::{ClientWriteError, RaftError};
+use openraft::raft::Precondition;
+use tracing::{info, warn};
+
+use super::Openraft;
+use super::members::{Change, Situation};
+use super::shared::{self, Shared, View};
+use super::transport::Class;
+use super::wire::{Answer, Identity, JoinRefusal, Request};
+
+/// Decides about a change and carries it out. Returns the new config version.
+///
+/// # Errors
+///
+/// Why it was not done, or was not confirmed.
+pub(super) async fn carry_out(
+    shared: &Arc<Shared>,
+    change: &MemberChange,
+    expected: Option<LogIndex>,
+    force: bool,
+    identified: Option<Identity>,
+) -> Result<LogIndex, ChangeError> {
+    let _turn = shared.changing.try_lock().map_err(|_| ChangeError::InProgress)?;
+    leading(shared)?;
+    let identified = match (change, identified) {
+        (MemberChange::Add { address, .. }, None) => Some(identify(shared, address).await?),
+        (_, identified) => identified,
+    };
+    // What was true before the question may be over.
+    let (raft, view) = leading(shared)?;
+    let current = shared::version(&view);
+    if let Some(expected) = expected
+        && expected != current
+    {
+        return Err(ChangeError::Version { current, expected });
+    }
+    let planned = situation(shared, &view).plan(change, force, identified.as_ref())?;
+    let Some(Change { change: planned, retain }) = planned else { return Ok(current) };
+    info!(?change, version = current.0, "changing the membership");
+    let unchanged =
+        Precondition::LastMembershipLogId { last_membership_log_id: *view.membership_config.log_id() };
+    let changed = raft.change_membership_if(planned, retain, [unchanged]).await;
+    let version = changed.map(|written| LogIndex(written.log_id.index));
+    version.map_err(|error| unchanged_because(shared, error)).inspect(|version| {
+        info!(version = version.0, "changed the membership");
+    })
+}
+
+fn leading(shared: &Shared) -> Result<(Openraft, View), ChangeError> {
+    let raft = shared.raft().map_err(|denial| ChangeError::Unconfirmed(denial.to_string()))?;
+    let view = shared.view().filter(|view| view.state == ServerState::Leader);
+    view.map(|view| (raft, view)).ok_or_else(|| ChangeError::NotLeader(shared.hint()))
+}
+
+async fn identify(shared: &Shared, address: &str) -> Result<Identity, ChangeError> {
+    let asked = shared.ask(shared::somebody(address), Class::Bulk, &Request::Identify, shared.times.question);
+    match asked.await {
+        Ok(Answer::Identity(identity)) => Ok(identity),
+        Ok(other) => Err(ChangeError::Refused(format!("{address} answered something else: {other:?}"))),
+        Err(error) => Err(ChangeError::Refused(format!("nobody can be added at {address}: {error}"))),
+    }
+}
+
+fn situation(shared: &Shared, view: &View) -> Situation {
+    let own = shared.id();
+    let last_log = view.last_log_index.unwrap_or(0);
+    let fresh = shared.times.election_max * 2;
+    let answered = view
+        .heartbeat
+        .iter()
+        .flatten()
+        .filter(|(_, at)| at.as_ref().is_some_and(|at| openraft::Instant::elapsed(&**at) < fresh));
+    let reachable: BTreeSet<MemberId> = answered.map(|(id, _)| *id).chain([own]).collect();
+    let matched = view.replication.iter().flatten();
+    let matched = matched.map(|(id, matched)| (*id, matched.map_or(0, |id| id.index)));
+    let conditions = shared.conditions();
+    Situation {
+        own,
+        cluster: shared.store.cluster(),
+        membership: view.membership_config.membership().clone(),
+        version: shared::version(view),
+        last_log,
+        matched: matched.chain([(own, last_log)]).collect(),
+        reachable,
+        conditions: conditions.into_iter().map(|(id, (condition, _))| (id, condition)).collect(),
+        first_body: shared.reader().first_height_with_body(),
+    }
+}
+
+/// Every error of openraft's is named.
+fn unchanged_because(
+    shared: &Shared,
+    error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>,
+) -> ChangeError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => match shared.hint() {
+            Some(hint) if hint.id == shared.id() => ChangeError::Unconfirmed(forward.to_string()),
+            hint => ChangeError::NotLeader(hint),
+        },
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
+            ChangeError::Refused(error.to_string())
+        }
+        RaftError::APIError(ClientWriteError::PreconditionFailed(_)) => ChangeError::InProgress,
+        RaftError::APIError(error @ ClientWriteError::LogEntryDiscarded(_)) => {
+            ChangeError::Unconfirmed(error.to_string())
+        }
+        RaftError::Fatal(fatal) => ChangeError::Unconfirmed(fatal.to_string()),
+    }
+}
+
+/// What a node that asked to join is told.
+pub(super) fn join_refusal(error: ChangeError) -> JoinRefusal {
+    match error {
+        ChangeError::NotLeader(hint) => JoinRefusal::NotLeader(hint),
+        ChangeError::InProgress | ChangeError::Unconfirmed(_) | ChangeError::Version { .. } => {
+            JoinRefusal::Later(error.to_string())
+        }
+        ChangeError::Refused(reason) => JoinRefusal::Refused(reason),
+    }
+}
+
+/// A leader that finds a change half done ends it: the step from both configurations to the new
+/// one is missing. Who was removed stays as a learner: what was meant is not known any more.
+pub(super) async fn finish(shared: Arc<Shared>) {
+    let Ok(_turn) = shared.changing.try_lock() else { return };
+    let Ok((raft, view)) = leading(&shared) else { return };
+    if view.membership_config.membership().get_joint_config().len() < 2 {
+        return;
+    }
+    warn!("a change of the membership was left half done by an earlier leader: ending it");
+    let nothing = ChangeMembers::AddVoterIds(BTreeSet::new());
+    let unchanged =
+        Precondition::LastMembershipLogId { last_membership_log_id: *view.membership_config.log_id() };
+    match raft.change_membership_if(nothing, true, [unchanged]).await {
+        Ok(written) => info!(version = written.log_id.index, "ended the change of the membership"),
+        Err(error) => warn!(%error, "the change of the membership is still half done"),
+    }
+}

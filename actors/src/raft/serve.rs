@@ -1,0 +1,229 @@
+//! Answering what other members ask: decode, admit, carry out, encode.
+
+use std::sync::Arc;
+
+use baton_messages::cluster::{
+    FetchError, FetchedBlock, ForwardError, ForwardedTxs, MemberChange, MemberTold,
+};
+use baton_messages::types::{Hash, Height, Member, MemberId, Tx};
+use baton_storage::raft_types::TypeConfig;
+use baton_storage::{Head, Snapshot};
+use bytes::Bytes;
+use openraft::errors::{Fatal, RaftError};
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use super::admit::{self, Denial};
+use super::change;
+use super::shared::Shared;
+use super::transport::{Caller, Class, Serve};
+use super::wire::{self, Answer, Append, Call, JoinRefusal, RaftCall, Request};
+
+/// Most bytes of blocks in one answer, whatever is asked for.
+const MAX_FETCH: u64 = 4 << 20;
+
+/// The function that answers calls.
+pub(super) fn serve(shared: Arc<Shared>) -> Serve {
+    Arc::new(move |caller, class, bytes| {
+        let shared = shared.clone();
+        Box::pin(async move {
+            let name = caller.name.clone();
+            answer(&shared, &caller, bytes).await.map(|answer| wire::encode(&answer)).map_err(|refusal| {
+                if let Some(denial) = refusal.denial {
+                    shared.metrics.deny(denial);
+                }
+                debug!(%name, class = class.name(), reason = %refusal.reason, "denied a call");
+                refusal.reason
+            })
+        })
+    })
+}
+
+/// Why a call has no answer.
+struct Refusal {
+    denial: Option<Denial>,
+    reason: String,
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        Self { denial: Some(denial), reason: denial.to_string() }
+    }
+}
+
+impl From<Fatal<TypeConfig>> for Refusal {
+    fn from(fatal: Fatal<TypeConfig>) -> Self {
+        Self { denial: Some(Denial::Stopped), reason: fatal.to_string() }
+    }
+}
+
+impl From<RaftError<TypeConfig>> for Refusal {
+    fn from(error: RaftError<TypeConfig>) -> Self {
+        error.unwrap_fatal().into()
+    }
+}
+
+fn malformed(reason: impl std::fmt::Display) -> Refusal {
+    Refusal { denial: Some(Denial::Malformed), reason: format!("{}: {reason}", Denial::Malformed) }
+}
+
+async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<Answer, Refusal> {
+    let request = wire::request(&bytes).map_err(malformed)?;
+    let (here, view) = shared.here();
+    admit::admit(&here, caller.id, Shared::standing(view.as_ref(), caller.id), &request)?;
+    shared.metrics.heard(&caller.name);
+    match request {
+        Request::Raft(call) => raft(shared, call).await,
+        Request::Condition(condition) => {
+            shared.told(condition.clone());
+            shared.told.do_send(MemberTold(condition));
+            Ok(Answer::Taken)
+        }
+        Request::Forward { txs, checked } => forwarded(shared, caller.id, here.leads, txs, checked).await,
+        Request::Fetch { from, hash, max_bytes, down_to } => {
+            fetch(shared, from, hash, max_bytes, down_to).await
+        }
+        Request::Identify => Ok(Answer::Identity(shared.identity())),
+        Request::Join { member } => Ok(Answer::Join(join(shared, caller, member, here.leads).await)),
+    }
+}
+
+async fn raft(shared: &Shared, call: RaftCall) -> Result<Answer, Refusal> {
+    let raft = shared.raft()?;
+    match call.call {
+        Call::Vote(ballot) => Ok(raft.vote(ballot.into()).await?.into()),
+        Call::PreVote(ballot) => Ok(raft.pre_vote(ballot.into()).await?.into()),
+        Call::Append(append) => {
+            adopt(shared, call.cluster).await?;
+            let answer = raft.append_entries(request_of(append)?).await?;
+            Ok(Answer::Append(answer.into()))
+        }
+        Call::Snapshot { vote, head } => {
+            adopt(shared, call.cluster).await?;
+            let head = Head::decode(&head).map_err(malformed)?;
+            let meta = head.meta().map_err(malformed)?;
+            let tip = head.tip();
+            let snapshot = Snapshot { meta, snapshot: head };
+            let answer = raft.install_full_snapshot(vote.into(), snapshot).await?;
+            info!(%tip, "went on from a snapshot of the leader");
+            shared.metrics.snapshots_installed.inc();
+            Ok(Answer::Snapshot(answer.vote.into()))
+        }
+        Call::Transfer { from, to, last } => {
+            let request = TransferLeaderRequest::new(from.into(), to, last.map(Into::into));
+            let taken = raft.handle_transfer_leader(request).await?;
+            Ok(Answer::Transfer(taken.map_err(Into::into)))
+        }
+    }
+}
+
+fn request_of(append: Append) -> Result<AppendEntriesRequest<TypeConfig>, Refusal> {
+    append.try_into().map_err(|reason: String| malformed(reason))
+}
+
+/// The first leader that is heard decides to which cluster an empty node belongs, for ever.
+async fn adopt(shared: &Shared, cluster: Uuid) -> Result<(), Refusal> {
+    if shared.store.cluster() == Some(cluster) {
+        return Ok(());
+    }
+    let stopped = |error: baton_storage::ClusterError| Refusal {
+        denial: Some(Denial::OtherCluster),
+        reason: error.to_string(),
+    };
+    shared.store.join_cluster(cluster).await.map_err(stopped)?;
+    info!(%cluster, "this node belongs to a cluster now");
+    shared.transport.belongs_to(cluster);
+    Ok(())
+}
+
+async fn forwarded(
+    shared: &Shared,
+    from: MemberId,
+    leads: bool,
+    txs: Vec<Tx>,
+    checked: Height,
+) -> Result<Answer, Refusal> {
+    if !leads {
+        let leader = shared.hint().map_or_else(|| "nobody is known to lead".to_owned(), |hint| hint.name);
+        let refused = ForwardError::NoLeader(format!("{} does not lead, but {leader}", shared.own.name));
+        return Ok(Answer::Forward(Err(refused)));
+    }
+    let count = txs.len() as u64;
+    let taken = shared.forwarded.send(ForwardedTxs { from, txs, checked });
+    let taken = match taken.timeout(shared.times.question).await {
+        Ok(taken) => taken,
+        Err(error) => Err(ForwardError::NoLeader(format!("the leader's sequencer: {error}"))),
+    };
+    if taken.is_ok() {
+        shared.metrics.forwarded_here.inc_by(count);
+    }
+    Ok(Answer::Forward(taken))
+}
+
+/// Reads blocks downwards. The runtime gets its turn between two of them.
+async fn fetch(
+    shared: &Shared,
+    from: Height,
+    hash: Hash,
+    max_bytes: u64,
+    down_to: Height,
+) -> Result<Answer, Refusal> {
+    let _turn = shared.serving_blocks.try_acquire().map_err(|_| Denial::Busy)?;
+    let reader = shared.reader();
+    let stopped = |error: baton_storage::StoreError| Refusal {
+        denial: Some(Denial::Stopped),
+        reason: error.to_string(),
+    };
+    if reader.hash(from).map_err(stopped)? != Some(hash) {
+        return Ok(Answer::Fetch(Err(FetchError::Missing(from))));
+    }
+    // Room for what is around the blocks.
+    let limit = shared.transport.limit(Class::Bulk) as u64;
+    let budget = max_bytes.min(MAX_FETCH).min(limit.saturating_sub(64 << 10));
+    let mut bytes = 0;
+    let mut blocks = vec![];
+    let mut height = from;
+    while height >= down_to && height > Height(0) {
+        let Some(block) = reader.block(height).map_err(stopped)? else { break };
+        bytes += block.tx_bytes() as u64 + 1024;
+        if bytes > budget && !blocks.is_empty() {
+            break;
+        }
+        let signature = reader.signature(height).map_err(stopped)?;
+        let da = reader.da_heights(height).map_err(stopped)?;
+        blocks.push(FetchedBlock { block, signature, da });
+        height = height.previous();
+        tokio::task::yield_now().await;
+    }
+    if blocks.is_empty() {
+        return Ok(Answer::Fetch(Err(FetchError::Missing(from))));
+    }
+    shared.metrics.blocks_served.inc_by(blocks.len() as u64);
+    Ok(Answer::Fetch(Ok(blocks)))
+}
+
+/// A node asks to become a learner. That takes nothing from anybody's quorum.
+async fn join(shared: &Arc<Shared>, caller: &Caller, member: Member, leads: bool) -> Result<(), JoinRefusal> {
+    if member.storage != caller.storage || member.name != caller.name {
+        return Err(JoinRefusal::Refused("the node that asks is another one than it says".to_owned()));
+    }
+    if member.name.is_empty() || member.address.is_empty() {
+        return Err(JoinRefusal::Refused("a member needs a name and an address".to_owned()));
+    }
+    if !leads {
+        return Err(JoinRefusal::NotLeader(shared.hint()));
+    }
+    let change = MemberChange::Add { name: member.name.clone(), address: member.address.clone() };
+    let identity = wire::Identity { member, cluster: caller.cluster, ..wire::Identity::default() };
+    match change::carry_out(shared, &change, None, false, Some(identity)).await {
+        Ok(version) => {
+            info!(name = %caller.name, storage = %caller.storage, version = version.0, "a node joined as a learner");
+            Ok(())
+        }
+        Err(error) => {
+            warn!(name = %caller.name, storage = %caller.storage, %error, "a node asked to join");
+            Err(change::join_refusal(error))
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What becomes of a command: asked of the supervisor or of Raft, and put on record.
+
+use std::time::Duration;
+
+use actix::{Message, Recipient};
+use baton_messages::cluster::{ChangeMembers, CommandAudited, HandOff, LeaderHint, Pause, Resume};
+use baton_messages::status::GetNodeStatus;
+use baton_messages::types::{LogIndex, Role};
+use tracing::{info, warn};
+
+use crate::admin::protocol::{Answer, Change, Command, Kind, Refusal};
+use crate::admin::status::{self, status};
+
+/// The longest text an operator gives as a reason, and the longest name or address.
+const LONGEST_TEXT: usize = 256;
+
+/// Most names in one command.
+const MOST_NAMES: usize = 16;
+
+/// Whom the admin socket asks.
+#[derive(Clone, Debug)]
+pub struct Links {
+    /// The status board.
+    pub node_status: Recipient<GetNodeStatus>,
+    /// The supervisor.
+    pub hand_off: Recipient<HandOff>,
+    /// The supervisor.
+    pub pause: Recipient<Pause>,
+    /// The supervisor.
+    pub resume: Recipient<Resume>,
+    /// Raft.
+    pub change: Recipient<ChangeMembers>,
+    /// The journal, which puts what was changed on record.
+    pub journal: Option<Recipient<CommandAudited>>,
+}
+
+/// How long parts of the node may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For a look, and for a pause.
+    pub look: Duration,
+    /// For a hand-off or a change of the membership. They bound themselves; this is for parts
+    /// that are stuck.
+    pub change: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { look: Duration::from_secs(3), change: Duration::from_secs(60) }
+    }
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The user of the process.
+    pub uid: u32,
+    /// The process, where the system says it.
+    pub pid: Option<i32>,
+}
+
+/// Answers commands.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    /// The name of the node.
+    pub node: String,
+    /// Whom to ask.
+    pub links: Links,
+    /// For how long.
+    pub patience: Patience,
+}
+
+impl Desk {
+    /// Carries a command out, and puts it on record if it could change anything.
+    pub async fn answer(&self, command: Command, peer: Peer) -> Answer {
+        let (words, mutating) = (command.words(), command.is_mutating());
+        let answer = match bounded(&command) {
+            Ok(()) => self.carry_out(command).await.unwrap_or_else(Answer::Refused),
+            Err(refusal) => Answer::Refused(refusal),
+        };
+        if mutating {
+            self.put_on_record(&words, peer, &answer.words());
+        }
+        answer
+    }
+
+    /// Somebody was turned away who may not ask anything.
+    pub fn turned_away(&self, peer: Peer, why: &str) {
+        self.put_on_record("connect", peer, &format!("refused: {why}"));
+    }
+
+    fn put_on_record(&self, command: &str, peer: Peer, outcome: &str) {
+        let Peer { uid, pid } = peer;
+        info!(command, uid, pid, outcome, "an operator's command");
+        let line = CommandAudited { command: command.to_owned(), uid, pid, outcome: outcome.to_owned() };
+        let lost = self.links.journal.as_ref().is_some_and(|journal| journal.try_send(line).is_err());
+        if lost {
+            warn!(command, "the command is in the log but not in the record of events");
+        }
+    }
+
+    async fn carry_out(&self, command: Command) -> Result<Answer, Refusal> {
+        let Links { node_status, hand_off, pause, resume, change, .. } = &self.links;
+        let Patience { look, change: long } = self.patience;
+        match command {
+            Command::Status => {
+                let found = ask("the status board", node_status, GetNodeStatus, look).await?;
+                Ok(Answer::Status(Box::new(status(&self.node, &found))))
+            }
+            Command::HandOff { to } => {
+                let message = HandOff { to, reason: "an operator asked for it".to_owned() };
+                let handed = ask("the supervisor", hand_off, message, long).await??;
+                Ok(Answer::HandedOff { to: handed.to, term: handed.term.0 })
+            }
+            Command::Pause { reason } => {
+                self.must_lead("pause").await?;
+                let reason = match reason.is_empty() {
+                    true => "an operator asked for it".to_owned(),
+                    false => reason,
+                };
+                ask("the supervisor", pause, Pause { reason }, look).await?;
+                Ok(Answer::Paused)
+            }
+            Command::Resume => {
+                ask("the supervisor", resume, Resume, look).await?;
+                Ok(Answer::Resumed)
+            }
+            Command::Change { change: what, version, force } => {
+                let version = version.map(LogIndex);
+                let message = ChangeMembers { change: what.into(), version, force };
+                let version = ask("raft", change, message, long).await??.0;
+                Ok(Answer::Changed { version })
+            }
+        }
+    }
+
+    /// Only the leader produces; a pause of another member would surprise after the next failover.
+    async fn must_lead(&self, what: &str) -> Result<(), Refusal> {
+        let found =
+            ask("the status board", &self.links.node_status, GetNodeStatus, self.patience.look).await?;
+        if found.raft.as_ref().is_some_and(|raft| raft.role == Role::Leader) {
+            return Ok(());
+        }
+        let leader = status::leader(&found);
+        let whom = |leader: &LeaderHint| format!("run `baton {what}` on {}", leader.name);
+        let whom = leader.as_ref().map_or_else(|| "no leader is known".to_owned(), whom);
+        let message = format!("this node does not lead, only the leader produces; {whom}");
+        Err(Refusal { kind: Kind::NotLeader, message, leader })
+    }
+}
+
+async fn ask<M>(who: &str, link: &Recipient<M>, question: M, within: Duration) -> Result<M::Result, Refusal>
+where
+    M: Message + Send + 'static,
+    M::Result: Send,
+{
+    link.send(question).timeout(within).await.map_err(|error| {
+        let message = format!("{who} does not answer within {within:?} ({error}); look at the status");
+        Refusal::new(Kind::Unavailable, message)
+    })
+}
+
+/// Texts go into records and into Raft's log.
+fn bounded(command: &Command) -> Result<(), Refusal> {
+    let texts: Vec<&String> = match command {
+        Command::Status | Command::Resume => vec![],
+        Command::HandOff { to } => to.iter().collect(),
+        Command::Pause { reason } => vec![reason],
+        Command::Change { change, .. } => match change {
+            Change::Add { name, address } => vec![name, address],
+            Change::Promote { names } => names.iter().collect(),
+            Change::Demote { name } | Change::Remove { name } => vec![name],
+            Change::Replace { old, new } => vec![old, new],
+        },
+    };
+    if texts.len() > MOST_NAMES {
+        return Err(Refusal::new(Kind::BadRequest, format!("more than {MOST_NAMES} names")));
+    }
+    match texts.iter().find(|text| text.len() > LONGEST_TEXT) {
+        Some(_) => {
+            let message = format!("a name, address or reason is longer than {LONGEST_TEXT} bytes");
+            Err(Refusal::new(Kind::BadRequest, message))
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,160 @@
+//! The cluster as a table on a terminal.
+
+use std::fmt::Write;
+
+use crate::admin::status::{Line, Status};
+
+const HEADINGS: [&str; 9] =
+    ["NAME", "ROLE", "ADDRESS", "ELIGIBLE", "HEIGHT", "EXECUTED", "LAG", "MATCHED", "HEARD"];
+
+/// Columns that hold words, not numbers.
+const WORDS: usize = 4;
+
+/// The whole page: one line about the cluster, a table, and what is not in order.
+#[must_use]
+pub fn page(status: &Status) -> String {
+    let mut page = head(status);
+    if !status.members.is_empty() {
+        page.push('\n');
+        page.push_str(&table(&status.members));
+    }
+    let notes = notes(status);
+    if !notes.is_empty() {
+        page.push('\n');
+        notes.iter().for_each(|note| page.push_str(&format!("{note}\n")));
+    }
+    page
+}
+
+fn head(status: &Status) -> String {
+    let cluster = status.cluster.as_deref().unwrap_or("none yet");
+    let joint = if status.joint { ", being changed" } else { "" };
+    let mut head = format!("cluster  {cluster}   config version {}{joint}\n", status.version);
+    let term = status.term.map_or_else(|| "-".to_owned(), |term| term.to_string());
+    let leader = match &status.leader {
+        Some(leader) => {
+            let rpc = Some(&leader.rpc).filter(|rpc| !rpc.is_empty());
+            let rpc = rpc.map(|rpc| format!(", rpc {rpc}")).unwrap_or_default();
+            format!("{} at {}{rpc}", leader.name, or_dash(&leader.address))
+        }
+        None => "none is known".to_owned(),
+    };
+    let _ = writeln!(head, "leader   {leader}   term {term}");
+    let _ = writeln!(head, "asked    {}", status.node);
+    head
+}
+
+fn table(members: &[Line]) -> String {
+    let rows: Vec<_> = members.iter().map(cells).collect();
+    let widths: [usize; 9] = std::array::from_fn(|column| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([HEADINGS[column].len()]).max().unwrap_or(0)
+    });
+    let line = |cells: &[String; 9]| {
+        let padded = cells.iter().enumerate().map(|(column, cell)| {
+            let width = widths[column];
+            if column < WORDS { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    std::iter::once(line(&HEADINGS.map(str::to_owned))).chain(rows.iter().map(line)).collect()
+}
+
+fn cells(line: &Line) -> [String; 9] {
+    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    let eligible = match line.eligible {
+        _ if line.witness => "-",
+        Some(true) if line.producing => "producing",
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "unknown",
+    };
+    [
+        line.name.clone(),
+        line.role.clone(),
+        or_dash(&line.address).to_owned(),
+        eligible.to_owned(),
+        number(line.height),
+        if line.witness { "-".to_owned() } else { number(line.executed) },
+        number(line.lag),
+        number(line.matched),
+        line.told_ms_ago.map_or_else(|| "never".to_owned(), |ms| format!("{ms} ms")),
+    ]
+}
+
+fn notes(status: &Status) -> Vec<String> {
+    let mut notes = vec![];
+    if let Some(pause) = &status.pause {
+        notes.push(format!("{} produces nothing: {pause}", status.node));
+    }
+    for line in status.members.iter().filter(|line| !line.reasons.is_empty() && !line.witness) {
+        notes.push(format!("{} may not produce: {}", line.name, line.reasons.join("; ")));
+    }
+    if status.members.is_empty() {
+        notes
+            .extend(status.reasons.iter().map(|reason| format!("{} may not produce: {reason}", status.node)));
+    }
+    let voters = status.members.iter().filter(|line| line.voter).count();
+    if voters == 2 {
+        notes.push("two voters: the loss of either stops the chain".to_owned());
+    }
+    let told: Vec<_> = status.members.iter().filter(|line| line.config.is_some()).collect();
+    if told.iter().any(|line| line.config != told[0].config && !line.witness && !told[0].witness) {
+        notes.push(
+            "members differ in settings in which they must agree: compare `baton config show`".to_owned(),
+        );
+    }
+    notes
+}
+
+fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::status::{status, tests::node_status};
+
+    #[test]
+    fn the_page_says_who_leads_and_how_everybody_is() {
+        let page = page(&status("n1", &node_status()));
+        let wanted = "\
+cluster  00000000-0000-0000-0000-000000000007   config version 4
+leader   n1 at h1:5001, rpc h1:7331   term 3
+asked    n1
+
+NAME  ROLE     ADDRESS  ELIGIBLE   HEIGHT  EXECUTED  LAG  MATCHED  HEARD
+n1    leader   h1:5001  producing       9         9    0       13   0 ms
+n2    voter    h2:5001  yes             7         6    2       12  20 ms
+n3    learner  h3:5001  unknown         -         -    -        -  never
+
+two voters: the loss of either stops the chain
+";
+        assert_eq!(page, wanted);
+    }
+
+    #[test]
+    fn what_is_not_in_order_is_named_below() {
+        let mut status = status("n1", &node_status());
+        status.pause = Some("an operator asked for it".to_owned());
+        status.members[1].eligible = Some(false);
+        status.members[1].reasons = vec!["engine: hangs".to_owned(), "disk: full".to_owned()];
+        status.members[1].config = Some("other".to_owned());
+        let page = page(&status);
+        for said in [
+            "n1 produces nothing: an operator asked for it",
+            "n2 may not produce: engine: hangs; disk: full",
+            "members differ in settings",
+        ] {
+            assert!(page.contains(said), "{page}");
+        }
+    }
+
+    #[test]
+    fn a_node_without_a_cluster_has_a_page_too() {
+        let status = Status { node: "n9".to_owned(), ..Status::default() };
+        let page = page(&status);
+        assert!(page.contains("none yet") && page.contains("none is known"), "{page}");
+    }
+}
