@@ -73,8 +73,6 @@ pub struct Config {
     pub intake: String,
     /// A hash over the settings in which members must agree.
     pub settings: Hash,
-    /// The newest version of log entries it can apply.
-    pub command_version: u8,
     /// The storage thread may be busy with one piece of work for so long (hazard E3).
     pub disk_limit: Duration,
     /// A leader may go without a block that is due for so long (hazard L3).
@@ -96,7 +94,6 @@ impl Default for Config {
             rpc: String::new(),
             intake: String::new(),
             settings: Hash::default(),
-            command_version: 1,
             disk_limit: Duration::from_millis(500),
             stalled_after: Duration::from_secs(5),
             hand_over_within: Duration::from_secs(5),
@@ -112,6 +109,8 @@ pub struct Sources {
     pub member: MemberId,
     /// The life of its storage.
     pub boot: u64,
+    /// The newest version of log entries it can apply.
+    pub command_version: u8,
     /// The chain and the end of the log.
     pub reader: Reader,
     /// For how long the storage thread has been busy with one piece of work; `None` when idle.
@@ -127,6 +126,7 @@ impl Sources {
         Self {
             member: MemberId::of(identity.storage),
             boot: identity.boot,
+            command_version: store.known_command_version(),
             reader: store.reader(),
             busy_for: Box::new(move || busy.stats().busy_since.map(|since| since.elapsed())),
         }
@@ -434,7 +434,7 @@ impl Supervisor {
             last_log,
             last_log_term,
             first_body: self.sources.reader.first_height_with_body(),
-            command_version: self.config.command_version,
+            command_version: self.sources.command_version,
             config: self.config.settings,
             rpc: self.config.rpc.clone(),
             intake: self.config.intake.clone(),
