@@ -12,10 +12,13 @@ mod joining;
 pub mod members;
 pub mod metrics;
 pub mod network;
+mod opening;
 mod ports;
+mod proposing;
 pub mod retention;
 mod serve;
 mod shared;
+mod telling;
 mod tending;
 mod transfer;
 pub mod transport;
@@ -25,7 +28,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use actix::{
@@ -33,28 +36,27 @@ use actix::{
     WrapFuture,
 };
 use baton_messages::cluster::{ForwardedTxs, MemberTold, MembersChanged};
-use baton_messages::command::{BlockEntry, Command, Verdict};
 use baton_messages::raft::{
-    Applied, BlocksApplied, Committed, GetRaftView, LeadershipChanged, LeaseChanged, ProposeBlock,
-    ProposeError, RaftHealthChanged, RaftView, Record, Settle, TermApplied,
+    Applied, BlocksApplied, GetRaftView, LeadershipChanged, LeaseChanged, RaftHealthChanged, RaftView,
+    TermApplied,
 };
 use baton_messages::supervisor::{IntegrityStop, Shutdown};
-use baton_messages::types::{LogIndex, Member, MemberId, Role, Term};
+use baton_messages::types::{LogIndex, Member, MemberId, Term};
 use baton_storage::backend::StoreError;
 use baton_storage::raft_types::TypeConfig;
 use baton_storage::{OpenError, StateMachine, Store};
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
-use openraft::impls::ProgressResponder;
-use openraft::{Instant, RaftMetrics, ServerState, SnapshotPolicy, StepDownPolicy};
-use tracing::{debug, error, info, warn};
+use openraft::errors::Fatal;
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
 pub use bootstrap::{Bootstrap, Peer};
 pub use metrics::Metrics;
 
 use network::Network;
+use opening::{open, released};
 use shared::{Shared, Times};
+use telling::role;
 use transport::Transport;
 
 type Openraft = openraft::Raft<TypeConfig, StateMachine>;
@@ -262,128 +264,6 @@ impl Raft {
         self.begin_joining(raft, ctx);
     }
 
-    /// Tells what the metrics say and waits for the next change.
-    fn observe(&mut self, watch: &MetricsWatch, instance: u64, ctx: &mut Context<Self>) {
-        if self.closing || self.instance != instance {
-            return;
-        }
-        let metrics = watch.borrow_watched().clone();
-        if let Err(fatal) = &metrics.running_state {
-            // An instance that was shut down here on purpose says so too.
-            if self.instance == instance {
-                self.end_in_fatal(fatal, ctx);
-            }
-            return;
-        }
-        self.tell(&metrics, ctx);
-        let mut next = watch.clone();
-        let changed = async move {
-            let alive = next.changed().await.is_ok();
-            (next, alive)
-        };
-        ctx.spawn(changed.into_actor(self).map(move |(watch, alive), this, ctx| {
-            if alive {
-                this.observe(&watch, instance, ctx);
-            } else if this.raft.is_some() && this.instance == instance {
-                this.begin_reopen("raft ended".to_owned(), ctx);
-            }
-        }));
-    }
-
-    fn tell(&mut self, metrics: &RaftMetrics<TypeConfig>, ctx: &mut Context<Self>) {
-        let term = Term(metrics.current_term);
-        let role = role(metrics.state);
-        let index = |id: Option<_>| id.map_or(0, |id: baton_storage::raft_types::LogId| id.index);
-        let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.metrics.last_log.set(gauge(metrics.last_log_index.unwrap_or(0)));
-        self.metrics.committed.set(gauge(index(metrics.local_committed)));
-        self.metrics.applied.set(gauge(index(metrics.last_applied)));
-        self.metrics.purged.set(gauge(index(metrics.purged)));
-        self.tell_members(metrics);
-        self.tell_leadership(LeadershipChanged { term, role, leader: metrics.current_leader });
-        let own_entry_applied =
-            metrics.last_applied.is_some_and(|id| id.committed_leader_id().term == term.0);
-        if role == Role::Leader && own_entry_applied && self.told_applied != Some(term) {
-            self.told_applied = Some(term);
-            let applied = TermApplied { term, tip: self.store.reader().tip() };
-            for link in &self.links.term_applied {
-                link.do_send(applied);
-            }
-            ctx.spawn(change::finish(self.shared.clone()).into_actor(self));
-        }
-        self.tended.observe(metrics, &self.metrics);
-    }
-
-    fn tell_leadership(&mut self, leadership: LeadershipChanged) {
-        if self.told.as_ref() == Some(&leadership) {
-            return;
-        }
-        let before = self.told.replace(leadership.clone());
-        if before.as_ref().and_then(|told| told.leader) != leadership.leader && leadership.leader.is_some() {
-            self.metrics.leader_changes.inc();
-        }
-        if leadership.role == Role::Candidate {
-            self.metrics.elections.inc();
-        }
-        if leadership.role != Role::Leader {
-            self.metrics.forget_progress();
-        }
-        for link in &self.links.leadership {
-            link.do_send(leadership.clone());
-        }
-    }
-
-    fn tell_members(&mut self, metrics: &RaftMetrics<TypeConfig>) {
-        let membership = metrics.membership_config.membership();
-        let version = shared::version(metrics);
-        let joint = membership.get_joint_config().len() > 1;
-        let told = self.told_members.as_ref();
-        if !shared::is_initialised(metrics)
-            || told.is_some_and(|told| told.version == version && told.joint == joint)
-        {
-            return;
-        }
-        let known = |id: MemberId| (id, membership.get_node(&id).cloned().unwrap_or_default());
-        let changed = MembersChanged {
-            own: self.shared.id(),
-            version,
-            joint,
-            voters: membership.voter_ids().map(known).collect(),
-            learners: membership.learner_ids().map(known).collect(),
-        };
-        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
-        self.metrics.voters.set(gauge(changed.voters.len()));
-        self.metrics.learners.set(gauge(changed.learners.len()));
-        self.shared.forget_strangers(membership);
-        self.told_members = Some(changed.clone());
-        for link in &self.links.members {
-            link.do_send(changed.clone());
-        }
-    }
-
-    /// The leader's lease: openraft refuses proposals when it has lapsed, this tells why.
-    fn check_lease(&mut self) {
-        let Some(raft) = &self.raft else { return };
-        let longest = self.config.election_timeout_max;
-        let (term, held, unheard) = {
-            let watch = raft.metrics();
-            let metrics = watch.borrow_watched();
-            let leads = metrics.state == ServerState::Leader;
-            let sole = metrics.membership_config.membership().voter_ids().count() == 1;
-            let age = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
-            let unheard = (leads && !sole).then_some(age).flatten();
-            (Term(metrics.current_term), leads && (sole || age.is_some_and(|age| age < longest)), unheard)
-        };
-        let silent = !self.heartbeats || unheard.is_some_and(|age| is_silent(age, longest));
-        if self.silent.swap(silent, Ordering::Relaxed) != silent {
-            warn!(silent, ?unheard, "whether this leader speaks");
-        }
-        if held != self.lease_held {
-            self.lease_held = held;
-            self.links.lease.do_send(LeaseChanged { term, held });
-        }
-    }
-
     fn end_in_fatal(&mut self, fatal: &Fatal<TypeConfig>, ctx: &mut Context<Self>) {
         if self.closing {
             return;
@@ -442,35 +322,7 @@ impl Raft {
             Err(error) => this.begin_reopen(error.to_string(), ctx),
         }));
     }
-
-    fn tell_nobody_leads(&mut self) {
-        let term = self.told.as_ref().map_or(Term(0), |told| told.term);
-        self.tell_leadership(LeadershipChanged { term, role: Role::Learner, leader: None });
-    }
-
-    fn write(
-        &self,
-        term: Term,
-        command: Command,
-    ) -> impl Future<Output = Result<(LogIndex, Verdict), ProposeError>> + use<> {
-        let raft = self.raft.clone();
-        let trouble = self.trouble.clone().unwrap_or_else(|| "not started yet".to_owned());
-        async move {
-            let raft = raft.ok_or(ProposeError::Stopped(trouble))?;
-            fail::fail_point!("raft.before_write");
-            let (responder, done) = ProgressResponder::complete_only();
-            let stopped = |fatal: Fatal<TypeConfig>| ProposeError::Stopped(fatal.to_string());
-            raft.write(command).with_leader(term.0).responder(responder).await.map_err(stopped)?;
-            // From here on the entry may be in the log.
-            let reply = done.await.map_err(|_| ProposeError::Unknown("raft stopped".to_owned()))?;
-            let reply = reply.map_err(|error| unwritten(&raft, error))?;
-            fail::fail_point!("raft.after_write");
-            Ok((LogIndex(reply.log_id.index), reply.data))
-        }
-    }
 }
-
-type MetricsWatch = openraft::alias::WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>;
 
 impl Actor for Raft {
     type Context = Context<Self>;
@@ -485,72 +337,6 @@ impl Actor for Raft {
             this.check_lease();
             this.tend(ctx);
         });
-    }
-}
-
-impl Handler<ProposeBlock> for Raft {
-    type Result = ResponseFuture<Result<Committed, ProposeError>>;
-
-    fn handle(&mut self, message: ProposeBlock, _: &mut Context<Self>) -> Self::Result {
-        let term = message.grant.term;
-        if self.proposing.replace(true) {
-            let reason = "another proposal is in flight".to_owned();
-            return Box::pin(std::future::ready(Err(ProposeError::NotLeader { term, reason })));
-        }
-        let ProposeBlock { block, tail, forced, .. } = message;
-        let written = self.write(term, Command::Block(BlockEntry { term, block, tail, forced }));
-        let metrics = self.metrics.clone();
-        let (proposing, settled) = (self.proposing.clone(), self.settled.clone());
-        let began = tokio::time::Instant::now();
-        Box::pin(async move {
-            let outcome = match written.await {
-                Ok((index, Verdict::Committed(tip))) => Ok(Committed { tip, index }),
-                Ok((_, Verdict::Refused(refusal, tip))) => {
-                    metrics.refused.inc();
-                    error!(?refusal, %tip, "apply refused a block");
-                    Err(ProposeError::Refused { refusal, tip })
-                }
-                Ok((index, verdict)) => Err(ProposeError::Unknown(format!("entry {index} became {verdict}"))),
-                Err(error) => Err(error),
-            };
-            if matches!(outcome, Err(ProposeError::NotLeader { .. } | ProposeError::NoQuorum)) {
-                metrics.fenced.inc();
-            }
-            if outcome.is_ok() {
-                metrics.commit.observe(began.elapsed().as_secs_f64());
-            }
-            proposing.set(false);
-            settled.notify_waiters();
-            outcome
-        })
-    }
-}
-
-impl Handler<Settle> for Raft {
-    type Result = ResponseFuture<()>;
-
-    fn handle(&mut self, _: Settle, _: &mut Context<Self>) -> Self::Result {
-        let (proposing, settled) = (self.proposing.clone(), self.settled.clone());
-        Box::pin(async move {
-            while proposing.get() {
-                settled.notified().await;
-            }
-        })
-    }
-}
-
-impl Handler<Record> for Raft {
-    type Result = ResponseFuture<Result<(), ProposeError>>;
-
-    fn handle(&mut self, message: Record, _: &mut Context<Self>) -> Self::Result {
-        debug!(command = %message.command, "recording");
-        let written = self.write(message.grant.term, message.command);
-        Box::pin(async move {
-            match written.await? {
-                (_, Verdict::Refused(refusal, tip)) => Err(ProposeError::Refused { refusal, tip }),
-                (_, Verdict::Committed(_) | Verdict::Recorded | Verdict::Internal) => Ok(()),
-            }
-        })
     }
 }
 
@@ -595,133 +381,5 @@ impl Handler<GetRaftView> for Raft {
             voters: membership.voter_ids().map(known).collect(),
             learners: membership.learner_ids().map(known).collect(),
         })
-    }
-}
-
-/// Waits until the state machine of an instance that was shut down is gone: it may be applying
-/// still, and two of them would apply the same entries twice.
-async fn released(machine: &Arc<()>) {
-    // This one, and the one the actor keeps.
-    while Arc::strong_count(machine) > 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-}
-
-/// Starts openraft over the store. A sole node without a membership becomes a cluster of one here;
-/// one with peers goes on with `joining`.
-async fn open(
-    config: Config,
-    (applied, records): (Vec<Recipient<Applied>>, Vec<Recipient<BlocksApplied>>),
-    shared: Arc<Shared>,
-    network: Network,
-    machine: Arc<()>,
-) -> Result<Openraft, Error> {
-    released(&machine).await;
-    let id = MemberId::of(config.member.storage);
-    let settings = settings(&config).map_err(|error| Error::Start(error.to_string()))?;
-    let log = shared.store.log();
-    let state_machine = shared.store.state_machine(Box::new(move |event| {
-        // Held for as long as the state machine is.
-        let _alive = &machine;
-        for link in &applied {
-            link.do_send(Applied { tip: event.tip });
-        }
-        for link in records.iter().filter(|_| !event.blocks.is_empty()) {
-            if link.try_send(BlocksApplied { blocks: event.blocks.clone() }).is_err() {
-                debug!(tip = event.tip.height.0, "the record of blocks is behind");
-            }
-        }
-    }));
-    let start = |error: Fatal<TypeConfig>| Error::Start(error.to_string());
-    let raft = Openraft::new(id, settings, network, log, state_machine).await.map_err(start)?;
-    let initialised = raft.is_initialized().await.map_err(start)?;
-    // A sole voter of before there were clusters has a membership and no cluster.
-    let legacy = initialised && shared.store.cluster().is_none();
-    if legacy || (!initialised && config.bootstrap == Bootstrap::Sole) {
-        info!(member = %id, name = %config.member.name, "forming a cluster of one");
-        joining::initialise(&shared, &raft, config.fresh_cluster, [(id, config.member)].into())
-            .await
-            .map_err(Error::Start)?;
-    }
-    Ok(raft)
-}
-
-/// Log records that openraft sends at a time; their bytes are bounded by the transport's frame.
-const MAX_ENTRIES: u64 = 256;
-
-fn settings(config: &Config) -> Result<Arc<openraft::Config>, openraft::ConfigError> {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let settings = openraft::Config {
-        cluster_name: "baton".to_owned(),
-        heartbeat_interval: millis(config.heartbeat_interval),
-        election_timeout_min: millis(config.election_timeout_min),
-        election_timeout_max: millis(config.election_timeout_max),
-        install_snapshot_timeout: millis(config.question_within),
-        max_payload_entries: MAX_ENTRIES,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_after),
-        // What is purged is decided in `retention`.
-        max_in_snapshot_log_to_keep: u64::MAX,
-        // A sequencer that comes back asks again: nobody knows what happened meanwhile.
-        enable_leader_restore: Some(false),
-        enable_pre_vote: Some(true),
-        // A leader hands over before it is removed.
-        removed_leader_step_down: StepDownPolicy::Never,
-        ..openraft::Config::default()
-    };
-    Ok(Arc::new(settings.validate()?))
-}
-
-/// A leader that a quorum does not answer is silent for long enough that its followers can elect
-/// another, then speaks for as long, and so on: with a cut in one direction only they would hear
-/// it for ever (hazard S9). Followers wait for up to two of the longest election time-outs.
-fn is_silent(unheard: Duration, longest: Duration) -> bool {
-    let slot = longest * 3;
-    match unheard.checked_sub(longest) {
-        None => false,
-        Some(since) => (since.as_nanos() / slot.as_nanos().max(1)).is_multiple_of(2),
-    }
-}
-
-const fn role(state: ServerState) -> Role {
-    match state {
-        ServerState::Learner | ServerState::Shutdown => Role::Learner,
-        ServerState::Follower => Role::Follower,
-        ServerState::Candidate => Role::Candidate,
-        ServerState::Leader => Role::Leader,
-    }
-}
-
-/// Chooses the outcome of a proposal that has no verdict: every case of openraft's is named.
-fn unwritten(raft: &Openraft, error: ClientWriteError<TypeConfig>) -> ProposeError {
-    let term = Term(raft.metrics().borrow_watched().current_term);
-    match error {
-        ClientWriteError::ForwardToLeader(ForwardToLeader {
-            reason: ForwardReason::LeaseExpired, ..
-        }) => ProposeError::NoQuorum,
-        ClientWriteError::ForwardToLeader(forward) => {
-            ProposeError::NotLeader { term, reason: forward.to_string() }
-        }
-        ClientWriteError::PreconditionFailed(failed) => {
-            ProposeError::NotLeader { term, reason: failed.to_string() }
-        }
-        ClientWriteError::ChangeMembershipError(error) => {
-            ProposeError::NotLeader { term, reason: error.to_string() }
-        }
-        ClientWriteError::LogEntryDiscarded(_) => ProposeError::Unknown(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_leader_without_a_quorum_is_silent_and_speaks_in_turns() {
-        let longest = Duration::from_millis(100);
-        let at = |millis| is_silent(Duration::from_millis(millis), longest);
-        assert!(!at(0) && !at(99), "its lease holds");
-        assert!(at(100) && at(399), "long enough for an election");
-        assert!(!at(400) && !at(699), "somebody may hear it again");
-        assert!(at(700));
     }
 }

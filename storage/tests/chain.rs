@@ -6,7 +6,6 @@ mod common;
 use std::sync::Arc;
 
 use baton_messages::chain::{Block, Signer};
-use baton_messages::codec;
 use baton_messages::command::{BlockEntry, Command, ForcedPosition, Lane, Refusal, Submitted, Verdict};
 use baton_messages::types::{DaHeight, Hash, Height, LogIndex, Member, MemberId, Term, Tip};
 use baton_storage::memory::{Disk, Keep};

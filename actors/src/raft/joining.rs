@@ -35,10 +35,7 @@ async fn come_to_a_membership(shared: Arc<Shared>, raft: Openraft, bootstrap: Bo
     let mut said = None;
     // It ends with the instance: the next one begins anew.
     while let Ok(false) = raft.is_initialized().await {
-        let waiting = match round(&shared, &raft, &bootstrap, fresh).await {
-            Ok(()) => None,
-            Err(reason) => Some(reason),
-        };
+        let waiting = round(&shared, &raft, &bootstrap, fresh).await.err();
         if waiting != said
             && let Some(reason) = &waiting
         {

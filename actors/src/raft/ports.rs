@@ -165,7 +165,7 @@ fn sources(shared: &Shared, message: &FetchBlocks) -> Vec<Member> {
             ((!has, leader == Some(*id), age), member.clone())
         })
         .collect();
-    ranked.sort_by(|(a, _), (b, _)| a.cmp(b));
+    ranked.sort_by_key(|(rank, _)| *rank);
     let mut members: Vec<Member> = ranked.into_iter().map(|(_, member)| member).collect();
     // What the first gave was of no use: it comes last.
     let turns = usize::try_from(message.attempt).unwrap_or(0).checked_rem(members.len());

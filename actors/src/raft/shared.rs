@@ -155,7 +155,7 @@ impl Shared {
     /// What decides whether a call is answered.
     pub(super) fn here(&self) -> (Here, Option<View>) {
         let view = self.view();
-        let initialised = view.as_ref().is_some_and(|view| is_initialised(view));
+        let initialised = view.as_ref().is_some_and(is_initialised);
         let membership = view.as_ref().and_then(|view| record(*view.membership_config.log_id()));
         let leads = view.as_ref().is_some_and(|view| view.state == ServerState::Leader);
         (Here { cluster: self.store.cluster(), initialised, membership, leads }, view)
