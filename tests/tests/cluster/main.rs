@@ -5,3 +5,4 @@ mod chaos;
 mod failover;
 mod log;
 mod membership;
+mod transactions;
