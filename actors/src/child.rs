@@ -3,18 +3,41 @@
 //! A stop is a crash at a polite moment, so recovery is written once: the next producer reads
 //! the store and carries on from there.
 
-use actix::{Actor, Addr, AsyncContext, Context};
+use std::time::Duration;
+
+use actix::{Actor, Addr, AsyncContext, Context, Recipient};
+use baton_messages::supervisor::StopProducing;
 use tokio::sync::oneshot;
 
 /// A running actor that can be stopped and awaited.
 #[derive(Debug)]
 pub struct Child {
     name: &'static str,
-    stop: oneshot::Sender<()>,
+    stop: Option<oneshot::Sender<()>>,
     done: oneshot::Receiver<()>,
+    finish: Option<Recipient<StopProducing>>,
 }
 
 impl Child {
+    /// A task that ends after `stop` was sent, and says so by `done`. For an actor use [`spawn`].
+    #[must_use]
+    pub const fn new(name: &'static str, stop: oneshot::Sender<()>, done: oneshot::Receiver<()>) -> Self {
+        Self { name, stop: Some(stop), done, finish: None }
+    }
+
+    /// One that finishes what it is doing when it is asked to; others are just stopped.
+    #[must_use]
+    pub fn finishing_by(mut self, finish: Recipient<StopProducing>) -> Self {
+        self.finish = Some(finish);
+        self
+    }
+
+    /// Whom to ask to finish before it is stopped.
+    #[must_use]
+    pub const fn finish(&self) -> Option<&Recipient<StopProducing>> {
+        self.finish.as_ref()
+    }
+
     /// The name it was given.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -24,13 +47,32 @@ impl Child {
     /// Whether it has ended by itself.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.stop.is_closed()
+        self.stop.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
     /// Drops the actor with everything it waits for, and returns when it is gone.
-    pub async fn stop(self) {
-        let _ = self.stop.send(());
+    pub async fn stop(mut self) {
+        self.ask();
         let _ = self.done.await;
+    }
+
+    /// As [`Child::stop`], but for so long only.
+    ///
+    /// # Errors
+    ///
+    /// The child, when it is not gone by then: it was asked, and can be waited for again.
+    pub async fn stop_within(mut self, limit: Duration) -> Result<(), Self> {
+        self.ask();
+        match tokio::time::timeout(limit, &mut self.done).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self),
+        }
+    }
+
+    fn ask(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
     }
 }
 
@@ -58,14 +100,13 @@ where
         }
         let _ = gone.send(());
     });
-    (address, Child { name, stop, done })
+    (address, Child::new(name, stop, done))
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
     use std::rc::Rc;
-    use std::time::Duration;
 
     use actix::{ActorFutureExt, WrapFuture};
 
@@ -86,6 +127,22 @@ mod tests {
         fn drop(&mut self) {
             self.0.set(true);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_child_that_does_not_go_in_time_can_be_waited_for_again() {
+        let (stop, stopped) = oneshot::channel();
+        let (gone, done) = oneshot::channel();
+        let child = Child::new("slow", stop, done);
+        tokio::spawn(async move {
+            let _ = stopped.await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let _ = gone.send(());
+        });
+        assert!(!child.has_ended());
+        let child = child.stop_within(Duration::from_secs(2)).await.expect_err("it takes three");
+        assert!(child.has_ended(), "it was asked");
+        assert!(child.stop_within(Duration::from_secs(2)).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,20 +14,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, MessageResult, Recipient, WrapFuture,
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, MessageResult, Recipient,
+    ResponseFuture, WrapFuture,
 };
-use baton_messages::chain::Block;
+use baton_messages::chain::{Block, SignedHeader, Signer};
 use baton_messages::command::{Command, HeaderSignature};
 use baton_messages::engine::{EngineError, ExecuteBlock, Executed, FilterTxs, GetPosition};
 use baton_messages::executor::{GetProducerView, ProducerView, ProductionChanged};
 use baton_messages::raft::{Committed, ProposeBlock, ProposeError, Record, Settle};
 use baton_messages::sequencer::{AwaitTxs, DropTxs, NextBatch};
-use baton_messages::signer::{CheckGuard, SignError, SignHeader};
-use baton_messages::supervisor::IntegrityStop;
-use baton_messages::types::{Grant, Hash, Height, StateRoot};
+use baton_messages::signer::{CheckGuard, NoteSigned, SignError, SignHeader};
+use baton_messages::supervisor::{IntegrityStop, StopProducing};
+use baton_messages::types::{Grant, Height, StateRoot};
 use baton_storage::Reader;
 use baton_storage::backend::StoreError;
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 
@@ -80,6 +82,8 @@ pub struct Links {
     pub propose: Recipient<ProposeBlock>,
     /// Records a signature.
     pub record: Recipient<Record>,
+    /// Moves the guard up to what other members have signed.
+    pub note_signed: Recipient<NoteSigned>,
     /// Compares the guard with the chain before anything is signed.
     pub check_guard: Recipient<CheckGuard>,
     /// Signs a committed header.
@@ -131,8 +135,8 @@ pub struct Executor {
     world: World,
     reader: Reader,
     grant: Grant,
-    /// Address of the key that signs; every header names it.
-    proposer: Bytes,
+    /// Whose key signs; every header names its address.
+    signer: Signer,
     /// State after a height, as the engine said last.
     executed: Option<(Height, StateRoot)>,
     /// A proposed block whose fate is not known: it is proposed again, never a sibling.
@@ -154,10 +158,18 @@ pub struct Executor {
     round: Span,
     last_block_at: Option<Instant>,
     pause: Option<String>,
+    /// A block is due.
+    due: bool,
+    /// Between two rounds: nothing is on its way.
+    resting: bool,
+    /// Who wants no further block.
+    stopping: Vec<oneshot::Sender<()>>,
+    /// They were answered: nothing begins any more.
+    closed: bool,
 }
 
 impl Executor {
-    /// An executor for this grant, which signs as `proposer`.
+    /// An executor for this grant, with this signer's key.
     #[must_use]
     pub fn new(
         config: Config,
@@ -166,7 +178,7 @@ impl Executor {
         world: World,
         reader: Reader,
         grant: Grant,
-        proposer: Bytes,
+        signer: Signer,
     ) -> Self {
         Self {
             config,
@@ -175,7 +187,7 @@ impl Executor {
             world,
             reader,
             grant,
-            proposer,
+            signer,
             executed: None,
             in_doubt: None,
             unsigned: VecDeque::new(),
@@ -189,6 +201,10 @@ impl Executor {
             round: Span::none(),
             last_block_at: None,
             pause: None,
+            due: true,
+            resting: true,
+            stopping: Vec::new(),
+            closed: false,
         }
     }
 
@@ -199,26 +215,41 @@ impl Executor {
             Ok(()) => this.begin_guard_check(ctx),
             Err(error) => {
                 warn!(%error, "raft has not decided an earlier proposal");
-                this.pause(Some(format!("an earlier proposal is not decided: {error}")));
+                this.pause(Some(format!("an earlier proposal is not decided: {error}")), true);
                 ctx.run_later(this.config.retry_after, Self::begin_settling);
             }
         }));
     }
 
-    /// Everything committed is applied here: the guard can be compared with it (P2).
+    /// Everything committed is applied here: the guard can be compared with it (P2). Where others
+    /// vote they may have signed since this member led: their signatures are in the log, and the
+    /// guard is moved up to the last one first.
     fn begin_guard_check(&mut self, ctx: &mut Context<Self>) {
-        let checking = match self.find_unsigned() {
-            Ok(last_signed) => {
-                let last_block = self.reader.tip().height;
-                self.links.check_guard.send(CheckGuard { last_block, last_signed })
-            }
+        let last_signed = match self.find_unsigned() {
+            Ok(last_signed) => last_signed,
             Err(error) => return self.end_in_failed_check(&error.to_string(), ctx),
         };
-        let checked = checking.timeout(self.config.reply_within).into_actor(self);
-        ctx.spawn(checked.map(|reply, this, ctx| match reply {
+        let others_sign = !self.reader.is_sole_voter();
+        let note = last_signed.clone().filter(|_| others_sign);
+        let note = note.map(|signed| self.links.note_signed.send(NoteSigned { signed: Arc::new(signed) }));
+        let last_signed = last_signed.map(|signed| (signed.header.height, signed.header.hash()));
+        let check = CheckGuard { last_block: self.reader.tip().height, last_signed };
+        let (check_guard, within) = (self.links.check_guard.clone(), self.config.reply_within);
+        let checking = async move {
+            if let Some(note) = note {
+                // A refusal that lasts is also the answer to the next question, with the reason.
+                match note.timeout(within).await? {
+                    Err(error) if is_for_a_person(&error) => return Ok(Err(error)),
+                    Err(error) => warn!(%error, "the guard does not follow"),
+                    Ok(()) => {}
+                }
+            }
+            check_guard.send(check).timeout(within).await
+        };
+        ctx.spawn(checking.into_actor(self).map(|reply, this, ctx| match reply {
             Ok(Ok(())) => {
                 this.begin_signing(ctx);
-                this.begin_round(ctx);
+                this.begin_first_round(ctx);
             }
             Ok(Err(error)) if is_for_a_person(&error) => {
                 error!(%error, "the guard refuses");
@@ -231,20 +262,20 @@ impl Executor {
 
     fn end_in_failed_check(&mut self, error: &str, ctx: &mut Context<Self>) {
         warn!(%error, "the guard does not let this node sign");
-        self.pause(Some(error.to_owned()));
+        self.pause(Some(error.to_owned()), true);
         ctx.run_later(self.config.retry_after * 8, Self::begin_guard_check);
     }
 
     /// The unsigned tail of earlier reigns is signed before anything else. Returns the last
-    /// block whose signature is recorded.
-    fn find_unsigned(&mut self) -> Result<Option<(Height, Hash)>, StoreError> {
+    /// header whose signature is recorded.
+    fn find_unsigned(&mut self) -> Result<Option<SignedHeader>, StoreError> {
         self.unsigned.clear();
         let tip = self.reader.tip().height;
         self.queued_to = tip;
         let mut height = tip;
         while height >= self.reader.initial_height() {
-            if self.reader.signature(height)?.is_some() {
-                return Ok(self.reader.header(height)?.map(|header| (height, header.hash())));
+            if let Some(signed) = self.reader.signed_header(height, &self.signer)? {
+                return Ok(Some(signed));
             }
             let Some(block) = self.reader.block(height)? else { break };
             info!(height = height.0, "not signed yet");
@@ -254,22 +285,68 @@ impl Executor {
         Ok(None)
     }
 
+    /// The cadence goes on across a change of leader: the first block is due one block time after
+    /// the last one's header says, and at once when that is over. Clocks that differ delay it by
+    /// one block time at the most.
+    fn begin_first_round(&mut self, ctx: &mut Context<Self>) {
+        let tip = self.reader.tip();
+        let mut wait = Duration::ZERO;
+        if tip.height >= self.reader.initial_height() {
+            let now = self.world.now();
+            let due = tip.time.plus(self.config.block_time);
+            wait = Duration::from_nanos(due.0.saturating_sub(now.0)).min(self.config.block_time);
+            let age = Duration::from_nanos(now.0.saturating_sub(tip.time.0));
+            self.last_block_at = Instant::now().checked_sub(age);
+        }
+        self.slot = Instant::now() + wait;
+        match wait.is_zero() && self.stopping.is_empty() {
+            true => self.begin_round(ctx),
+            false => self.rest(wait, ctx),
+        }
+    }
+
+    /// Ends a round. The next one begins after a pause, unless no further block is wanted; a block in
+    /// doubt is decided even then.
+    fn rest(&mut self, pause: Duration, ctx: &mut Context<Self>) {
+        self.resting = true;
+        if !self.stopping.is_empty() && self.in_doubt.is_none() {
+            return self.close();
+        }
+        if pause.is_zero() {
+            // A timer of zero would wait for the next millisecond.
+            let others_first = tokio::task::yield_now().into_actor(self);
+            ctx.spawn(others_first.map(|(), this, ctx| this.begin_round(ctx)));
+        } else {
+            ctx.run_later(pause, Self::begin_round);
+        }
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        for stopped in self.stopping.drain(..) {
+            let _ = stopped.send(());
+        }
+    }
+
     fn begin_round(&mut self, ctx: &mut Context<Self>) {
+        if self.closed {
+            return;
+        }
+        self.resting = false;
         self.round_began = Instant::now();
         if let Some(block) = self.in_doubt.clone() {
             return self.begin_proposal(block, ctx);
         }
-        if let Some(reason) = self.reason_to_wait() {
-            self.pause(Some(reason));
-            ctx.run_later(self.config.retry_after, Self::begin_round);
-            return;
+        if let Some((reason, due)) = self.reason_to_wait() {
+            self.pause(Some(reason), due);
+            return self.rest(self.config.retry_after, ctx);
         }
         let building = Building {
             config: self.config.clone(),
             links: self.links.clone(),
             world: self.world.clone(),
             reader: self.reader.clone(),
-            proposer: self.proposer.clone(),
+            proposer: self.signer.address.clone(),
             executed: self.executed.clone(),
             may_be_empty: !self.config.lazy || self.idle_for() >= self.config.lazy_interval,
         };
@@ -279,20 +356,22 @@ impl Executor {
         ctx.spawn(building.map(|built, this, ctx| this.end_building(built, ctx)));
     }
 
-    fn reason_to_wait(&self) -> Option<String> {
+    /// Why no block is made now, and whether another leader might make one.
+    fn reason_to_wait(&self) -> Option<(String, bool)> {
         if self.unsigned.len() > MAX_UNSIGNED {
             let reason = self.unsigned_because.as_deref().unwrap_or("the signer is slow");
-            return Some(format!("{} blocks are not signed: {reason}", self.unsigned.len()));
+            return Some((format!("{} blocks are not signed: {reason}", self.unsigned.len()), true));
         }
         let tip = self.reader.tip().height;
         let backlog = tip.0.saturating_sub(self.reader.da_progress().included.0);
         let limit = self.config.max_da_backlog;
         if limit > 0 && backlog >= limit {
-            return Some(format!("{backlog} blocks wait for the DA layer, the limit is {limit}"));
+            let reason = format!("{backlog} blocks wait for the DA layer, the limit is {limit}");
+            return Some((reason, false));
         }
         let start = self.reader.genesis().start_time;
         if tip < self.reader.initial_height() && self.world.now() < start {
-            return Some(format!("the genesis time {start} ns is not reached"));
+            return Some((format!("the genesis time {start} ns is not reached"), false));
         }
         None
     }
@@ -304,14 +383,15 @@ impl Executor {
     fn end_building(&mut self, built: Result<Option<Block>, Error>, ctx: &mut Context<Self>) {
         let _in_round = self.round.clone().entered();
         match built {
-            Ok(Some(block)) => self.begin_proposal(Arc::new(block), ctx),
+            Ok(Some(block)) => {
+                self.pause(self.pause.clone(), true);
+                self.begin_proposal(Arc::new(block), ctx);
+            }
             Ok(None) => {
-                self.pause(None);
+                self.pause(None, false);
                 self.begin_waiting(ctx);
             }
-            Err(Error::SequencerBehind(_)) => {
-                ctx.run_later(Duration::from_millis(1), Self::begin_round);
-            }
+            Err(Error::SequencerBehind(_)) => self.rest(Duration::from_millis(1), ctx),
             Err(error) => self.end_in_failure(&error, ctx),
         }
     }
@@ -409,7 +489,7 @@ impl Executor {
                 let production = Operation { operation: "block_production" };
                 let took = self.round_began.elapsed().as_secs_f64();
                 self.metrics.operations.get_or_create(&production).observe(took);
-                self.pause(None);
+                self.pause(None, true);
                 self.end_round(ctx);
             }
             // The block stands; the next round waits until the engine is level with it.
@@ -418,24 +498,19 @@ impl Executor {
         }
     }
 
-    /// The next round begins in the next slot. A timer of zero would wait for the next millisecond.
+    /// The next round begins in the next slot.
     fn end_round(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
         self.slot = (self.slot + self.config.block_time).max(now);
-        if self.slot > now {
-            ctx.run_later(self.slot - now, Self::begin_round);
-        } else {
-            let others_first = tokio::task::yield_now().into_actor(self);
-            ctx.spawn(others_first.map(|(), this, ctx| this.begin_round(ctx)));
-        }
+        self.rest(self.slot - now, ctx);
     }
 
     fn end_in_failure(&mut self, error: &Error, ctx: &mut Context<Self>) {
         self.metrics.failures.inc();
         self.executed = None;
         warn!(%error, "made no block");
-        self.pause(Some(error.to_string()));
-        ctx.run_later(self.config.retry_after, Self::begin_round);
+        self.pause(Some(error.to_string()), true);
+        self.rest(self.config.retry_after, ctx);
     }
 
     fn count(&self, block: &Block) {
@@ -450,6 +525,10 @@ impl Executor {
 
     /// Lazy mode: the next round begins when there are transactions, or when it must.
     fn begin_waiting(&mut self, ctx: &mut Context<Self>) {
+        self.resting = true;
+        if !self.stopping.is_empty() {
+            return self.close();
+        }
         let idle = self.idle_for();
         let at_most = self.config.lazy_interval.saturating_sub(idle).max(Duration::from_millis(1));
         let available = self.links.await_txs.send(AwaitTxs).timeout(at_most);
@@ -462,15 +541,18 @@ impl Executor {
         ctx.spawn(waiting.into_actor(self).map(|(), this, ctx| this.begin_round(ctx)));
     }
 
-    fn pause(&mut self, pause: Option<String>) {
-        if self.pause != pause {
-            match &pause {
-                Some(reason) => warn!(%reason, "production pauses"),
-                None => info!("production goes on"),
-            }
-            self.pause.clone_from(&pause);
-            self.links.production.do_send(ProductionChanged { term: self.grant.term, pause });
+    fn pause(&mut self, pause: Option<String>, due: bool) {
+        if self.pause == pause && self.due == due {
+            return;
         }
+        match &pause {
+            _ if self.pause == pause => {}
+            Some(reason) => warn!(%reason, "production pauses"),
+            None => info!("production goes on"),
+        }
+        self.pause.clone_from(&pause);
+        self.due = due;
+        self.links.production.do_send(ProductionChanged { term: self.grant.term, pause, due });
     }
 
     fn begin_signing(&mut self, ctx: &mut Context<Self>) {
@@ -528,6 +610,10 @@ impl Executor {
 
     /// A block carries the oldest signature; what waits longer gets a record of its own.
     fn begin_recording(&mut self, ctx: &mut Context<Self>) {
+        if self.closed {
+            // Nothing is appended any more: whoever takes over has matched the last entry.
+            return;
+        }
         self.forget_recorded();
         self.begin_signing(ctx);
         let idle = self.last_block_at.is_none_or(|at| at.elapsed() >= self.config.record_signature_after);
@@ -570,6 +656,27 @@ impl Actor for Executor {
         let tick = (self.config.record_signature_after / 2).max(Duration::from_millis(1));
         ctx.run_interval(tick, Self::begin_recording);
         self.begin_settling(ctx);
+    }
+}
+
+impl Handler<StopProducing> for Executor {
+    type Result = ResponseFuture<()>;
+
+    /// Between two blocks nothing is on its way. Close to the next block that one is still made, so
+    /// that whoever takes over has most of a block time for it and misses no slot (L4).
+    fn handle(&mut self, message: StopProducing, _: &mut Context<Self>) -> Self::Result {
+        info!(reason = %message.reason, "the last block");
+        let (stopped, done) = oneshot::channel();
+        self.stopping.push(stopped);
+        let until_next = self.slot.saturating_duration_since(Instant::now());
+        let early = until_next * 2 >= self.config.block_time || self.pause.is_some() || !self.due;
+        if self.closed || (self.resting && self.in_doubt.is_none() && early) {
+            self.close();
+        }
+        Box::pin(async move {
+            // The executor answers, or is dropped; there is nothing more to wait for.
+            let _ = done.await;
+        })
     }
 }
 

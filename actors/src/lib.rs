@@ -9,6 +9,7 @@ pub mod da_submitter;
 pub mod engine;
 pub mod executor;
 pub mod journal;
+pub mod notary;
 pub mod raft;
 pub mod reaper;
 pub mod record_file;

@@ -76,6 +76,8 @@ pub struct Signer {
     guard: Option<Guard>,
     /// Why nothing is signed.
     refusal: Option<String>,
+    /// Signatures and blocks from the log may make it right: the guard was behind, or the store.
+    heals: bool,
     /// What the guard was last compared with.
     progress: Progress,
     /// The last refusal in the record, so that asking again and again does not fill the disk.
@@ -99,6 +101,7 @@ impl Signer {
             verifier,
             guard: None,
             refusal: None,
+            heals: false,
             progress: *progress,
             last_refused: None,
         };
@@ -120,6 +123,9 @@ impl Signer {
             Err(error) => {
                 let reason = format!("{place}: {error}");
                 self.refusal = Some(reason.clone());
+                let heals =
+                    |refusal: &Refusal| matches!(refusal, Refusal::Older { .. } | Refusal::Ahead { .. });
+                self.heals = error.downcast_ref().is_some_and(heals);
                 let contradicts = |refusal: &Refusal| {
                     matches!(refusal, Refusal::Contradiction { .. } | Refusal::OtherChain { .. })
                 };
@@ -211,6 +217,12 @@ impl Signer {
     fn note_signed(&mut self, signed: &SignedHeader) -> Result<(), SignError> {
         let (height, hash) = (signed.header.height, signed.header.hash());
         self.expect_own_signature(signed)?;
+        if self.refusal.is_some() && self.heals {
+            // The chain goes up to this header at least, and whoever signed it was not this member
+            // alone: being behind is no sign of an old copy.
+            let last_block = self.progress.last_block.max(height);
+            self.check(&Progress { last_block, last_signed: None })?;
+        }
         if let Some(record) = self.guard()?.note(height, hash, &signed.signature)? {
             self.write_guard(record)?;
             self.record(Event::Noted { height, hash })?;

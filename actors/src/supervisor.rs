@@ -1,34 +1,43 @@
-//! The failover supervisor decides whether this node produces.
+//! The failover supervisor decides whether this node produces, and who should lead.
 //!
-//! It alone starts and stops producers. What it decides by is in [`plan`]; this actor hears
-//! what Raft, the syncer, the engine and the disk say, and does what the plan says. A change
-//! of leadership is a message to it, never the end of the process (P8).
+//! It alone starts and stops producers. It hears how the parts of this node are and how the other
+//! members are, and does what the rules say: grants ([`plan`]), the campaign gate ([`election`]),
+//! hand-overs ([`handoff`]), watchdogs ([`watchdog`]). A change of leadership is a message to it,
+//! never the end of the process (P8).
 
+pub mod election;
+mod handlers;
+pub mod handoff;
+mod leading;
+mod metrics;
+pub mod peers;
 pub mod plan;
+pub mod timeline;
+pub mod watchdog;
 
 use std::fmt;
 use std::time::Duration;
 
-use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseActFuture,
-    WrapFuture,
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
+use baton_messages::cluster::{
+    Campaign, Condition, HandOffError, HandedOff, Heartbeats, Stand, TellCondition, TransferLeadership,
 };
-use baton_messages::da::DaStateChanged;
-use baton_messages::engine::EngineHealthChanged;
-use baton_messages::executor::ProductionChanged;
-use baton_messages::raft::{Applied, LeadershipChanged, LeaseChanged, RaftHealthChanged, TermApplied};
-use baton_messages::supervisor::{
-    DiskHealthChanged, Eligibility, GetSupervisorView, IntegrityStop, Shutdown, SupervisorView,
-};
-use baton_messages::syncer::{ExecutionFollowed, ExecutionTrouble};
-use baton_messages::types::{Grant, Role, Term};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
-use tracing::{error, info, warn};
+use baton_messages::signer::GetSignerView;
+use baton_messages::supervisor::{IntegrityStop, LeadershipAudited};
+use baton_messages::types::{Grant, Hash, LogIndex, MemberId, Role, Term};
+use baton_storage::{Reader, Store};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::{Span, error, info, warn};
 
 use crate::child::Child;
+use election::Gate;
+use handoff::HandOver;
+pub use metrics::{ByCause, ByMember, ByOutcome, ByPart, ByStage, Metrics};
+use peers::{Moment, Peers, Position, Times};
 use plan::{Action, Part, Plan};
+use timeline::Timeline;
+use watchdog::{ABDICATION_PAUSE, Abdication, Silence, StallWatch, StorageWatch};
 
 /// One kind of producer: its name and how to start it under a grant.
 pub struct Producer {
@@ -52,14 +61,100 @@ impl fmt::Debug for Producer {
 /// How the supervisor behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How often it looks whether a producer has ended by itself.
+    /// How often it looks whether a producer has ended by itself, and how the signer is.
     pub look_after: Duration,
+    /// How long members wait for each other, as Raft does.
+    pub times: Times,
+    /// This node has no engine and no key, and never produces.
+    pub witness: bool,
+    /// Where its RPC is reached, told to the other members.
+    pub rpc: String,
+    /// Where its transaction intake is reached.
+    pub intake: String,
+    /// A hash over the settings in which members must agree.
+    pub settings: Hash,
+    /// The storage thread may be busy with one piece of work for so long (hazard E3).
+    pub disk_limit: Duration,
+    /// A leader may go without a block that is due for so long (hazard L3).
+    pub stalled_after: Duration,
+    /// What a hand-over may take until Raft is asked.
+    pub hand_over_within: Duration,
+    /// How long a producer may take for its last block, and to be gone.
+    pub stop_within: Duration,
+    /// How long an answer may take before it counts as missing.
+    pub reply_within: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { look_after: Duration::from_millis(500) }
+        Self {
+            look_after: Duration::from_millis(500),
+            times: Times::default(),
+            witness: false,
+            rpc: String::new(),
+            intake: String::new(),
+            settings: Hash::default(),
+            disk_limit: Duration::from_millis(500),
+            stalled_after: Duration::from_secs(5),
+            hand_over_within: Duration::from_secs(5),
+            stop_within: Duration::from_secs(2),
+            reply_within: Duration::from_secs(5),
+        }
     }
+}
+
+/// What the supervisor reads, without asking anybody.
+pub struct Sources {
+    /// This member.
+    pub member: MemberId,
+    /// The life of its storage.
+    pub boot: u64,
+    /// The newest version of log entries it can apply.
+    pub command_version: u8,
+    /// The chain and the end of the log.
+    pub reader: Reader,
+    /// For how long the storage thread has been busy with one piece of work; `None` when idle.
+    pub busy_for: Box<dyn Fn() -> Option<Duration>>,
+}
+
+impl Sources {
+    /// A store's.
+    #[must_use]
+    pub fn of(store: &Store) -> Self {
+        let identity = store.identity();
+        let busy = store.clone();
+        Self {
+            member: MemberId::of(identity.storage),
+            boot: identity.boot,
+            command_version: store.known_command_version(),
+            reader: store.reader(),
+            busy_for: Box::new(move || busy.stats().busy_since.map(|since| since.elapsed())),
+        }
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources")
+            .field("member", &self.member)
+            .field("boot", &self.boot)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the supervisor says to Raft.
+#[derive(Clone, Debug)]
+pub struct ClusterLinks {
+    /// Tells the other members how this one is.
+    pub tell: Recipient<TellCondition>,
+    /// Hears whether this node may stand for election.
+    pub campaign: Recipient<Campaign>,
+    /// Stands for election.
+    pub stand: Recipient<Stand>,
+    /// Sends heartbeats, or not.
+    pub heartbeats: Recipient<Heartbeats>,
+    /// Gives leadership away.
+    pub transfer: Recipient<TransferLeadership>,
 }
 
 /// Everything the supervisor says, and to whom. Producers are started by it, they are not linked.
@@ -67,40 +162,12 @@ impl Default for Config {
 pub struct Links {
     /// Ends the process when a person is needed.
     pub integrity_stop: Recipient<IntegrityStop>,
-}
-
-/// What the supervisor counts.
-#[derive(Clone, Debug, Default)]
-pub struct Metrics {
-    /// One while this node holds a grant.
-    pub producing: Gauge,
-    /// One while this node leads.
-    pub leader: Gauge,
-    /// The Raft term.
-    pub term: Gauge,
-    /// Changes of leadership seen.
-    pub leadership_changes: Counter,
-    /// Grants given.
-    pub grants: Counter,
-    /// Times production was stopped.
-    pub stops: Counter,
-}
-
-impl Metrics {
-    /// Makes the metrics visible.
-    pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("failover");
-        registry.register("producing", "1 while this node holds a grant", self.producing.clone());
-        registry.register("leader", "1 while this node leads", self.leader.clone());
-        registry.register("term", "The Raft term", self.term.clone());
-        registry.register(
-            "leadership_changes",
-            "Changes of term or role seen by this node",
-            self.leadership_changes.clone(),
-        );
-        registry.register("grants", "Grants given to the producers", self.grants.clone());
-        registry.register("stops", "Times the producers were stopped", self.stops.clone());
-    }
+    /// Raft.
+    pub cluster: ClusterLinks,
+    /// Says whether the guard refuses; a witness has none.
+    pub signer_view: Option<Recipient<GetSignerView>>,
+    /// Keep the record of who led when.
+    pub audit: Vec<Recipient<LeadershipAudited>>,
 }
 
 /// The failover supervisor.
@@ -109,74 +176,190 @@ pub struct Supervisor {
     config: Config,
     links: Links,
     metrics: Metrics,
+    sources: Sources,
     /// In the order in which they are started: from the last stage to the first.
     producers: Vec<Producer>,
     running: Vec<Child>,
+    began: Instant,
     plan: Plan,
+    peers: Peers,
+    gate: Gate,
+    storage: StorageWatch,
+    stall: StallWatch,
+    abdication: Abdication,
+    silence: Silence,
+    timeline: Timeline,
+    /// Carries the events of the failover that is on its way.
+    failover: Span,
+    leader: Option<MemberId>,
+    hand_over: Option<HandOver>,
+    /// How many were begun: an answer to an earlier one says nothing.
+    hand_overs: u64,
+    /// Who wants to know how it ends.
+    asked: Option<oneshot::Sender<Result<HandedOff, HandOffError>>>,
+    /// The producers were asked for their last block; whether they have made it, once that is known.
+    finishing: Option<Option<bool>>,
+    /// Since when it leads and is not fit to produce.
+    unfit_since: Option<Moment>,
+    /// Why a caretaker cannot give leadership away.
+    waits_for: Option<String>,
+    /// What the others were told last, in short.
+    told: Option<Told>,
     /// Why the executor pauses.
     pause: Option<String>,
+    /// A block is due, as the executor says.
+    due: bool,
     /// A quorum stopped acknowledging the leader of this grant.
     lease_lapsed: bool,
     da_trouble: Option<String>,
     last_seen: Option<(Term, Role)>,
+    /// Who waits for the end of everything.
+    shutdown: Vec<oneshot::Sender<()>>,
+    closing: bool,
+}
+
+/// What the others must know at once when it changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    eligible: bool,
+    producing: bool,
+    closing: bool,
+    silent: bool,
+    /// The leader makes no blocks any more: it may wait for who is level.
+    leader_rests: bool,
+    /// Where this member was level, while the leader rests.
+    level: Option<LogIndex>,
 }
 
 impl Supervisor {
     /// A supervisor of these producers, given from the last stage to the first.
     #[must_use]
-    pub fn new(config: Config, links: Links, metrics: Metrics, producers: Vec<Producer>) -> Self {
+    pub fn new(
+        config: Config,
+        links: Links,
+        metrics: Metrics,
+        sources: Sources,
+        producers: Vec<Producer>,
+    ) -> Self {
+        let times = config.times;
+        let mut plan = Plan::new();
+        if config.witness {
+            plan.health_changed(Part::Witness, Some("it has no engine and no key".to_owned()));
+        }
         Self {
-            config,
             links,
             metrics,
+            sources,
             producers,
             running: Vec::new(),
-            plan: Plan::new(),
+            began: Instant::now(),
+            plan,
+            peers: Peers::default(),
+            gate: Gate::new(times),
+            storage: StorageWatch::new(config.disk_limit),
+            stall: StallWatch::new(config.stalled_after, times.election_max * ABDICATION_PAUSE),
+            abdication: Abdication::new(times),
+            silence: Silence::default(),
+            timeline: Timeline::default(),
+            failover: Span::none(),
+            leader: None,
+            hand_over: None,
+            hand_overs: 0,
+            asked: None,
+            finishing: None,
+            unfit_since: None,
+            waits_for: None,
+            told: None,
             pause: None,
+            due: true,
             lease_lapsed: false,
             da_trouble: None,
             last_seen: None,
+            shutdown: Vec::new(),
+            closing: false,
+            config,
         }
+    }
+
+    fn now(&self) -> Moment {
+        self.began.elapsed()
+    }
+
+    fn position(&self) -> Position {
+        let last_log = self.sources.reader.last_log().unwrap_or_default();
+        Position { last_log, tip: self.sources.reader.tip().height }
+    }
+
+    /// The term this node leads.
+    fn leads(&self) -> Option<Term> {
+        let (term, role) = self.plan.role();
+        (role == Role::Leader).then_some(term)
     }
 
     fn act(&mut self, actions: Vec<Action>, ctx: &mut Context<Self>) {
         for action in actions {
             match action {
                 Action::StartProducers(grant) => self.start_producers(grant),
-                Action::StopProducers(reason) => self.begin_stop(reason, ctx),
+                Action::StopProducers(reason) => self.begin_stop(&reason, ctx),
             }
         }
     }
 
     fn start_producers(&mut self, grant: Grant) {
-        info!(term = grant.term.0, "granted: starting the producers");
         self.pause = None;
+        self.due = true;
         self.lease_lapsed = false;
+        self.finishing = None;
         self.metrics.grants.inc();
         self.metrics.producing.set(1);
+        let granted = self.timeline.granted(self.now(), grant.term);
+        self.failover.clone().in_scope(|| {
+            info!(term = grant.term.0, "granted: starting the producers");
+            self.end_stage(granted);
+        });
         self.running = self.producers.iter().map(|producer| (producer.start)(grant)).collect();
     }
 
-    /// Messages wait until the producers are gone: nothing can start beside them.
-    fn begin_stop(&mut self, reason: String, ctx: &mut Context<Self>) {
+    /// Nothing starts until they are gone: the plan knows that they are stopping.
+    fn begin_stop(&mut self, reason: &str, ctx: &mut Context<Self>) {
         warn!(%reason, "stopping the producers");
         self.metrics.stops.inc();
         self.metrics.producing.set(0);
         let children = std::mem::take(&mut self.running);
-        let stopping = futures::future::join_all(children.into_iter().map(Child::stop));
-        ctx.wait(stopping.into_actor(self).map(|_, this, ctx| this.end_stop(ctx)));
+        self.wait_for_end(children, ctx);
+    }
+
+    fn wait_for_end(&mut self, children: Vec<Child>, ctx: &mut Context<Self>) {
+        let limit = self.config.stop_within;
+        let stopping = futures::future::join_all(children.into_iter().map(|child| child.stop_within(limit)));
+        ctx.spawn(stopping.into_actor(self).map(move |ends, this, ctx| {
+            let left: Vec<Child> = ends.into_iter().filter_map(Result::err).collect();
+            if left.is_empty() {
+                return this.end_stop(ctx);
+            }
+            for child in &left {
+                this.metrics.slow_stops.inc();
+                error!(producer = child.name(), ?limit, "is not gone yet: nothing starts beside it");
+            }
+            this.wait_for_end(left, ctx);
+        }));
     }
 
     fn end_stop(&mut self, ctx: &mut Context<Self>) {
         info!("the producers have stopped");
         let actions = self.plan.producers_ended();
         self.act(actions, ctx);
+        self.end_close(ctx);
+        self.end_shutdown(ctx);
+        self.review(ctx);
     }
 
     fn look_after_producers(&mut self, ctx: &mut Context<Self>) {
         if let Some(ended) = self.running.iter().find(|child| child.has_ended()) {
             error!(producer = ended.name(), "a producer ended by itself");
-            self.begin_stop(format!("the {} ended by itself", ended.name()), ctx);
+            let reason = format!("the {} ended by itself", ended.name());
+            self.plan.producers_stopping();
+            self.begin_stop(&reason, ctx);
         }
     }
 
@@ -186,162 +369,120 @@ impl Supervisor {
             None => info!(part = part.name(), "healthy"),
         }
         let actions = self.plan.health_changed(part, trouble);
+        self.metrics.in_trouble(self.plan.parts());
         self.act(actions, ctx);
+        self.review(ctx);
+    }
+
+    /// A change of a watch that may be no change.
+    fn health_if_changed(&mut self, part: Part, change: watchdog::Change, ctx: &mut Context<Self>) {
+        if let Some(trouble) = change {
+            self.health(part, trouble, ctx);
+        }
+    }
+
+    /// Does what is due, whatever made it so.
+    fn review(&mut self, ctx: &mut Context<Self>) {
+        self.review_election();
+        self.review_hand_over(ctx);
+        self.review_fitness(ctx);
+        self.tell_if_changed();
+    }
+
+    /// Every heartbeat interval.
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let now = self.now();
+        if self.leads().is_some() {
+            self.timeline.sign(now);
+        }
+        let hangs = self.storage.look(now, (self.sources.busy_for)());
+        self.health_if_changed(Part::Storage, hangs, ctx);
+        let due = self.plan.grant().is_some() && self.due && !self.lease_lapsed && self.finishing.is_none();
+        let stalls = self.stall.look(now, due, self.plan.tip());
+        self.health_if_changed(Part::Progress, stalls, ctx);
+        let lacks = self.sources.reader.first_height_with_body() > self.sources.reader.initial_height();
+        let lacks = lacks.then(|| "bodies of old blocks are missing".to_owned());
+        if lacks.is_some() != self.plan.parts().any(|part| part == Part::Bodies) {
+            self.health(Part::Bodies, lacks, ctx);
+        }
+        self.metrics.in_trouble(self.plan.parts());
+        self.metrics.heard(self.peers.ages(now));
+        self.review(ctx);
+        self.tell();
+    }
+
+    fn condition(&self) -> Condition {
+        let (term, _) = self.plan.role();
+        let position = self.position();
+        let (last_log_term, last_log) = position.last_log;
+        let mut reasons = self.plan.reasons();
+        reasons.truncate(MOST_REASONS);
+        for reason in &mut reasons {
+            reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
+        }
+        Condition {
+            member: self.sources.member,
+            boot: self.sources.boot,
+            term,
+            reasons,
+            witness: self.config.witness,
+            closing: self.closing,
+            silent: self.silence.is_on(),
+            producing: self.plan.grant().is_some(),
+            tip: position.tip,
+            executed: self.plan.executed(),
+            last_log,
+            last_log_term,
+            first_body: self.sources.reader.first_height_with_body(),
+            command_version: self.sources.command_version,
+            config: self.config.settings,
+            rpc: self.config.rpc.clone(),
+            intake: self.config.intake.clone(),
+        }
+    }
+
+    fn told(&self) -> Told {
+        let within = self.config.times.election_max;
+        let leader = self.leader.filter(|leader| *leader != self.sources.member);
+        let told = leader.and_then(|leader| self.peers.recent(leader, self.now(), within));
+        let leader_rests = told.is_some_and(|told| !told.producing);
+        let position = self.position();
+        let is_level = leader_rests && self.plan.executed() == position.tip;
+        Told {
+            eligible: self.plan.reasons().is_empty(),
+            producing: self.plan.grant().is_some(),
+            closing: self.closing,
+            silent: self.silence.is_on(),
+            leader_rests,
+            level: is_level.then_some(position.last_log.1),
+        }
+    }
+
+    fn tell_if_changed(&mut self) {
+        if self.told != Some(self.told()) {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        self.told = Some(self.told());
+        // One that does not fit is followed by the next in a heartbeat's time.
+        let _ = self.links.cluster.tell.try_send(TellCondition(self.condition()));
     }
 }
+
+/// Bounds of what the others are told.
+const MOST_REASONS: usize = 8;
+const LONGEST_REASON: usize = 200;
 
 impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        ctx.run_interval(self.config.look_after, Self::look_after_producers);
-    }
-}
-
-impl Handler<LeadershipChanged> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: LeadershipChanged, ctx: &mut Context<Self>) {
-        if self.last_seen != Some((message.term, message.role)) {
-            self.last_seen = Some((message.term, message.role));
-            self.metrics.leadership_changes.inc();
-            info!(term = message.term.0, role = ?message.role, leader = ?message.leader, "leadership changed");
-        }
-        self.metrics.leader.set(i64::from(message.role == Role::Leader));
-        self.metrics.term.set(i64::try_from(message.term.0).unwrap_or(i64::MAX));
-        let actions = self.plan.leadership_changed(message.term, message.role);
-        self.act(actions, ctx);
-    }
-}
-
-impl Handler<TermApplied> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: TermApplied, ctx: &mut Context<Self>) {
-        let actions = self.plan.term_applied(message.term, message.tip.height);
-        self.act(actions, ctx);
-    }
-}
-
-impl Handler<Applied> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: Applied, ctx: &mut Context<Self>) {
-        let actions = self.plan.applied(message.tip.height);
-        self.act(actions, ctx);
-    }
-}
-
-impl Handler<ExecutionFollowed> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: ExecutionFollowed, ctx: &mut Context<Self>) {
-        let actions = self.plan.executed_to(message.height);
-        self.act(actions, ctx);
-    }
-}
-
-impl Handler<ExecutionTrouble> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: ExecutionTrouble, ctx: &mut Context<Self>) {
-        if message.integrity {
-            let reason = message.trouble.clone().unwrap_or_default();
-            self.links.integrity_stop.do_send(IntegrityStop { reason });
-        }
-        self.health(Part::Execution, message.trouble, ctx);
-    }
-}
-
-impl Handler<LeaseChanged> for Supervisor {
-    type Result = ();
-
-    /// A lapsed lease only pauses: the executor's proposals are refused before the append.
-    fn handle(&mut self, message: LeaseChanged, _: &mut Context<Self>) {
-        if self.plan.grant().is_some_and(|grant| grant.term == message.term) {
-            self.lease_lapsed = !message.held;
-        }
-    }
-}
-
-impl Handler<RaftHealthChanged> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: RaftHealthChanged, ctx: &mut Context<Self>) {
-        self.health(Part::Raft, message.trouble, ctx);
-    }
-}
-
-impl Handler<EngineHealthChanged> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: EngineHealthChanged, ctx: &mut Context<Self>) {
-        self.health(Part::Engine, message.trouble, ctx);
-    }
-}
-
-impl Handler<DiskHealthChanged> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: DiskHealthChanged, ctx: &mut Context<Self>) {
-        self.health(Part::Disk, message.trouble, ctx);
-    }
-}
-
-impl Handler<ProductionChanged> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: ProductionChanged, _: &mut Context<Self>) {
-        if self.plan.grant().is_some_and(|grant| grant.term == message.term) {
-            self.pause = message.pause;
-        }
-    }
-}
-
-impl Handler<DaStateChanged> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: DaStateChanged, _: &mut Context<Self>) {
-        self.da_trouble = message.trouble;
-    }
-}
-
-impl Handler<IntegrityStop> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: IntegrityStop, ctx: &mut Context<Self>) {
-        self.health(Part::Signer, Some(message.reason.clone()), ctx);
-        self.links.integrity_stop.do_send(message);
-    }
-}
-
-impl Handler<Shutdown> for Supervisor {
-    type Result = ResponseActFuture<Self, ()>;
-
-    fn handle(&mut self, _: Shutdown, _: &mut Context<Self>) -> Self::Result {
-        let _ = self.plan.close();
-        self.metrics.producing.set(0);
-        let children = std::mem::take(&mut self.running);
-        let stopping = futures::future::join_all(children.into_iter().map(Child::stop));
-        Box::pin(stopping.into_actor(self).map(|_, _, _| info!("the producers have stopped")))
-    }
-}
-
-impl Handler<GetSupervisorView> for Supervisor {
-    type Result = MessageResult<GetSupervisorView>;
-
-    fn handle(&mut self, _: GetSupervisorView, _: &mut Context<Self>) -> Self::Result {
-        let pause = match self.plan.grant() {
-            Some(_) if self.lease_lapsed => Some("no quorum acknowledges this leader".to_owned()),
-            Some(_) => self.pause.clone(),
-            None => self.plan.waiting_for(),
-        };
-        MessageResult(SupervisorView {
-            grant: self.plan.grant(),
-            executed: self.plan.executed(),
-            eligibility: Eligibility { reasons: self.plan.reasons() },
-            pause,
-            da_trouble: self.da_trouble.clone(),
-        })
+        ctx.run_interval(self.config.look_after, |this, ctx| {
+            this.look_after_producers(ctx);
+            this.begin_signer_look(ctx);
+        });
+        ctx.run_interval(self.config.times.heartbeat, Self::tick);
     }
 }

@@ -29,6 +29,8 @@ pub struct Condition {
     pub witness: bool,
     /// It is shutting down and will not stand.
     pub closing: bool,
+    /// It leads and has stopped its heartbeats, so that others elect (hazard E3).
+    pub silent: bool,
     /// It holds a grant.
     pub producing: bool,
     /// Its last applied block.
@@ -37,6 +39,8 @@ pub struct Condition {
     pub executed: Height,
     /// The last index in its log.
     pub last_log: LogIndex,
+    /// The term of its last log entry: votes compare it before the index.
+    pub last_log_term: Term,
     /// From here to its tip it has every body.
     pub first_body: Height,
     /// The newest version of log entries it can apply.

@@ -26,4 +26,7 @@ pub struct ProductionChanged {
     pub term: crate::types::Term,
     /// `None` produces; otherwise why it pauses.
     pub pause: Option<String>,
+    /// A block is due. Not so while it waits for transactions (lazy mode), for the DA layer or
+    /// for the genesis time: another leader would make none either.
+    pub due: bool,
 }

@@ -45,6 +45,10 @@ pub struct SignData {
 /// A member that follows tells its guard which signatures are in the log, so that it can sign
 /// the tail when it leads. The signature is checked, it is the proof. Only the newest matters:
 /// the heights between may be left out. When it replies the guard is on disk.
+///
+/// Not where this member is the only voter: there all signatures are its own, and a guard that is
+/// behind them is an old copy. Where others vote that is the normal case, and this ends a refusal
+/// for it (`docs/adr/0007-double-sign-guard.md`).
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<(), SignError>")]
 pub struct NoteSigned {
@@ -61,7 +65,8 @@ pub struct NoteSigned {
 pub struct CheckGuard {
     /// The highest block this node holds, zero before the first.
     pub last_block: Height,
-    /// The highest block whose signature this member put into the log.
+    /// The highest block whose signature is in the log. Where others vote, the guard is told that
+    /// signature before ([`NoteSigned`]).
     pub last_signed: Option<(Height, Hash)>,
 }
 

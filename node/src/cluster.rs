@@ -10,7 +10,9 @@
 //! simulation brings another [`Net`].
 
 mod backoff;
+pub(crate) mod certificates;
 mod conversation;
+mod dialler;
 pub mod frame;
 mod gate;
 mod handshake;

@@ -5,6 +5,8 @@ use std::fmt;
 use baton_messages::engine::EngineError;
 use baton_storage::{OpenError, StoreError};
 
+use crate::cluster::ListenError;
+use crate::cluster::security::SecurityError;
 use crate::config::ConfigError;
 use crate::dev_da::DevDaError;
 use crate::genesis;
@@ -122,6 +124,22 @@ impl From<OpenError> for ExitError {
             OpenError::Damaged(_) | OpenError::NewerEntries(_) => ExitCode::Integrity,
         };
         Self::new(code, error)
+    }
+}
+
+impl From<ListenError> for ExitError {
+    fn from(error: ListenError) -> Self {
+        let code = match &error {
+            ListenError::Tls(_) | ListenError::Lives(_) | ListenError::Plaintext(_) => ExitCode::Config,
+            ListenError::Taken { .. } | ListenError::Refused { .. } => ExitCode::RetryLater,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<SecurityError> for ExitError {
+    fn from(error: SecurityError) -> Self {
+        Self::config(error)
     }
 }
 

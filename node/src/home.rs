@@ -104,16 +104,16 @@ impl Home {
         self.signer.join("guard")
     }
 
+    /// `config/lives.json`: which lives of other members were seen last.
+    #[must_use]
+    pub fn lives(&self) -> PathBuf {
+        self.root.join("config/lives.json")
+    }
+
     /// The data directory, which ev-node's own database may share.
     #[must_use]
     pub fn data(&self) -> &Path {
         &self.data
-    }
-
-    /// What was seen of other members' disks.
-    #[must_use]
-    pub fn lives(&self) -> PathBuf {
-        self.root.join("config/lives.json")
     }
 
     /// The store, in the data directory.
@@ -160,6 +160,7 @@ mod tests {
             home.node_key(),
             home.signer(),
             home.guard(),
+            home.lives(),
             home.store(),
             home.audit(),
         ];
@@ -169,6 +170,7 @@ mod tests {
             "/h/config/node_key.json",
             "/h/config/signer.json",
             "/h/config/guard",
+            "/h/config/lives.json",
             "/h/data/baton",
             "/h/audit.jsonl",
         ];

@@ -17,7 +17,7 @@ use rcgen::{
 use zeroize::Zeroizing;
 
 use crate::cli::args::TlsCommand;
-use crate::cluster::tls::read_certificate;
+use crate::cluster::certificates::read_certificate;
 use crate::exit::{ExitCode, ExitError};
 use crate::logging::{note, print};
 

@@ -15,6 +15,7 @@ use baton_actors::da::{self, Da, DaLayer};
 use baton_actors::da_submitter::{self, DaSubmitter};
 use baton_actors::engine::{self, Engine, Execution};
 use baton_actors::executor::{self, Executor};
+use baton_actors::notary::{self, Notary};
 use baton_actors::raft::transport::Transport;
 use baton_actors::raft::{self, Raft};
 use baton_actors::reaper::{self, Reaper};
@@ -24,21 +25,26 @@ use baton_actors::supervisor::{self, Producer, Supervisor};
 use baton_actors::syncer::{self, Syncer, backfill};
 use baton_actors::timekeeper::{self, Timekeeper};
 use baton_actors::world::World;
+use baton_messages::chain;
 use baton_messages::cluster::{
-    Campaign, ChangeMembers, FetchBlocks, ForwardTxs, ForwardedTxs, GetCluster, Heartbeats, MemberTold,
-    MembersChanged, Stand, TellCondition, TransferLeadership,
+    Campaign, ChangeMembers, FetchBlocks, ForwardTxs, ForwardedTxs, GetCluster, HandOff, Heartbeats,
+    MemberTold, MembersChanged, Pause, Resume, Stand, TellCondition, TransferLeadership,
 };
 use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
 };
-use baton_messages::raft::{BlocksApplied, GetRaftView, LeadershipChanged, ProposeBlock, Record, Settle};
+use baton_messages::raft::{BlocksApplied, GetRaftView, ProposeBlock, Record, Settle};
 use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, PostTxs, SubmitTxs};
-use baton_messages::signer::{CheckGuard, GetSignerView, SignData, SignEnvelope, SignHeader};
-use baton_messages::supervisor::{DiskHealthChanged, GetSupervisorView, IntegrityStop, Shutdown};
+use baton_messages::signer::{CheckGuard, GetSignerView, NoteSigned, SignData, SignEnvelope, SignHeader};
+use baton_messages::supervisor::{
+    DiskHealthChanged, GetSupervisorView, IntegrityStop, LeadershipAudited, Shutdown, StopProducing,
+};
 use baton_messages::types::Grant;
 use baton_storage::{Reader, Store};
 use prometheus_client::registry::Registry;
+
+use crate::witness::Absent;
 
 /// How the actors behave, one part each.
 #[derive(Clone, Debug)]
@@ -117,12 +123,12 @@ pub struct Parts {
     pub store: Store,
     /// The way to other members.
     pub transport: Arc<dyn Transport>,
-    /// The execution engine.
-    pub execution: Make<Box<dyn Execution>>,
-    /// The DA layer.
-    pub da: Rc<dyn DaLayer>,
-    /// Key, guard and audit record.
-    pub signer: signer::Parts,
+    /// The execution engine; a witness has none.
+    pub execution: Option<Make<Box<dyn Execution>>>,
+    /// The DA layer; a witness has none.
+    pub da: Option<Rc<dyn DaLayer>>,
+    /// Key, guard and audit record; a witness has none.
+    pub signer: Option<signer::Parts>,
     /// What the guard is compared with first.
     pub progress: signer::guard::Progress,
     /// Where blocking actors run.
@@ -275,30 +281,12 @@ impl ClusterPorts {
     }
 }
 
-/// Hears what Raft tells about other members until somebody is there for it.
-struct Unheard;
-
-impl Actor for Unheard {
-    type Context = Context<Self>;
-}
-
-impl Handler<MemberTold> for Unheard {
-    type Result = ();
-
-    fn handle(&mut self, _: MemberTold, _: &mut Context<Self>) {}
-}
-
-impl Handler<MembersChanged> for Unheard {
-    type Result = ();
-
-    fn handle(&mut self, _: MembersChanged, _: &mut Context<Self>) {}
-}
-
 /// What can be said to a signer.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub struct SignerPorts {
     pub check_guard: Recipient<CheckGuard>,
+    pub note_signed: Recipient<NoteSigned>,
     pub sign: Recipient<SignHeader>,
     pub sign_envelope: Recipient<SignEnvelope>,
     pub sign_data: Recipient<SignData>,
@@ -310,6 +298,7 @@ impl SignerPorts {
     pub fn of<A>(actor: &Addr<A>) -> Self
     where
         A: Hears<CheckGuard>
+            + Hears<NoteSigned>
             + Hears<SignHeader>
             + Hears<SignEnvelope>
             + Hears<SignData>
@@ -317,6 +306,7 @@ impl SignerPorts {
     {
         Self {
             check_guard: port(actor),
+            note_signed: port(actor),
             sign: port(actor),
             sign_envelope: port(actor),
             sign_data: port(actor),
@@ -380,12 +370,10 @@ pub struct Wiring {
     pub parts: Parts,
     /// Instead of Raft.
     pub raft: Option<RaftPorts>,
-    /// Hears how other members are, instead of nobody.
+    /// Hears how other members are, instead of the supervisor.
     pub told: Option<Recipient<MemberTold>>,
-    /// Hear that the membership is another.
+    /// Hear that the membership is another, beside the supervisor.
     pub members: Vec<Recipient<MembersChanged>>,
-    /// Hear who leads, beside the supervisor.
-    pub leadership: Vec<Recipient<LeadershipChanged>>,
     /// Keep a record of every block.
     pub blocks: Vec<Recipient<BlocksApplied>>,
     /// Instead of the sequencer.
@@ -404,6 +392,8 @@ pub struct Wiring {
     pub da_submitter: Option<Producer>,
     /// Hears that a person is needed and the process must end.
     pub integrity_stop: Recipient<IntegrityStop>,
+    /// Keep the record of who led when.
+    pub leadership_audit: Vec<Recipient<LeadershipAudited>>,
 }
 
 /// A running node, as its RPC and its tests see it.
@@ -423,6 +413,12 @@ pub struct Node {
     pub shutdown: Vec<Recipient<Shutdown>>,
     /// What the supervisor does.
     pub supervisor: Recipient<GetSupervisorView>,
+    /// Gives leadership away.
+    pub hand_off: Recipient<HandOff>,
+    /// Stops production until it is resumed.
+    pub pause: Recipient<Pause>,
+    /// Resumes production.
+    pub resume: Recipient<Resume>,
     /// Hear how the disk is.
     pub disk: Vec<Recipient<DiskHealthChanged>>,
     /// The store, to read.
@@ -443,7 +439,6 @@ impl Wiring {
             raft: None,
             told: None,
             members: vec![],
-            leadership: vec![],
             blocks: vec![],
             sequencer: None,
             engine: None,
@@ -453,6 +448,7 @@ impl Wiring {
             reaper: None,
             da_submitter: None,
             integrity_stop,
+            leadership_audit: Vec::new(),
         }
     }
 
@@ -475,19 +471,24 @@ impl Wiring {
                 executed: vec![sequencer.clone().recipient()],
                 health: supervisor.clone().recipient(),
             };
+            let Some(execution) = execution else { return EnginePorts::of(&Absent.start()) };
             let (config, metrics) = (settings.engine.clone(), metrics.engine.clone());
             let engine = start_blocking(threads, move || Engine::new(execution(), config, links, metrics));
             EnginePorts::of(&engine)
         });
         let signer_ports = self.signer.unwrap_or_else(|| {
+            let Some(signer) = signer else { return SignerPorts::of(&Absent.start()) };
             let config = settings.signer.clone();
             let signer = start_blocking(threads, move || Signer::open(config, signer, &progress));
             SignerPorts::of(&signer)
         });
-        let da_ports =
-            self.da.unwrap_or_else(|| DaPorts::of(&Da::new(da, settings.da, metrics.da.clone()).start()));
+        let da_ports = self.da.unwrap_or_else(|| match da {
+            Some(da) => DaPorts::of(&Da::new(da, settings.da, metrics.da.clone()).start()),
+            None => DaPorts::of(&Absent.start()),
+        });
         let sequencer_ports = self.sequencer.unwrap_or_else(|| SequencerPorts::of(&sequencer));
         let raft_ports = self.raft.unwrap_or_else(|| RaftPorts::of(&raft));
+        let cluster_ports = ClusterPorts::of(&raft);
         let timekeeper =
             context::<Timekeeper>().run(Timekeeper::new(metrics.timekeeper.clone(), world.clone()));
 
@@ -502,20 +503,38 @@ impl Wiring {
             supervisor: supervisor.clone(),
             integrity_stop: self.integrity_stop.clone(),
         };
+        let identity = settings.da_submitter.signer.clone();
         // From the last stage to the first: who is fed is there before who feeds.
         let mut stages = vec![
             self.da_submitter
                 .unwrap_or_else(|| producers.da_submitter(settings.da_submitter.clone(), &metrics)),
             self.executor.unwrap_or_else(|| {
-                let proposer = settings.da_submitter.signer.address.clone();
-                producers.executor(settings.executor.clone(), proposer, &metrics)
+                let signer = settings.da_submitter.signer.clone();
+                producers.executor(settings.executor.clone(), signer, &metrics)
             }),
         ];
         let reaper = settings.reaper.map(|config| producers.reaper(config, &metrics));
         stages.extend(self.reaper.or(reaper));
 
-        let links = supervisor::Links { integrity_stop: self.integrity_stop.clone() };
-        supervisor_ctx.run(Supervisor::new(settings.supervisor, links, metrics.supervisor, stages));
+        let links = supervisor::Links {
+            integrity_stop: self.integrity_stop.clone(),
+            cluster: supervisor::ClusterLinks {
+                tell: cluster_ports.tell.clone(),
+                campaign: cluster_ports.campaign.clone(),
+                stand: cluster_ports.stand.clone(),
+                heartbeats: cluster_ports.heartbeats.clone(),
+                transfer: cluster_ports.transfer.clone(),
+            },
+            signer_view: (!settings.supervisor.witness).then(|| signer_ports.view.clone()),
+            audit: self.leadership_audit,
+        };
+        let sources = supervisor::Sources::of(&store);
+        supervisor_ctx.run(Supervisor::new(settings.supervisor, links, metrics.supervisor, sources, stages));
+        let links = notary::Links {
+            note_signed: signer_ports.note_signed.clone(),
+            integrity_stop: self.integrity_stop.clone(),
+        };
+        Notary::new(notary::Config::default(), links, reader.clone(), identity).start();
         sequencer_ctx.run(Sequencer::new(
             settings.sequencer,
             sequencer::Links { forward: Some(raft.clone().recipient()) },
@@ -536,11 +555,7 @@ impl Wiring {
         };
         syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
         let links = raft::Links {
-            leadership: [
-                vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
-                self.leadership,
-            ]
-            .concat(),
+            leadership: vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
             term_applied: vec![syncer.clone().recipient(), supervisor.clone().recipient()],
             lease: supervisor.clone().recipient(),
             applied: vec![
@@ -550,8 +565,8 @@ impl Wiring {
                 timekeeper.recipient(),
             ],
             health: supervisor.clone().recipient(),
-            told: self.told.unwrap_or_else(|| Unheard.start().recipient()),
-            members: self.members,
+            told: self.told.unwrap_or_else(|| supervisor.clone().recipient()),
+            members: [vec![supervisor.clone().recipient()], self.members].concat(),
             blocks: self.blocks,
             forwarded: sequencer_ports.forwarded.clone(),
             integrity_stop: self.integrity_stop,
@@ -560,12 +575,15 @@ impl Wiring {
 
         Node {
             raft: raft_ports,
-            cluster: ClusterPorts::of(&raft),
+            cluster: cluster_ports,
             sequencer: sequencer_ports,
             engine: engine_ports,
             signer: signer_ports,
             shutdown: vec![supervisor.clone().recipient(), raft.recipient()],
             supervisor: supervisor.clone().recipient(),
+            hand_off: supervisor.clone().recipient(),
+            pause: supervisor.clone().recipient(),
+            resume: supervisor.clone().recipient(),
             disk: vec![sequencer.recipient(), supervisor.recipient()],
             reader,
         }
@@ -586,7 +604,7 @@ struct Producers {
 }
 
 impl Producers {
-    fn executor(&self, config: executor::Config, proposer: bytes::Bytes, metrics: &Metrics) -> Producer {
+    fn executor(&self, config: executor::Config, signer: chain::Signer, metrics: &Metrics) -> Producer {
         let links = executor::Links {
             next_batch: self.sequencer.next_batch.clone(),
             await_txs: self.sequencer.await_txs.clone(),
@@ -597,13 +615,14 @@ impl Producers {
             propose: self.raft.propose.clone(),
             settle: self.raft.settle.clone(),
             record: self.raft.record.clone(),
+            note_signed: self.signer.note_signed.clone(),
             check_guard: self.signer.check_guard.clone(),
             sign: self.signer.sign.clone(),
             production: self.supervisor.clone().recipient(),
             integrity_stop: self.integrity_stop.clone(),
         };
         let (metrics, world, reader) = (metrics.executor.clone(), self.world.clone(), self.reader.clone());
-        producer("executor", move |grant| {
+        finishing_producer("executor", move |grant| {
             Executor::new(
                 config.clone(),
                 links.clone(),
@@ -611,7 +630,7 @@ impl Producers {
                 world.clone(),
                 reader.clone(),
                 grant,
-                proposer.clone(),
+                signer.clone(),
             )
         })
     }
@@ -651,6 +670,17 @@ where
     A: Actor<Context = Context<A>>,
 {
     Producer::new(name, move |grant| child::spawn(name, |_| make(grant)).1)
+}
+
+/// As [`producer`], of an actor that makes its last block when it is asked to.
+pub fn finishing_producer<A>(name: &'static str, make: impl Fn(Grant) -> A + 'static) -> Producer
+where
+    A: Hears<StopProducing> + Actor<Context = Context<A>>,
+{
+    Producer::new(name, move |grant| {
+        let (actor, child) = child::spawn(name, |_| make(grant));
+        child.finishing_by(actor.recipient())
+    })
 }
 
 fn context<A: Actor<Context = Context<A>>>() -> Context<A> {

@@ -397,6 +397,29 @@ fn completions_know_every_command() {
 }
 
 #[test]
+fn certificates_are_made_step_by_step_as_each_step_says() {
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let (ca, node) = (path("ca"), path("n1"));
+    let (code, made, warned) = run(&["tls", "ca", "--out", &ca]);
+    assert_eq!((code, warned.contains("keep it away")), (0, true), "{warned}");
+    assert!(made.contains(&format!("baton tls node NAME --ca {ca}")), "{made}");
+    let (code, made, _) = run(&["tls", "node", "n1", "--ca", &ca, "--out", &node, "--address", "10.0.0.7"]);
+    assert_eq!(code, 0);
+    for said in
+        ["node_id: n1", "ca: config/tls/ca.pem", "cert: config/tls/node.pem", "key: config/tls/node.key"]
+    {
+        assert!(made.contains(said), "{made}");
+    }
+    let mode = fs::metadata(Path::new(&node).join("node.key")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let (code, _, said) = run(&["tls", "node", "n1", "--ca", &ca, "--out", &node]);
+    assert_eq!((code, said.contains("exists already")), (64, true), "{said}");
+    let (code, _, said) = run(&["tls", "node", "n2", "--ca", &node, "--out", &path("n2")]);
+    assert_eq!((code, said.contains("baton tls ca")), (78, true), "{said}");
+}
+
+#[test]
 fn the_unit_file_does_not_restart_what_needs_a_person() {
     let unit = include_str!("../../contrib/baton.service");
     assert!(unit.contains("RestartPreventExitStatus=64 70 78\n") && unit.contains("Restart=on-failure\n"));

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLockReadGuard};
 use baton_messages::chain::{Block, Header, SignedHeader, Signer};
 use baton_messages::command::{DaProgress, ForcedPosition, Lane};
 use baton_messages::genesis::Genesis;
-use baton_messages::types::{DaHeight, Hash, Height, LogIndex, Term, Tip};
+use baton_messages::types::{DaHeight, Hash, Height, LogIndex, MemberId, Term, Tip};
 use bytes::Bytes;
 
 use crate::backend::{Direction, Family, StoreError};
@@ -63,6 +63,22 @@ impl Reader {
     #[must_use]
     pub fn membership(&self) -> StoredMembership {
         self.chain().membership.clone()
+    }
+
+    /// The last entry of the log, applied or not, durable or not; what votes compare. `None`
+    /// before the first.
+    #[must_use]
+    pub fn last_log(&self) -> Option<(Term, LogIndex)> {
+        self.inner.log.lock().last.map(|log| (Term(log.leader_id.term), LogIndex(log.index)))
+    }
+
+    /// Whether this member is the only voter, as applied: then it has signed everything itself.
+    #[must_use]
+    pub fn is_sole_voter(&self) -> bool {
+        let own = MemberId::of(self.inner.identity.storage);
+        let chain = self.chain();
+        let mut voters = chain.membership.membership().voter_ids();
+        voters.next() == Some(own) && voters.next().is_none()
     }
 
     /// The version of log entries in force.

@@ -1,6 +1,7 @@
 //! A store with a chain and nobody else: the ground one actor among probes stands on.
 
 use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,8 +9,8 @@ use baton_actors::executor::build;
 use baton_messages::chain::{Block, Signer};
 use baton_messages::command::{BlockEntry, Command, ForcedPosition, HeaderSignature, Verdict};
 use baton_messages::raft::Committed;
-use baton_messages::types::{Grant, Height, LogIndex, StateRoot, Term, Timestamp, Tip, Tx};
-use baton_storage::raft_types::{Entry, Payload, log_id};
+use baton_messages::types::{Grant, Height, LogIndex, Member, MemberId, StateRoot, Term, Timestamp, Tip, Tx};
+use baton_storage::raft_types::{Entry, Membership, Payload, log_id};
 use baton_storage::{Reader, Store, Writer};
 use bytes::Bytes;
 
@@ -61,6 +62,22 @@ impl Stage {
         self.index.set(index + 1);
         let entry = Entry { log_id: log_id(GRANT.term.0, index), payload: Payload::Normal(command) };
         self.writer.import(&[entry]).expect("the memory takes it")[0]
+    }
+
+    /// Makes this member the only voter.
+    ///
+    /// # Panics
+    ///
+    /// When the store fails.
+    pub fn vote_alone(&self) {
+        let own = MemberId::of(self.store.identity().storage);
+        let members = BTreeMap::from([(own, Member::default())]);
+        let membership =
+            Membership::new(vec![BTreeSet::from([own])], members).expect("its voter is a member");
+        let index = self.index.get();
+        self.index.set(index + 1);
+        let entry = Entry { log_id: log_id(GRANT.term.0, index), payload: Payload::Membership(membership) };
+        self.writer.import(&[entry]).expect("the memory takes it");
     }
 
     /// Commits a block.

@@ -17,7 +17,7 @@ use baton_messages::sequencer::{
     SubmitError, SubmitTxs,
 };
 use baton_messages::signer::{
-    CheckGuard, GetSignerView, SignData, SignEnvelope, SignError, SignHeader, SignerView,
+    CheckGuard, GetSignerView, NoteSigned, SignData, SignEnvelope, SignError, SignHeader, SignerView,
 };
 use baton_messages::types::{Height, StateRoot, Term};
 use bytes::Bytes;
@@ -107,6 +107,7 @@ fn the_signer() {
             let refuse = || SignError::Key("no key today".to_owned());
             wiring.signer = Some(SignerPorts {
                 check_guard: probe(|_: &CheckGuard| Ok(())).0,
+                note_signed: probe(|_: &NoteSigned| Ok(())).0,
                 sign: probe(move |_: &SignHeader| Err(refuse())).0,
                 sign_envelope: probe(move |_: &SignEnvelope| Err(refuse())).0,
                 sign_data: probe(move |_: &SignData| Err(refuse())).0,

@@ -521,10 +521,12 @@ mod tests {
             reasons: vec!["r".into()],
             witness: true,
             closing: false,
+            silent: false,
             producing: true,
             tip: Height(4),
             executed: Height(5),
             last_log: LogIndex(6),
+            last_log_term: Term(11),
             first_body: Height(7),
             command_version: 8,
             config: Hash([9; 32]),
@@ -532,7 +534,8 @@ mod tests {
             intake: "h:2".into(),
         };
         let nines = "09".repeat(32);
-        let expected = format!("010101020301017201000104050607 08{nines}03683a3103683a32").replace(' ', "");
+        let expected =
+            format!("0101010203010172010000010405060b0708{nines}03683a3103683a32").replace(' ', "");
         golden(&Request::Condition(condition), &expected);
         let forward = Request::Forward { txs: vec![Tx(Bytes::from_static(b"a"))], checked: Height(3) };
         golden(&forward, "010201016103");

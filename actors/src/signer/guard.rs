@@ -49,7 +49,8 @@ pub trait GuardStore: Send + 'static {
 pub struct Progress {
     /// The highest block this node holds, in the log or applied; zero before the first.
     pub last_block: Height,
-    /// The highest block whose signature this member put into the log.
+    /// The highest block whose signature this member must have made itself: as the only voter the
+    /// last one in the log, among others none.
     pub last_signed: Option<(Height, Hash)>,
 }
 

@@ -421,6 +421,69 @@ fn a_signature_from_the_log_moves_the_guard_and_nothing_else_does() {
     assert!(matches!(signer.note_signed(&double), Err(SignError::DoubleSign { .. })));
 }
 
+#[test]
+fn a_guard_behind_the_signatures_of_other_members_follows_and_signs_the_next_header() {
+    let (bench, chain) = (Bench::default(), blocks(9));
+    bench.sign(&chain[..2]);
+    // It led up to height 2; others signed up to 7 while it followed, was down, or both.
+    let mut signer = bench.at(7);
+    assert_eq!(signer.view().refusal, None);
+    let last_signed = Some((Height(7), chain[6].hash()));
+    let elsewhere = signed_header(&chain[6], key().sign(&chain[6].header().encode()).unwrap());
+    assert_eq!(signer.note_signed(&elsewhere), Ok(()));
+    assert_eq!(signer.check(&Progress { last_block: Height(8), last_signed }), Ok(()));
+    assert!(signer.sign_header(grant(5), &chain[7]).is_ok());
+    let noted = |line: &Line| matches!(line.event, Event::Noted { height: Height(7), .. });
+    assert!(bench.audit.lines().iter().any(noted));
+}
+
+#[test]
+fn a_refusal_for_being_behind_ends_when_the_log_shows_the_signatures() {
+    let (bench, chain) = (Bench::default(), blocks(9));
+    bench.sign(&chain[..2]);
+    let mut signer = bench.at(9);
+    let elsewhere = signed_header(&chain[6], key().sign(&chain[6].header().encode()).unwrap());
+    // The guard could not be written for a while: the comparison found it behind.
+    let progress = Progress { last_block: Height(9), last_signed: Some((Height(7), chain[6].hash())) };
+    assert!(signer.check(&progress).is_err());
+    assert_eq!(signer.note_signed(&elsewhere), Ok(()));
+    assert_eq!(signer.check(&progress), Ok(()));
+    assert!(signer.sign_header(grant(5), &chain[7]).is_ok());
+}
+
+#[test]
+fn a_store_that_has_caught_up_with_the_guard_is_seen_by_the_signature_in_its_log() {
+    let (bench, chain) = (Bench::default(), blocks(5));
+    bench.sign(&chain[..3]);
+    let mut signer = bench.at(1);
+    assert!(signer.view().refusal.is_some(), "ahead of the store");
+    let behind = signed_header(&chain[1], key().sign(&chain[1].header().encode()).unwrap());
+    assert!(signer.note_signed(&behind).is_err(), "still ahead");
+    let level = signed_header(&chain[2], key().sign(&chain[2].header().encode()).unwrap());
+    assert_eq!(signer.note_signed(&level), Ok(()));
+    assert_eq!(signer.view().refusal, None);
+}
+
+#[test]
+fn no_signature_of_others_replaces_a_missing_damaged_or_contradicting_guard() {
+    let chain = blocks(5);
+    let elsewhere = signed_header(&chain[3], key().sign(&chain[3].header().encode()).unwrap());
+    let missing = Bench::default();
+    let damaged = Bench::default();
+    damaged.guard.replace(Slots::Present([vec![1; SLOT_BYTES], vec![]]));
+    for bench in [missing, damaged] {
+        let before = bench.guard.slots();
+        assert!(matches!(bench.at(5).note_signed(&elsewhere), Err(SignError::Refused(_))), "A15");
+        assert_eq!(bench.guard.slots(), before);
+    }
+    let contradicting = Bench::default();
+    contradicting.sign(&chain[..2]);
+    let sibling = Some((Height(2), Hash::of(b"a sibling")));
+    let mut signer = contradicting.open(&Progress { last_block: Height(5), last_signed: sibling });
+    assert!(signer.note_signed(&elsewhere).is_err(), "two headers of a height need a person");
+    assert_eq!(signer.view().guarded, Some((Height(2), chain[1].hash())));
+}
+
 /// A record, a guard and a key that fail while they are told to.
 #[derive(Clone, Default)]
 struct Failing(Arc<Mutex<bool>>);

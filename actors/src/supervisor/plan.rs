@@ -2,6 +2,7 @@
 //!
 //! A grant needs leadership, the first own entry of the term applied, everything below
 //! executed, and an eligible node (P6). One grant per term makes flaps harmless (hazard E14).
+//! Some troubles do not end a grant: they are told to the others, and a fit one takes over.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +19,41 @@ pub enum Part {
     Execution,
     /// The disk.
     Disk,
-    /// The key and its guard.
+    /// The storage thread.
+    Storage,
+    /// The bodies of old blocks.
+    Bodies,
+    /// The key and its guard, when a person is needed.
     Signer,
+    /// The guard refuses; it may heal while the node produces.
+    Guard,
+    /// Blocks that are due are not made.
+    Progress,
+    /// Settings in which members must agree.
+    Settings,
+    /// It is a witness.
+    Witness,
     /// An operator asked for it.
     Operator,
 }
 
 impl Part {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Raft,
+        Self::Engine,
+        Self::Execution,
+        Self::Disk,
+        Self::Storage,
+        Self::Bodies,
+        Self::Signer,
+        Self::Guard,
+        Self::Progress,
+        Self::Settings,
+        Self::Witness,
+        Self::Operator,
+    ];
+
     /// The word in logs, metrics and status.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -33,9 +62,21 @@ impl Part {
             Self::Engine => "engine",
             Self::Execution => "execution",
             Self::Disk => "disk",
+            Self::Storage => "storage",
+            Self::Bodies => "bodies",
             Self::Signer => "signer",
+            Self::Guard => "guard",
+            Self::Progress => "progress",
+            Self::Settings => "settings",
+            Self::Witness => "witness",
             Self::Operator => "operator",
         }
+    }
+
+    /// Whether its trouble ends a grant. The others are reasons to give leadership to somebody
+    /// better, and no reason to make no blocks while there is nobody better.
+    const fn ends_grant(self) -> bool {
+        !matches!(self, Self::Guard | Self::Progress | Self::Settings)
     }
 }
 
@@ -48,7 +89,8 @@ pub enum Action {
     StopProducers(String),
 }
 
-/// Execution may lag the tip by this many blocks before a producing node is stopped.
+/// Execution may lag the tip by this many blocks before a node may not produce. It may again once
+/// it is level.
 const BACKLOG_TO_STOP: u64 = 2;
 
 /// What is known, and what follows from it.
@@ -59,8 +101,15 @@ pub struct Plan {
     term_applied: Option<Term>,
     tip: Height,
     executed: Option<Height>,
+    lagging: bool,
     troubles: BTreeMap<Part, String>,
     grant: Option<Grant>,
+    /// The producers of the last grant are not gone yet: nothing starts beside them.
+    stopping: bool,
+    /// Leadership is being given away: no grant until that has failed.
+    handing_over: Option<String>,
+    /// Leadership of this term was given away, or may have been: no grant in it any more.
+    given_away: Option<Term>,
     closing: bool,
 }
 
@@ -83,19 +132,65 @@ impl Plan {
         self.executed.unwrap_or_default()
     }
 
-    /// Every reason why this node may not produce; empty is eligible.
+    /// What this node is, in which term.
+    #[must_use]
+    pub const fn role(&self) -> (Term, Role) {
+        (self.term, self.role)
+    }
+
+    /// The last applied height.
+    #[must_use]
+    pub const fn tip(&self) -> Height {
+        self.tip
+    }
+
+    /// Whether producers of before are not gone yet.
+    #[must_use]
+    pub const fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// What is wrong with a part, as it was reported.
+    #[must_use]
+    pub fn trouble(&self, part: Part) -> Option<&str> {
+        self.troubles.get(&part).map(String::as_str)
+    }
+
+    /// Whether an operator has paused production here.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.troubles.contains_key(&Part::Operator)
+    }
+
+    /// Every part in trouble. They do not change while the trouble lasts.
+    pub fn parts(&self) -> impl Iterator<Item = Part> + '_ {
+        let waits =
+            (self.executed.is_none() || self.lagging) && !self.troubles.contains_key(&Part::Execution);
+        self.troubles.keys().copied().chain(waits.then_some(Part::Execution))
+    }
+
+    /// Every reason why this node should not lead; empty is eligible.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
-        let mut reasons: Vec<String> =
-            self.troubles.iter().map(|(part, trouble)| format!("{}: {trouble}", part.name())).collect();
-        match self.executed {
-            None => reasons.push("execution: the engine has not said yet where it is".to_owned()),
-            Some(executed) if self.backlog() > BACKLOG_TO_STOP => {
-                reasons.push(format!("execution: at {executed}, the chain is at {}", self.tip));
+        self.all_reasons().map(|(_, reason)| reason).collect()
+    }
+
+    fn all_reasons(&self) -> impl Iterator<Item = (Part, String)> + '_ {
+        let troubles =
+            self.troubles.iter().map(|(part, trouble)| (*part, format!("{}: {trouble}", part.name())));
+        let execution = match self.executed {
+            None => Some("execution: the engine has not said yet where it is".to_owned()),
+            Some(_) if self.lagging => {
+                Some(format!("execution: more than {BACKLOG_TO_STOP} blocks behind the chain"))
             }
-            Some(_) => {}
-        }
-        reasons
+            Some(_) => None,
+        };
+        troubles.chain(execution.map(|reason| (Part::Execution, reason)))
+    }
+
+    /// The first reason why it may not produce.
+    fn obstacle(&self) -> Option<String> {
+        self.all_reasons().find(|(part, _)| part.ends_grant()).map(|(_, reason)| reason)
     }
 
     /// Why a leader has no grant: what it waits for.
@@ -110,8 +205,17 @@ impl Plan {
         if self.closing {
             return Some("shutting down".to_owned());
         }
-        if let Some(reason) = self.reasons().into_iter().next() {
+        if let Some(reason) = self.obstacle() {
             return Some(reason);
+        }
+        if let Some(reason) = &self.handing_over {
+            return Some(reason.clone());
+        }
+        if self.is_given_away() {
+            return Some(format!("leadership of term {} was given away", self.term));
+        }
+        if self.stopping {
+            return Some("the producers of before are still stopping".to_owned());
         }
         if self.term_applied != Some(self.term) {
             return Some(format!("the first entry of term {} is not applied yet", self.term));
@@ -145,6 +249,41 @@ impl Plan {
         self.decide()
     }
 
+    /// Leadership is being given away: the producers finish their last block, no others start.
+    pub fn hand_over(&mut self, reason: String) {
+        self.handing_over = Some(reason);
+    }
+
+    /// Raft is asked to transfer leadership of this term: there is no way back by ourselves.
+    pub fn give_away(&mut self, term: Term) {
+        self.given_away = Some(term);
+    }
+
+    /// Whether leadership of the term this node is in was given away, or may have been.
+    #[must_use]
+    pub fn is_given_away(&self) -> bool {
+        self.given_away == Some(self.term)
+    }
+
+    /// The transfer did nothing: go on in the same term at once (hazard F4).
+    pub fn keep(&mut self) -> Vec<Action> {
+        self.given_away = None;
+        self.handing_over = None;
+        self.decide()
+    }
+
+    /// The hand-over is over, with or without a new leader.
+    pub fn handed_over(&mut self) -> Vec<Action> {
+        self.handing_over = None;
+        self.decide()
+    }
+
+    /// The producers are being stopped for another reason than a rule of this plan.
+    pub fn producers_stopping(&mut self) {
+        self.stopping = true;
+        self.grant = None;
+    }
+
     /// A part is in trouble, or out of it.
     pub fn health_changed(&mut self, part: Part, trouble: Option<String>) -> Vec<Action> {
         match trouble {
@@ -160,8 +299,9 @@ impl Plan {
         self.decide()
     }
 
-    /// A producer ended by itself: the grant is void, and may be given again.
+    /// The producers are gone, stopped or by themselves: the grant is void, and may be given again.
     pub fn producers_ended(&mut self) -> Vec<Action> {
+        self.stopping = false;
         self.grant = None;
         self.decide()
     }
@@ -171,10 +311,15 @@ impl Plan {
     }
 
     fn decide(&mut self) -> Vec<Action> {
+        self.lagging = self.executed.is_some()
+            && match self.lagging {
+                true => self.backlog() > 0,
+                false => self.backlog() > BACKLOG_TO_STOP,
+            };
         match self.grant {
             Some(grant) => match self.objection(grant) {
                 Some(reason) => {
-                    self.grant = None;
+                    self.producers_stopping();
                     vec![Action::StopProducers(reason)]
                 }
                 None => vec![],
@@ -198,14 +343,17 @@ impl Plan {
         if self.role != Role::Leader {
             return Some(format!("no longer the leader of term {}", grant.term));
         }
-        self.reasons().into_iter().next()
+        self.obstacle()
     }
 
     fn may_start(&self) -> bool {
         !self.closing
+            && !self.stopping
+            && self.handing_over.is_none()
+            && !self.is_given_away()
             && self.role == Role::Leader
             && self.term_applied == Some(self.term)
-            && self.reasons().is_empty()
+            && self.obstacle().is_none()
             && self.backlog() == 0
     }
 }
@@ -253,16 +401,19 @@ mod tests {
         let actions = plan.leadership_changed(Term(3), Role::Leader);
         assert!(matches!(&actions[..], [Action::StopProducers(_)]));
         assert_eq!(plan.grant(), None);
-        assert_eq!(plan.term_applied(Term(3), Height(5)), [Action::StartProducers(Grant { term: Term(3) })]);
+        assert_eq!(plan.term_applied(Term(3), Height(5)), [], "those of term 1 are still there");
+        assert_eq!(plan.producers_ended(), [Action::StartProducers(Grant { term: Term(3) })]);
     }
 
     #[test]
     fn trouble_stops_production_and_its_end_starts_it_again() {
-        for part in [Part::Raft, Part::Engine, Part::Execution, Part::Disk, Part::Signer, Part::Operator] {
+        let parts = [Part::Raft, Part::Engine, Part::Execution, Part::Disk, Part::Signer, Part::Operator];
+        for part in parts.into_iter().chain([Part::Storage, Part::Bodies, Part::Witness]) {
             let mut plan = leading(1, 5);
             let actions = plan.health_changed(part, Some("broken".to_owned()));
             assert_eq!(actions, [Action::StopProducers(format!("{}: broken", part.name()))]);
             assert_eq!(plan.waiting_for(), Some(format!("{}: broken", part.name())));
+            assert_eq!(plan.producers_ended(), []);
             let actions = plan.health_changed(part, None);
             assert_eq!(actions, [Action::StartProducers(Grant { term: Term(1) })]);
         }
@@ -273,7 +424,9 @@ mod tests {
         let mut plan = leading(1, 5);
         assert_eq!(plan.applied(Height(7)), []);
         assert!(matches!(&plan.applied(Height(8))[..], [Action::StopProducers(_)]));
+        assert_eq!(plan.producers_ended(), []);
         assert_eq!(plan.executed_to(Height(6)), []);
+        assert!(!plan.reasons().is_empty(), "two behind is still behind for who fell back");
         assert_eq!(plan.executed_to(Height(8)), [Action::StartProducers(Grant { term: Term(1) })]);
     }
 
@@ -284,5 +437,59 @@ mod tests {
         assert_eq!(plan.leadership_changed(Term(2), Role::Leader), []);
         assert_eq!(plan.term_applied(Term(2), Height(5)), []);
         assert_eq!(plan.waiting_for().as_deref(), Some("shutting down"));
+    }
+
+    #[test]
+    fn what_only_a_better_leader_could_heal_does_not_stop_production() {
+        for part in [Part::Guard, Part::Progress, Part::Settings] {
+            let mut plan = leading(1, 5);
+            assert_eq!(plan.health_changed(part, Some("not well".to_owned())), []);
+            assert_eq!(plan.reasons(), [format!("{}: not well", part.name())], "the others are told");
+            assert_eq!(plan.parts().collect::<Vec<_>>(), [part]);
+        }
+    }
+
+    #[test]
+    fn reasons_do_not_change_while_a_trouble_lasts() {
+        let mut plan = leading(1, 5);
+        plan.applied(Height(8));
+        let before = plan.reasons();
+        plan.applied(Height(90));
+        plan.executed_to(Height(40));
+        assert_eq!(plan.reasons(), before);
+    }
+
+    #[test]
+    fn a_hand_over_that_did_nothing_goes_on_in_the_same_term_at_once() {
+        let mut plan = leading(1, 5);
+        plan.hand_over("to two".to_owned());
+        assert_eq!(plan.grant(), Some(Grant { term: Term(1) }), "the last block is being finished");
+        assert_eq!(plan.producers_ended(), []);
+        assert_eq!(plan.waiting_for().as_deref(), Some("to two"));
+        plan.give_away(Term(1));
+        assert_eq!(plan.applied(Height(5)), []);
+        assert_eq!(plan.keep(), [Action::StartProducers(Grant { term: Term(1) })]);
+    }
+
+    #[test]
+    fn leadership_that_may_have_been_given_away_is_never_used_again() {
+        let mut plan = leading(1, 5);
+        plan.hand_over("to two".to_owned());
+        plan.producers_ended();
+        plan.give_away(Term(1));
+        assert_eq!(plan.handed_over(), []);
+        assert_eq!(plan.leadership_changed(Term(1), Role::Leader), []);
+        assert!(plan.waiting_for().is_some_and(|why| why.contains("given away")));
+        plan.leadership_changed(Term(2), Role::Leader);
+        assert_eq!(plan.term_applied(Term(2), Height(5)), [Action::StartProducers(Grant { term: Term(2) })]);
+    }
+
+    #[test]
+    fn nothing_starts_beside_producers_that_are_still_stopping() {
+        let mut plan = leading(1, 5);
+        plan.producers_stopping();
+        assert_eq!(plan.applied(Height(5)), []);
+        assert_eq!(plan.executed_to(Height(5)), []);
+        assert_eq!(plan.producers_ended(), [Action::StartProducers(Grant { term: Term(1) })]);
     }
 }

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHa
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::codec::FramedRead;
+use uuid::Uuid;
 
 use crate::cluster::frame::{Frame, Frames};
 use crate::cluster::gate::Admission;
@@ -40,6 +41,8 @@ pub(super) struct Conversation {
     pub(super) admission: Admission,
     pub(super) pulse: Arc<Pulse>,
     pub(super) address: String,
+    /// The cluster that this node's hello named.
+    pub(super) said: Option<Uuid>,
 }
 
 /// Counts bytes, and notes when some came.

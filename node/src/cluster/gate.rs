@@ -114,6 +114,15 @@ impl Gate {
         Hello { cluster: *self.cluster.borrow(), class: class_number(class), ..self.own.clone() }
     }
 
+    /// Tells when the cluster is another than the hello said, also when it is already.
+    pub(super) fn cluster_since(&self, said: Option<Uuid>) -> watch::Receiver<Option<Uuid>> {
+        let mut cluster = self.cluster.subscribe();
+        if *cluster.borrow() != said {
+            cluster.mark_changed();
+        }
+        cluster
+    }
+
     /// Whether this life could be admitted.
     pub(super) fn judge(&self, peer: &Hello) -> Result<(), Refusal> {
         lives::judge(&self.book().seen, peer).map(drop)

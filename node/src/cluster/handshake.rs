@@ -20,6 +20,7 @@ use tokio_rustls::TlsStream;
 use tokio_util::codec::FramedRead;
 use uuid::Uuid;
 
+use crate::cluster::certificates::read_certificate;
 use crate::cluster::conversation::{Conversation, Counted, Pulse, Reader, Wire, Writer};
 use crate::cluster::frame::{Frame, FrameError, Frames, HELLO};
 use crate::cluster::gate::{Admission, Gate};
@@ -44,8 +45,8 @@ pub(super) enum Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        match tls::certificate_trouble(&error) {
-            Some((by, reason)) => Self::Refused(by, Refusal::new(Cause::Certificate, reason), None),
+        match tls::trouble(&error) {
+            Some((by, refusal)) => Self::Refused(by, refusal, None),
             None => Self::Broken(error.to_string()),
         }
     }
@@ -140,10 +141,21 @@ impl Halves {
     }
 
     async fn hello(&mut self) -> Result<Result<Hello, Refusal>, Failure> {
-        Ok(match self.next().await? {
+        Ok(match self.next().await.map_err(hint)? {
             Frame::Hello { version, body } => Hello::read(version, &body),
             _ => Err(Refusal::new(Cause::Malformed, "the first frame must be a hello")),
         })
+    }
+}
+
+/// What is read instead of a hello is mostly TLS, or its absence.
+fn hint(failure: Failure) -> Failure {
+    match failure {
+        Failure::Refused(By::Us, Refusal { cause: Cause::Malformed, reason }, parting) => {
+            let reason = format!("{reason}; is TLS set on one side only?");
+            Failure::Refused(By::Us, Refusal::new(Cause::Malformed, reason), parting)
+        }
+        other => other,
     }
 }
 
@@ -184,7 +196,7 @@ impl Handshake<'_> {
             Err(refusal) => return Err(halves.refuse(refusal)),
         };
         Frame::Welcome.write(&mut halves.writer).await?;
-        Ok(self.begin(halves, &peer, class, admission))
+        Ok(self.begin(halves, &peer, &own, admission))
     }
 
     /// From the side that was dialled.
@@ -219,18 +231,28 @@ impl Handshake<'_> {
             }
         }
         match self.gate.admit(&peer).await {
-            Ok(admission) => Ok(self.begin(halves, &peer, class, admission)),
+            Ok(admission) => Ok(self.begin(halves, &peer, &own, admission)),
             Err(refusal) => Err(halves.refuse(refusal)),
         }
     }
 
-    fn begin(&self, halves: Halves, peer: &Hello, class: Class, admission: Admission) -> Conversation {
+    fn begin(&self, halves: Halves, peer: &Hello, own: &Hello, admission: Admission) -> Conversation {
         let Halves { mut reader, mut writer, pulse, .. } = halves;
+        let class = own.class().expect("this node's hello names a class");
         *reader.decoder_mut() = Frames::up_to(self.limits.of(class).bytes);
         reader.get_mut().count = Some(self.gate.metrics.bytes(class, "in"));
         writer.count = Some(self.gate.metrics.bytes(class, "out"));
         let address = self.who.address.clone();
-        Conversation { reader, writer, peer: peer.caller(), class, admission, pulse, address }
+        Conversation {
+            reader,
+            writer,
+            peer: peer.caller(),
+            class,
+            admission,
+            pulse,
+            address,
+            said: own.cluster,
+        }
     }
 }
 
@@ -242,7 +264,7 @@ fn secured<S: Wire + 'static>(stream: TlsStream<S>) -> Result<Halves, Failure> {
         .peer_certificates()
         .and_then(|chain| chain.first())
         .ok_or_else(|| refused("it shows no certificate".to_owned()))?;
-    let said = tls::read_certificate(certificate)
+    let said = read_certificate(certificate)
         .map_err(|error| refused(format!("its certificate cannot be read: {error}")))?;
     Ok(Halves::of(Box::new(stream), Some(said.names)))
 }

@@ -1,6 +1,7 @@
 //! Connections of others: taken within limits, greeted, and answered.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -95,6 +96,8 @@ pub(super) async fn accept_all<N: Net>(shared: Arc<Shared<N>>, mut listener: N::
         };
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
+            // That one is gone; the next one has nothing to do with it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(error) => {
                 warn!(%error, "cannot accept connections of members for a moment");
                 tokio::time::sleep(PAUSE).await;
@@ -159,7 +162,7 @@ struct Served {
 
 /// Answers calls until the connection ends.
 async fn answer_all<N: Net>(shared: Arc<Shared<N>>, conversation: Conversation) {
-    let Conversation { mut reader, writer, mut peer, class, admission, pulse, address } = conversation;
+    let Conversation { mut reader, writer, mut peer, class, admission, pulse, address, said } = conversation;
     let Shared { gate, limits, .. } = &*shared;
     let in_flight = limits.of(class).in_flight.max(1);
     let _open = Metrics::gauge(&gate.metrics.connections, class, "in");
@@ -168,7 +171,7 @@ async fn answer_all<N: Net>(shared: Arc<Shared<N>>, conversation: Conversation) 
     let writing = write_all(writer, items, pulse.clone(), limits.stall, |_| true);
     let mut writing = Owned(tokio::spawn(writing));
     let mut calls = JoinSet::new();
-    let mut cluster = gate.cluster.subscribe();
+    let mut cluster = gate.cluster_since(said);
     let mut tick = tokio::time::interval(limits.idle.max(Duration::from_millis(1)));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let refusal = loop {

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
@@ -46,6 +47,9 @@ pub trait Listen: Send + 'static {
     fn local_address(&self) -> io::Result<SocketAddr>;
 }
 
+/// For each address of a name but the last one.
+const EACH: Duration = Duration::from_millis(300);
+
 /// TCP of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
@@ -55,9 +59,15 @@ impl Net for Tcp {
     type Listener = TcpListener;
 
     async fn connect(&self, address: &str) -> io::Result<(TcpStream, SocketAddr)> {
+        let candidates: Vec<_> = lookup_host(address).await?.collect();
         let mut refused = None;
-        for candidate in lookup_host(address).await? {
-            match TcpStream::connect(candidate).await {
+        for (number, candidate) in candidates.iter().copied().enumerate() {
+            let connecting = TcpStream::connect(candidate);
+            let connected = match number + 1 == candidates.len() {
+                true => connecting.await,
+                false => tokio::time::timeout(EACH, connecting).await.unwrap_or_else(|late| Err(late.into())),
+            };
+            match connected {
                 Ok(stream) => {
                     // A frame is written whole: waiting for more of it only delays it.
                     stream.set_nodelay(true)?;
@@ -79,7 +89,8 @@ impl Listen for TcpListener {
 
     async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         let (stream, peer) = TcpListener::accept(self).await?;
-        stream.set_nodelay(true)?;
+        // One that is gone again fails in its handshake.
+        let _ = stream.set_nodelay(true);
         Ok((stream, peer))
     }
 

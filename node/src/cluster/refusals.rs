@@ -86,7 +86,8 @@ impl Refusals {
         };
         warn!(by = by.name(), cause = cause.name(), reason = %refusal.reason, address = %who.address, name,
             storage = storage.map(tracing::field::display), repeated, "refused in the cluster handshake");
-        if let Some(audit) = &self.audit {
+        // Anybody can fill the places for handshakes; that is no news of a member.
+        if let Some(audit) = self.audit.as_ref().filter(|_| cause != Cause::Full) {
             audit(Refused {
                 by,
                 cause,

@@ -53,6 +53,7 @@ const RULES: &str = "
 - `raft.peers` and `raft.join` exclude each other; each needs `raft.raft_addr` and `raft.node_id`. `raft.witness` needs one of them.
 - Names and addresses in `raft.peers` are unique. The entry with this node's name has its advertised address, and the other way round.
 - What is advertised is no wildcard and has a port.
+- `raft.tls.ca`, `raft.tls.cert` and `raft.tls.key` are set together or not at all, and exclude `raft.tls.insecure_loopback`.
 - `baton start` needs `da.address`, `da.namespace` and `signer.passphrase_file`; a witness needs none of them.
 
 How to choose Raft's times for a network is in [guides/cluster.md](guides/cluster.md#timing).

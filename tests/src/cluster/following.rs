@@ -58,6 +58,7 @@ macro_rules! passed_on {
 passed_on!(SignHeader, sign, Bytes);
 passed_on!(SignEnvelope, sign_envelope, Bytes);
 passed_on!(SignData, sign_data, Bytes);
+passed_on!(NoteSigned, note_signed, ());
 
 impl Handler<CheckGuard> for FollowingSigner {
     type Result = ResponseFuture<Result<(), SignError>>;

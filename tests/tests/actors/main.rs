@@ -2,6 +2,7 @@
 
 mod the_da_submitter;
 mod the_executor;
+mod the_notary;
 mod the_raft;
 mod the_reaper;
 mod the_sequencer;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, Context, Recipient};
 use baton_actors::child::{self, Child};
 use baton_actors::executor::{self, Executor};
+use baton_actors::notary::{self, Notary};
 use baton_actors::reaper::{self, Reaper};
 use baton_actors::sequencer::{self, Sequencer};
 use baton_actors::supervisor::{self, Producer, Supervisor};
@@ -25,12 +27,14 @@ use baton_actors::timekeeper::{self, Timekeeper};
 use baton_actors::world::{Clock, World};
 use baton_messages::chain::Block;
 use baton_messages::cluster::{
-    FetchBlocks, FetchError, FetchedBlock, ForwardError, ForwardTxs, ForwardedTxs,
+    Campaign, Condition, FetchBlocks, FetchError, FetchedBlock, ForwardError, ForwardTxs, ForwardedTxs,
+    HandOff, HandOffError, HandedOff, Heartbeats, MemberTold, MembersChanged, Pause, Resume, Stand,
+    TellCondition, TransferError, TransferLeadership,
 };
 use baton_messages::command::{Command, Lane, Refusal, Submitted};
 use baton_messages::engine::{
-    BlockExecuted, EngineError, EnginePosition, ExecuteBlock, Executed, FilterStatus, FilterTxs, GetPosition,
-    InitChain, PendingTxs, Rollback, SetFinal, TxResult,
+    BlockExecuted, EngineError, EngineHealthChanged, EnginePosition, ExecuteBlock, Executed, FilterStatus,
+    FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal, TxResult,
 };
 use baton_messages::executor::ProductionChanged;
 use baton_messages::raft::{
@@ -40,14 +44,19 @@ use baton_messages::sequencer::{
     AwaitError, AwaitTx, AwaitTxs, Batch, DropTxs, Level, NextBatch, Outcome, PostTxs, Posted, Receipt,
     SubmitError, SubmitTxs,
 };
-use baton_messages::signer::{CheckGuard, SignError, SignHeader};
-use baton_messages::supervisor::{GetSupervisorView, IntegrityStop, Shutdown};
+use baton_messages::signer::{CheckGuard, NoteSigned, SignError, SignHeader};
+use baton_messages::supervisor::{
+    GetSupervisorView, IntegrityStop, LeadershipAudited, Shutdown, StopProducing, SupervisorView,
+};
 use baton_messages::syncer::{ExecutionFollowed, ExecutionTrouble};
-use baton_messages::types::{DaHeight, Hash, Height, MemberId, Role, StateRoot, Term, Timestamp, Tip, Tx};
+use baton_messages::types::{
+    DaHeight, Hash, Height, Member, MemberId, Role, StateRoot, Term, Timestamp, Tip, Tx,
+};
 use baton_storage::Backfill;
 use baton_storage::memory::{Disk, EffectOutcome, Keep};
 use bytes::Bytes;
-use sim::{GRANT, Probe, Stage, probe, root_of, sim_run, tx};
+use rand::{RngExt, SeedableRng};
+use sim::{GRANT, Probe, SimClock, Stage, probe, root_of, sim_run, tx};
 
 const REPLY: Duration = Duration::from_secs(5);
 

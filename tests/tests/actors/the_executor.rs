@@ -10,6 +10,7 @@ struct Rig {
     proposed: Probe<ProposeBlock>,
     executed: Probe<ExecuteBlock>,
     signed: Probe<SignHeader>,
+    noted: Probe<NoteSigned>,
     dropped: Probe<DropTxs>,
     paused: Probe<ProductionChanged>,
     alarms: Probe<IntegrityStop>,
@@ -42,6 +43,7 @@ impl Rig {
             Ok(())
         });
         let (check_guard, _) = probe(|_: &CheckGuard| Ok(()));
+        let (note_signed, noted) = probe(|_: &NoteSigned| Ok(()));
         let reader = stage.reader();
         let (sign, signed) = probe(move |asked: &SignHeader| {
             let (height, hash) = (asked.block.height(), asked.block.hash());
@@ -60,6 +62,7 @@ impl Rig {
             execute,
             propose,
             record,
+            note_signed,
             check_guard,
             sign,
             settle,
@@ -76,15 +79,18 @@ impl Rig {
             retry_after: Duration::from_millis(100),
             record_signature_after: Duration::from_millis(300),
         };
-        Self { stage, links, config, proposed, executed, signed, dropped, paused, alarms }
+        Self { stage, links, config, proposed, executed, signed, noted, dropped, paused, alarms }
     }
 
     fn start(&self) -> Child {
+        self.start_at(world()).1
+    }
+
+    fn start_at(&self, world: World) -> (Addr<Executor>, Child) {
         let metrics = executor::Metrics::default();
-        let proposer = self.stage.signer().address;
+        let signer = self.stage.signer();
         let (config, links, reader) = (self.config.clone(), self.links.clone(), self.stage.reader());
-        child::spawn("executor", |_| Executor::new(config, links, metrics, world(), reader, GRANT, proposer))
-            .1
+        child::spawn("executor", |_| Executor::new(config, links, metrics, world, reader, GRANT, signer))
     }
 }
 
@@ -412,5 +418,170 @@ fn it_waits_for_a_sequencer_that_has_not_seen_the_tip() {
         assert_eq!(rig.proposed.count(), 0, "B3: a batch that may repeat the last block is not proposed");
         pass(50).await;
         assert_eq!(rig.proposed.count(), 1);
+    });
+}
+
+/// A clock that shows so many milliseconds more than the stage's blocks did when they were made.
+fn clock_after_blocks(ms: u64) -> World {
+    World::new(Arc::new(SimClock::showing(Timestamp(START.0 + ms * 1_000_000))), 1)
+}
+
+const START: Timestamp = Timestamp(1_700_000_000_000_000_000);
+
+/// When the first block was proposed, in milliseconds, with a last header this long ago.
+fn first_proposal_after(ago_ms: i64) -> u64 {
+    sim_run(1, move || async move {
+        let rig = Rig::new();
+        rig.stage.grow(2);
+        let shows = Timestamp(rig.stage.tip().time.0.saturating_add_signed(ago_ms * 1_000_000));
+        let clock = World::new(Arc::new(SimClock::showing(shows)), 1);
+        // The engine is level.
+        let mut links = rig.links.clone();
+        let reader = rig.stage.reader();
+        links.position = probe(move |_: &GetPosition| {
+            let Tip { height, .. } = reader.tip();
+            Ok(EnginePosition { height, root: root_of(height), ..Default::default() })
+        })
+        .0;
+        let rig = Rig { links, ..rig };
+        let began = tokio::time::Instant::now();
+        let _executor = rig.start_at(clock);
+        while rig.proposed.count() == 0 {
+            pass(1).await;
+            assert!(began.elapsed() < Duration::from_secs(1), "no block within a second");
+        }
+        u64::try_from(began.elapsed().as_millis()).expect("short")
+    })
+}
+
+#[test]
+fn the_first_block_of_a_reign_is_due_one_block_time_after_the_last_ones_header() {
+    for (ago, expected) in [(30, 70), (90, 10), (100, 0), (5_000, 0)] {
+        let took = first_proposal_after(ago);
+        assert!((expected..=expected + 4).contains(&took), "{ago} ms after the last: {took}, not {expected}");
+    }
+}
+
+#[test]
+fn a_clock_that_lags_delays_the_first_block_by_one_block_time_at_the_most() {
+    let took = first_proposal_after(-3_600_000);
+    assert!((100..=104).contains(&took), "A18: {took}");
+}
+
+#[test]
+fn asked_to_stop_right_after_a_block_it_stops_at_once_and_proposes_nothing_more() {
+    sim_run(1, || async {
+        let rig = Rig::new();
+        let (executor, _child) = rig.start_at(clock_after_blocks(0));
+        pass(205).await;
+        let made = rig.proposed.count();
+        let began = tokio::time::Instant::now();
+        let stop = StopProducing { reason: "scripted".to_owned() };
+        executor.send(stop).timeout(REPLY).await.expect("between two blocks nothing is on its way");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        pass(1_000).await;
+        assert_eq!(rig.proposed.count(), made);
+        assert_eq!(rig.executed.count(), made);
+    });
+}
+
+#[test]
+fn asked_to_stop_shortly_before_a_block_it_makes_that_one_and_no_other() {
+    sim_run(1, || async {
+        let rig = Rig::new();
+        let (executor, _child) = rig.start_at(clock_after_blocks(0));
+        pass(270).await;
+        let made = rig.proposed.count();
+        let stop = StopProducing { reason: "scripted".to_owned() };
+        executor.send(stop).timeout(REPLY).await.expect("it answers");
+        assert_eq!(rig.proposed.count(), made + 1, "whoever takes over has most of a block time");
+        assert_eq!(rig.executed.count(), made + 1, "the last block is executed");
+        pass(1_000).await;
+        assert_eq!(rig.proposed.count(), made + 1);
+    });
+}
+
+#[test]
+fn asked_to_stop_with_a_block_in_doubt_it_first_learns_its_fate() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let decided = Rc::new(Cell::new(false));
+        let (committing, known) = (rig.stage.clone(), decided.clone());
+        let (propose, proposed) = probe(move |asked: &ProposeBlock| match known.get() {
+            true => Ok(committing.committed(&asked.block)),
+            false => Err(ProposeError::Unknown("scripted".to_owned())),
+        });
+        rig.links.propose = propose;
+        let (executor, _child) = rig.start_at(clock_after_blocks(0));
+        pass(50).await;
+        let stop = executor.send(StopProducing { reason: "scripted".to_owned() }).timeout(REPLY);
+        let answered = Rc::new(Cell::new(false));
+        let seen = answered.clone();
+        tokio::task::spawn_local(async move {
+            stop.await.expect("answered in the end");
+            seen.set(true);
+        });
+        pass(1_000).await;
+        assert!(!answered.get(), "F3: it may be in the chain or not");
+        decided.set(true);
+        pass(200).await;
+        assert!(answered.get());
+        let hashes: Vec<Hash> = proposed.take().iter().map(|asked| asked.block.hash()).collect();
+        assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "A6: never a sibling");
+        assert_eq!(rig.stage.tip().height, Height(1));
+    });
+}
+
+#[test]
+fn after_it_was_asked_to_stop_it_records_nothing() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let (record, recorded) = probe(|_: &Record| Ok(()));
+        rig.links.record = record;
+        let (executor, _child) = rig.start_at(clock_after_blocks(0));
+        pass(205).await;
+        let stop = StopProducing { reason: "scripted".to_owned() };
+        executor.send(stop).timeout(REPLY).await.expect("it answers");
+        let before = recorded.count();
+        pass(2_000).await;
+        assert_eq!(recorded.count(), before, "whoever takes over has matched the last entry");
+    });
+}
+
+#[test]
+fn among_other_voters_the_guard_hears_their_last_signature_before_it_is_compared() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        rig.stage.grow(5);
+        rig.stage.sign(3);
+        let order: Rc<RefCell<Vec<String>>> = Rc::default();
+        let (of_note, of_check) = (order.clone(), order.clone());
+        rig.links.note_signed = probe(move |asked: &NoteSigned| {
+            of_note.borrow_mut().push(format!("note {}", asked.signed.header.height));
+            Ok(())
+        })
+        .0;
+        rig.links.check_guard = probe(move |asked: &CheckGuard| {
+            let signed = asked.last_signed.map(|(height, _)| height.0);
+            of_check.borrow_mut().push(format!("check {signed:?}"));
+            Ok(())
+        })
+        .0;
+        let _executor = rig.start();
+        pass(20).await;
+        assert_eq!(*order.borrow(), ["note 3", "check Some(3)"]);
+    });
+}
+
+#[test]
+fn a_sole_voter_signed_everything_itself_and_its_guard_hears_nothing() {
+    sim_run(1, || async {
+        let rig = Rig::new();
+        rig.stage.vote_alone();
+        rig.stage.grow(5);
+        rig.stage.sign(3);
+        let _executor = rig.start();
+        pass(20).await;
+        assert_eq!(rig.noted.count(), 0, "A15: a guard that is behind is an old copy");
     });
 }

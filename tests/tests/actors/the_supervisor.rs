@@ -39,15 +39,150 @@ fn logging(name: &'static str, log: &Log) -> Producer {
     Producer::new(name, move |_| child::spawn(name, |_| Logging(name, log.clone())).1)
 }
 
+/// Says when it is asked for its last block, and makes it after a while.
+struct Finishing(Log, u64);
+
+impl Actor for Finishing {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Context<Self>) {
+        self.0.borrow_mut().push("start finishing".to_owned());
+    }
+}
+
+impl Drop for Finishing {
+    fn drop(&mut self) {
+        self.0.borrow_mut().push("gone finishing".to_owned());
+    }
+}
+
+impl actix::Handler<StopProducing> for Finishing {
+    type Result = actix::ResponseFuture<()>;
+
+    fn handle(&mut self, _: StopProducing, _: &mut Context<Self>) -> Self::Result {
+        let (log, takes) = (self.0.clone(), self.1);
+        Box::pin(async move {
+            pass(takes).await;
+            log.borrow_mut().push("last block".to_owned());
+        })
+    }
+}
+
+fn finishing(log: &Log, takes: u64) -> Producer {
+    let log = log.clone();
+    Producer::new("finishing", move |_| {
+        let (actor, child) = child::spawn("finishing", |_| Finishing(log.clone(), takes));
+        child.finishing_by(actor.recipient())
+    })
+}
+
+/// A supervisor among probes.
+struct Rig {
+    supervisor: Addr<Supervisor>,
+    alarms: Probe<IntegrityStop>,
+    told: Probe<TellCondition>,
+    campaign: Probe<Campaign>,
+    stand: Probe<Stand>,
+    heartbeats: Probe<Heartbeats>,
+    transfers: Probe<TransferLeadership>,
+    audited: Probe<LeadershipAudited>,
+    /// For how long the storage thread has been busy.
+    busy: Rc<Cell<Option<Duration>>>,
+    /// What Raft answers to a transfer.
+    answer: Rc<RefCell<Result<(Term, MemberId), TransferError>>>,
+}
+
+impl Rig {
+    fn new(producers: Vec<Producer>) -> Self {
+        Self::with(supervisor::Config::default(), producers)
+    }
+
+    fn with(config: supervisor::Config, producers: Vec<Producer>) -> Self {
+        let (integrity_stop, alarms) = probe(|_: &IntegrityStop| ());
+        let (tell, told) = probe(|_: &TellCondition| ());
+        let (campaign, campaigns) = probe(|_: &Campaign| ());
+        let (stand, stood) = probe(|_: &Stand| ());
+        let (heartbeats, beats) = probe(|_: &Heartbeats| ());
+        let (audit, audited) = probe(|_: &LeadershipAudited| ());
+        let answer = Rc::new(RefCell::new(Ok((Term(2), MemberId(2)))));
+        let answers = answer.clone();
+        let (transfer, transfers) = probe(move |_: &TransferLeadership| answers.borrow().clone());
+        let cluster = supervisor::ClusterLinks { tell, campaign, stand, heartbeats, transfer };
+        let links = supervisor::Links { integrity_stop, cluster, signer_view: None, audit: vec![audit] };
+        let busy = Rc::new(Cell::new(None));
+        let busy_for = busy.clone();
+        let sources = supervisor::Sources {
+            member: MemberId(1),
+            boot: 1,
+            command_version: 1,
+            reader: Stage::new().reader(),
+            busy_for: Box::new(move || busy_for.get()),
+        };
+        let metrics = supervisor::Metrics::default();
+        let supervisor = Supervisor::new(config, links, metrics, sources, producers).start();
+        Self {
+            supervisor,
+            alarms,
+            told,
+            campaign: campaigns,
+            stand: stood,
+            heartbeats: beats,
+            transfers,
+            audited,
+            busy,
+            answer,
+        }
+    }
+
+    /// This member is the first of so many voters.
+    fn voters(&self, count: u64) {
+        let member = |id| (MemberId(id), Member { name: format!("n{id}"), ..Member::default() });
+        let voters = (1..=count).map(member).collect();
+        self.supervisor.do_send(MembersChanged { own: MemberId(1), voters, ..MembersChanged::default() });
+    }
+
+    /// Lets time pass in which these members tell every heartbeat that they are so.
+    async fn hear(&self, milliseconds: u64, members: &[Condition]) {
+        for _ in 0..milliseconds.div_ceil(30) {
+            for condition in members {
+                self.supervisor.do_send(MemberTold(condition.clone()));
+            }
+            pass(30).await;
+        }
+    }
+
+    async fn view(&self) -> SupervisorView {
+        self.supervisor.send(GetSupervisorView).await.expect("it answers in every state")
+    }
+
+    /// Asks for a hand-over without waiting for its end.
+    fn hand_off(&self, to: Option<&str>) -> Rc<RefCell<Option<Result<HandedOff, HandOffError>>>> {
+        let asked = HandOff { to: to.map(str::to_owned), reason: "scripted".to_owned() };
+        let (answer, supervisor) = (Rc::new(RefCell::new(None)), self.supervisor.clone());
+        let answered = answer.clone();
+        tokio::task::spawn_local(async move {
+            let end = supervisor.send(asked).await.expect("it answers");
+            *answered.borrow_mut() = Some(end);
+        });
+        answer
+    }
+}
+
+fn fit(id: u64) -> Condition {
+    Condition { member: MemberId(id), ..Condition::default() }
+}
+
+fn unfit(id: u64, reason: &str) -> Condition {
+    Condition { reasons: vec![reason.to_owned()], ..fit(id) }
+}
+
 fn supervisor(producers: Vec<Producer>) -> (Addr<Supervisor>, Probe<IntegrityStop>) {
-    let (integrity_stop, alarms) = probe(|_: &IntegrityStop| ());
-    let links = supervisor::Links { integrity_stop };
-    let metrics = supervisor::Metrics::default();
-    (Supervisor::new(supervisor::Config::default(), links, metrics, producers).start(), alarms)
+    let rig = Rig::new(producers);
+    (rig.supervisor, rig.alarms)
 }
 
 fn leads(term: u64) -> LeadershipChanged {
-    LeadershipChanged { term: Term(term), role: Role::Leader, leader: None }
+    LeadershipChanged { term: Term(term), role: Role::Leader, leader: Some(MemberId(1)) }
 }
 
 fn elect(supervisor: &Addr<Supervisor>, term: u64) {
@@ -136,4 +271,503 @@ fn an_integrity_error_of_execution_is_passed_on_and_stops_production() {
         assert_eq!(*log.borrow(), ["start a", "gone a"]);
         assert_eq!(alarms.take()[0].reason, "roots differ");
     });
+}
+
+fn follows(term: u64, leader: u64) -> LeadershipChanged {
+    LeadershipChanged { term: Term(term), role: Role::Follower, leader: Some(MemberId(leader)) }
+}
+
+#[test]
+fn every_heartbeat_and_at_once_when_it_changes_the_others_are_told_how_it_is() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        pass(305).await;
+        let told = rig.told.take();
+        assert!((10..=12).contains(&told.len()), "{} in ten heartbeats", told.len());
+        assert!(told.iter().all(|told| !told.0.is_eligible()), "the engine has not said where it is");
+        rig.supervisor.do_send(ExecutionFollowed { height: Height(0), root: root_of(Height(0)) });
+        pass(1).await;
+        let told = rig.told.take();
+        assert!(told.len() == 1 && told[0].0.is_eligible(), "{told:?}");
+        let trouble = Some("x".repeat(1_000));
+        rig.supervisor.do_send(EngineHealthChanged { trouble });
+        pass(1).await;
+        let told = rig.told.take();
+        assert_eq!(told[0].0.reasons[0].len(), 200, "bounded");
+    });
+}
+
+#[test]
+fn a_member_that_is_level_says_so_at_once_while_the_leader_rests() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        rig.supervisor.do_send(follows(1, 2));
+        rig.supervisor.do_send(ExecutionFollowed { height: Height(0), root: root_of(Height(0)) });
+        rig.hear(60, &[Condition { producing: true, ..fit(2) }]).await;
+        pass(5).await;
+        let _ = rig.told.take();
+        rig.supervisor.do_send(MemberTold(fit(2)));
+        pass(1).await;
+        assert_eq!(rig.told.count(), 1, "L4: the leader waits for it");
+    });
+}
+
+#[test]
+fn a_hand_off_ends_with_the_last_block_everywhere_and_the_other_in_the_lead() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::new(vec![logging("submitter", &log), finishing(&log, 5)]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        rig.hear(60, &[fit(2), fit(3)]).await;
+        let end = rig.hand_off(Some("n3"));
+        rig.hear(60, &[fit(2), fit(3)]).await;
+        let gone: Vec<String> = log.borrow()[2..].to_vec();
+        assert_eq!(gone[0], "last block", "{gone:?}");
+        assert_eq!(gone.len(), 3, "{gone:?}");
+        let transfers = rig.transfers.take();
+        assert_eq!(transfers, [TransferLeadership { term: Term(1), to: MemberId(3) }]);
+        assert!(
+            matches!(&*end.borrow(), Some(Ok(done)) if done.to == "n2" && done.term == Term(2)),
+            "{end:?}"
+        );
+        // Raft has not said yet that another leads: nothing starts in the term that is given away.
+        rig.hear(300, &[fit(2), fit(3)]).await;
+        assert_eq!(rig.view().await.grant, None);
+        assert_eq!(log.borrow().len(), 5);
+    });
+}
+
+#[test]
+fn a_hand_off_that_fails_before_the_transfer_goes_on_in_the_same_term_at_once() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::new(vec![finishing(&log, 5)]);
+        *rig.answer.borrow_mut() = Err(TransferError::Target("it does not answer".to_owned()));
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        rig.hear(60, &[fit(2)]).await;
+        let end = rig.hand_off(None);
+        rig.hear(60, &[fit(2)]).await;
+        assert!(matches!(&*end.borrow(), Some(Err(HandOffError::Aborted(_)))), "{end:?}");
+        let expected = ["start finishing", "last block", "gone finishing", "start finishing"];
+        assert_eq!(*log.borrow(), expected, "F4");
+        assert_eq!(rig.view().await.grant.map(|grant| grant.term), Some(Term(1)));
+    });
+}
+
+#[test]
+fn a_target_that_dies_while_the_last_block_is_made_aborts_the_hand_off() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::new(vec![finishing(&log, 400)]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        rig.hear(60, &[fit(2)]).await;
+        let end = rig.hand_off(None);
+        // It is not heard from here on.
+        pass(1_000).await;
+        assert!(matches!(&*end.borrow(), Some(Err(HandOffError::Aborted(_)))), "{end:?}");
+        assert_eq!(rig.transfers.count(), 0);
+        assert_eq!(
+            log.borrow().last().map(String::as_str),
+            Some("start finishing"),
+            "F4: {:?}",
+            log.borrow()
+        );
+        assert!(rig.view().await.grant.is_some());
+    });
+}
+
+#[test]
+fn a_last_block_that_is_not_decided_in_time_aborts_the_hand_off() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::new(vec![finishing(&log, 60_000)]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        rig.hear(60, &[fit(2)]).await;
+        let end = rig.hand_off(None);
+        rig.hear(3_000, &[fit(2)]).await;
+        assert!(matches!(&*end.borrow(), Some(Err(HandOffError::Aborted(_)))), "{end:?}");
+        assert_eq!(*log.borrow(), ["start finishing", "gone finishing", "start finishing"]);
+        assert_eq!(rig.transfers.count(), 0, "F3");
+    });
+}
+
+#[test]
+fn there_is_one_hand_off_at_a_time_and_one_transfer() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::new(vec![finishing(&log, 50)]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        rig.hear(60, &[fit(2), fit(3)]).await;
+        let first = rig.hand_off(Some("n2"));
+        pass(1).await;
+        let second = rig.hand_off(Some("n2"));
+        let third = rig.hand_off(Some("n3"));
+        rig.hear(300, &[fit(2), fit(3)]).await;
+        assert_eq!(*second.borrow(), Some(Err(HandOffError::InProgress)), "F1");
+        assert_eq!(*third.borrow(), Some(Err(HandOffError::InProgress)));
+        assert!(matches!(&*first.borrow(), Some(Ok(_))), "{first:?}");
+        assert_eq!(rig.transfers.count(), 1, "F1");
+    });
+}
+
+#[test]
+fn a_hand_off_without_a_target_or_without_leadership_says_why() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        rig.hear(60, &[Condition { rpc: "10.0.0.2:7331".to_owned(), ..fit(2) }]).await;
+        rig.supervisor.do_send(follows(1, 2));
+        let end = rig.hand_off(None);
+        pass(1).await;
+        let hint = match &*end.borrow() {
+            Some(Err(HandOffError::NotLeader(Some(hint)))) => hint.clone(),
+            end => panic!("{end:?}"),
+        };
+        assert_eq!((hint.name.as_str(), hint.rpc.as_str()), ("n2", "10.0.0.2:7331"));
+        elect(&rig.supervisor, 2);
+        rig.hear(60, &[unfit(2, "engine: away")]).await;
+        for (to, why) in [(None, "n2: engine: away; n3: it is not heard"), (Some("n9"), "n9: it is no voter")]
+        {
+            let end = rig.hand_off(to);
+            pass(1).await;
+            assert_eq!(*end.borrow(), Some(Err(HandOffError::NoTarget(why.to_owned()))));
+        }
+    });
+}
+
+#[test]
+fn a_leader_that_shuts_down_gives_leadership_away_first_and_never_stands_again() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::new(vec![finishing(&log, 5)]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        rig.hear(60, &[fit(2)]).await;
+        let (ended, supervisor) = (Rc::new(Cell::new(false)), rig.supervisor.clone());
+        let seen = ended.clone();
+        tokio::task::spawn_local(async move {
+            supervisor.send(Shutdown).await.expect("answered at the end");
+            seen.set(true);
+        });
+        rig.hear(90, &[fit(2)]).await;
+        assert!(ended.get());
+        assert_eq!(rig.transfers.count(), 1);
+        assert_eq!(*log.borrow(), ["start finishing", "last block", "gone finishing"]);
+        assert!(rig.told.take().last().is_some_and(|told| told.0.closing));
+        assert_eq!(rig.campaign.take().last(), Some(&Campaign { allowed: false }), "F7");
+    });
+}
+
+#[test]
+fn a_leader_that_shuts_down_with_nobody_to_take_over_just_stops() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::new(vec![logging("a", &log)]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        rig.hear(60, &[unfit(2, "engine: away")]).await;
+        rig.supervisor.send(Shutdown).await.expect("answered at the end");
+        assert_eq!(*log.borrow(), ["start a", "gone a"]);
+        assert_eq!(rig.transfers.count(), 0);
+    });
+}
+
+#[test]
+fn a_leader_whose_engine_is_silent_gives_leadership_to_one_who_is_fit() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::new(vec![logging("a", &log)]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        rig.hear(60, &[unfit(2, "disk: full"), fit(3)]).await;
+        rig.supervisor.do_send(EngineHealthChanged { trouble: Some("silent".to_owned()) });
+        rig.hear(60, &[unfit(2, "disk: full"), fit(3)]).await;
+        assert_eq!(*log.borrow(), ["start a", "gone a"]);
+        let to_three = TransferLeadership { term: Term(1), to: MemberId(3) };
+        assert_eq!(rig.transfers.take(), [to_three], "E18");
+    });
+}
+
+#[test]
+fn when_nobody_is_fit_the_leader_stays_as_caretaker_says_so_and_goes_on_when_it_can() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::new(vec![logging("a", &log)]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        let ill = [unfit(2, "engine: away"), unfit(3, "engine: away")];
+        rig.hear(60, &ill).await;
+        rig.supervisor.do_send(EngineHealthChanged { trouble: Some("away".to_owned()) });
+        rig.hear(3_000, &ill).await;
+        let view = rig.view().await;
+        assert!(view.caretaker);
+        let pause = view.pause.expect("it says what it waits for");
+        assert_eq!(pause, "engine: away; nobody can take over: n2: engine: away; n3: engine: away");
+        assert_eq!((rig.transfers.count(), rig.heartbeats.count()), (0, 0), "S5: the leader stays");
+        rig.supervisor.do_send(EngineHealthChanged { trouble: None });
+        pass(1).await;
+        assert!(rig.view().await.grant.is_some());
+        assert_eq!(*log.borrow(), ["start a", "gone a", "start a"]);
+    });
+}
+
+#[test]
+fn a_caretaker_waits_until_the_best_voter_is_level() {
+    sim_run(1, || async {
+        let config = supervisor::Config { witness: true, ..supervisor::Config::default() };
+        let rig = Rig::with(config, vec![]);
+        rig.voters(3);
+        rig.supervisor.do_send(leads(1));
+        let behind = Condition { tip: Height(7), executed: Height(5), ..fit(2) };
+        rig.hear(600, std::slice::from_ref(&behind)).await;
+        assert_eq!(rig.transfers.count(), 0, "F2");
+        assert!(rig.view().await.hand_over.is_some_and(|waits| waits.contains("n2")));
+        rig.hear(60, &[Condition { executed: Height(7), ..behind }]).await;
+        assert_eq!(rig.transfers.take(), [TransferLeadership { term: Term(1), to: MemberId(2) }]);
+    });
+}
+
+#[test]
+fn a_leader_whose_disk_hangs_stops_its_heartbeats_when_a_transfer_is_vain_until_it_is_well() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::new(vec![logging("a", &log)]);
+        *rig.answer.borrow_mut() = Err(TransferError::NoSuccessor(300));
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        let others = [fit(2), fit(3)];
+        rig.hear(60, &others).await;
+        rig.busy.set(Some(Duration::from_secs(1)));
+        rig.hear(90, &others).await;
+        let to_two = TransferLeadership { term: Term(1), to: MemberId(2) };
+        assert_eq!(rig.transfers.take(), [to_two], "F1: one in a term");
+        let stopped = [Heartbeats { enabled: false }];
+        assert_eq!(rig.heartbeats.take(), stopped, "E3");
+        assert!(rig.told.take().last().is_some_and(|told| told.0.silent));
+        assert!(rig.view().await.silent.is_some_and(|why| why.contains("disk")));
+        rig.busy.set(None);
+        rig.hear(1_000, &others).await;
+        assert_eq!(rig.heartbeats.count(), 0, "S6: well for a moment is not well");
+        rig.hear(1_200, &others).await;
+        assert_eq!(rig.heartbeats.take(), [Heartbeats { enabled: true }]);
+    });
+}
+
+#[test]
+fn a_sole_voter_whose_disk_hangs_only_pauses() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::new(vec![logging("a", &log)]);
+        rig.voters(1);
+        elect(&rig.supervisor, 1);
+        pass(60).await;
+        rig.busy.set(Some(Duration::from_secs(1)));
+        pass(1_000).await;
+        assert_eq!(*log.borrow(), ["start a", "gone a"]);
+        assert_eq!((rig.transfers.count(), rig.heartbeats.count()), (0, 0));
+        rig.busy.set(None);
+        pass(3_000).await;
+        assert_eq!(*log.borrow(), ["start a", "gone a", "start a"]);
+    });
+}
+
+#[test]
+fn a_leader_whose_blocks_do_not_come_gives_leadership_away_and_not_too_often() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let config =
+            supervisor::Config { stalled_after: Duration::from_secs(1), ..supervisor::Config::default() };
+        let rig = Rig::with(config, vec![finishing(&log, 60_000)]);
+        *rig.answer.borrow_mut() = Err(TransferError::Target("scripted".to_owned()));
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        rig.hear(900, &[fit(2)]).await;
+        assert_eq!(rig.transfers.count(), 0);
+        rig.hear(2_600, &[fit(2)]).await;
+        assert_eq!(rig.transfers.take().len(), 1, "L3: its producers do not answer, and are dropped");
+        assert!(rig.view().await.grant.is_some(), "a leader without anybody better tries on");
+        let before = rig.transfers.count();
+        rig.hear(600, &[fit(2)]).await;
+        assert_eq!(rig.transfers.count(), before, "S6");
+    });
+}
+
+#[test]
+fn who_waits_for_transactions_is_not_taken_for_stalled() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        pass(10).await;
+        rig.supervisor.do_send(ProductionChanged { term: Term(1), pause: None, due: false });
+        rig.hear(20_000, &[fit(2)]).await;
+        assert_eq!((rig.transfers.count(), rig.heartbeats.count()), (0, 0));
+        assert!(rig.view().await.eligibility.reasons.is_empty());
+    });
+}
+
+#[test]
+fn a_leader_paused_by_an_operator_stays_the_leader_until_it_is_resumed() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::new(vec![logging("a", &log)]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        rig.hear(60, &[fit(2)]).await;
+        rig.supervisor.do_send(Pause { reason: "upgrade of DA".to_owned() });
+        rig.hear(3_000, &[fit(2)]).await;
+        assert_eq!(rig.transfers.count(), 0);
+        assert_eq!(rig.view().await.pause.as_deref(), Some("operator: paused: upgrade of DA"));
+        rig.supervisor.do_send(Resume);
+        pass(1).await;
+        assert_eq!(*log.borrow(), ["start a", "gone a", "start a"]);
+    });
+}
+
+#[test]
+fn who_is_not_fit_stands_only_when_no_leader_appears() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        rig.supervisor.do_send(follows(1, 2));
+        rig.hear(3_000, &[fit(2), fit(3)]).await;
+        assert_eq!(rig.campaign.take(), [Campaign { allowed: false }]);
+        assert_eq!(rig.stand.count(), 0);
+        // The leader is gone, and the other does not stand.
+        rig.hear(300, &[fit(3)]).await;
+        assert_eq!(rig.stand.count(), 0, "it is fit, and may win");
+        rig.hear(600, &[fit(3)]).await;
+        assert!(rig.stand.count() > 0);
+    });
+}
+
+#[test]
+fn each_change_of_leader_is_audited_once_with_its_cause() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        rig.supervisor.do_send(follows(1, 2));
+        rig.hear(90, &[Condition { producing: true, ..fit(2) }]).await;
+        rig.supervisor.do_send(follows(1, 2));
+        pass(500).await;
+        rig.supervisor.do_send(LeadershipChanged { term: Term(2), role: Role::Candidate, leader: None });
+        rig.supervisor.do_send(leads(2));
+        pass(1).await;
+        let audited: Vec<_> =
+            rig.audited.take().iter().map(|line| (line.term.0, line.leader.0, line.cause)).collect();
+        assert_eq!(audited, [(1, 2, "start"), (2, 1, "lost")]);
+        rig.supervisor.do_send(Applied { tip: Tip { term: Term(2), ..Tip::default() } });
+        let last = rig.view().await.last_failover.expect("there was a first block");
+        assert_eq!((last.term, last.cause), (Term(2), "lost"));
+        assert!((400..=600).contains(&last.took_ms), "{last:?}");
+    });
+}
+
+/// What happens to producers, checked at every step: each is started once, and never beside
+/// another that is not gone.
+#[derive(Default)]
+struct Ledger {
+    alive: std::collections::BTreeMap<&'static str, u32>,
+    started: u32,
+    gone: u32,
+    hanging: u32,
+}
+
+type Shared = Rc<RefCell<Ledger>>;
+
+/// A producer that may end by itself, or take long to go, as chance has it.
+fn moody(name: &'static str, ledger: &Shared, rng: &Rc<RefCell<rand::rngs::StdRng>>) -> Producer {
+    let (ledger, rng) = (ledger.clone(), rng.clone());
+    Producer::new(name, move |_| {
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let (done, gone) = tokio::sync::oneshot::channel();
+        let (dies_after, lingers) = {
+            let mut rng = rng.borrow_mut();
+            let dies = rng.random_ratio(1, 6).then(|| rng.random_range(1..3_000));
+            let lingers = rng.random_ratio(1, 6).then(|| rng.random_range(1..9_000));
+            (dies, lingers)
+        };
+        {
+            let mut ledger = ledger.borrow_mut();
+            let alive = ledger.alive.entry(name).or_default();
+            assert_eq!(*alive, 0, "a second {name} was started beside the first");
+            *alive += 1;
+            ledger.started += 1;
+        }
+        let ledger = ledger.clone();
+        tokio::task::spawn_local(async move {
+            let dies = async {
+                match dies_after {
+                    Some(after) => pass(after).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = stopped => {}
+                () = dies => {}
+            }
+            if let Some(longer) = lingers {
+                ledger.borrow_mut().hanging += u32::from(longer > 2_000);
+                pass(longer).await;
+            }
+            let mut ledger = ledger.borrow_mut();
+            *ledger.alive.get_mut(name).expect("it was started") -= 1;
+            ledger.gone += 1;
+            let _ = done.send(());
+        });
+        Child::new(name, stop, gone)
+    })
+}
+
+#[test]
+fn in_any_order_with_any_failure_each_producer_starts_once_and_none_is_left_behind() {
+    let hanging = std::sync::atomic::AtomicU32::new(0);
+    sim::listed_seeds("the_supervisor::in_any_order", 60, |seed| {
+        let hung = sim_run(seed, move || async move {
+            let rng = Rc::new(RefCell::new(rand::rngs::StdRng::seed_from_u64(seed)));
+            let ledger = Shared::default();
+            let producers = ["da submitter", "executor", "reaper"].map(|name| moody(name, &ledger, &rng));
+            let rig = Rig::new(producers.into());
+            rig.voters(3);
+            let mut term = 1;
+            for _ in 0..80 {
+                let (what, wait) = {
+                    let mut rng = rng.borrow_mut();
+                    (rng.random_range(0..9), rng.random_range(0..400))
+                };
+                match what {
+                    0 | 1 => elect(&rig.supervisor, {
+                        term += 1;
+                        term
+                    }),
+                    2 => rig.supervisor.do_send(follows(term, 2)),
+                    3 => rig.supervisor.do_send(EngineHealthChanged { trouble: Some("away".to_owned()) }),
+                    4 => rig.supervisor.do_send(EngineHealthChanged { trouble: None }),
+                    5 => drop(rig.hand_off(None)),
+                    6 => *rig.answer.borrow_mut() = Err(TransferError::Target("scripted".to_owned())),
+                    7 => *rig.answer.borrow_mut() = Err(TransferError::NoSuccessor(300)),
+                    _ => rig.supervisor.do_send(Pause { reason: "scripted".to_owned() }),
+                }
+                rig.supervisor.do_send(Resume);
+                rig.hear(wait, &[fit(2), fit(3)]).await;
+            }
+            rig.supervisor.do_send(EngineHealthChanged { trouble: None });
+            rig.supervisor.send(Shutdown).await.expect("answered when all are gone");
+            let ledger = ledger.borrow();
+            assert!(ledger.alive.values().all(|alive| *alive == 0), "left behind: {:?}", ledger.alive);
+            assert_eq!(ledger.started, ledger.gone, "each is stopped once");
+            assert!(ledger.started > 6, "only {} starts: nothing was tried", ledger.started);
+            ledger.hanging
+        });
+        hanging.fetch_add(hung, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert!(hanging.into_inner() > 0, "no stop took longer than its limit: nothing was tried");
 }

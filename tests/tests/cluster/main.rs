@@ -6,3 +6,4 @@ mod failover;
 mod log;
 mod membership;
 mod transactions;
+mod wire;

@@ -161,6 +161,49 @@ async fn plaintext_off_the_machine_is_refused_on_every_way() {
 }
 
 #[tokio::test]
+async fn a_member_that_restarts_at_its_port_is_reached_again_over_tls() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = authority();
+    certify(&authority, "n1", &home.path().join("n1"), 100);
+    certify(&authority, "n2", &home.path().join("n2"), 100);
+    let one = Spec::new(1).certified(&home.path().join("n1")).start_on_tcp().await;
+    let two = Spec::new(2).certified(&home.path().join("n2"));
+    let mut running = two.clone().start_on_tcp().await;
+    let member = running.member.clone();
+    for boot in 2..5 {
+        running.echo();
+        let (caller, _) = one.call(&member, Class::Urgent, b"x").await.unwrap();
+        assert_eq!(caller.boot, boot - 1);
+        running.answer_after(Duration::from_secs(60));
+        let waiting = tokio::spawn(one.cluster.call(
+            member.clone(),
+            Class::Bulk,
+            Bytes::new(),
+            Duration::from_secs(60),
+        ));
+        until("under way", || running.in_flight(Class::Bulk, "in") == 1).await;
+        let stopped = Instant::now();
+        drop(running);
+        assert!(matches!(waiting.await.unwrap(), Err(CallError::Unreachable(_))));
+        assert!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
+        let again = Spec { seed: 50 + boot, ..two.clone() }.with(|config| {
+            config.identity.boot = boot;
+            config.listen = member.address.clone();
+        });
+        // The port is free a moment after.
+        running = loop {
+            match again.clone().listen(Tcp).await {
+                Ok(node) => break node,
+                Err(ListenError::Taken { .. }) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        // A dial may have failed in between: the next one is at most 50 ms away.
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_named() {
     let one = Spec::new(1).start_on_tcp().await;
     let again = Spec::new(2).with(|config| config.listen = one.member.address.clone());
