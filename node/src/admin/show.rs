@@ -7,6 +7,9 @@ use crate::admin::status::{Line, Status};
 const HEADINGS: [&str; 9] =
     ["NAME", "ROLE", "ADDRESS", "ELIGIBLE", "HEIGHT", "EXECUTED", "LAG", "MATCHED", "HEARD"];
 
+/// After so many milliseconds a member's last word says nothing about now: many heartbeats.
+const SILENT_MS: u64 = 1_000;
+
 /// Columns that hold words, not numbers.
 const WORDS: usize = 4;
 
@@ -63,6 +66,7 @@ fn table(members: &[Line]) -> String {
 fn cells(line: &Line) -> [String; 9] {
     let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     let eligible = match line.eligible {
+        _ if line.told_ms_ago.is_some_and(|ms| ms > SILENT_MS) => "silent",
         _ if line.witness => "-",
         Some(true) if line.producing => "producing",
         Some(true) => "yes",
@@ -150,6 +154,16 @@ two voters: the loss of either stops the chain
         ] {
             assert!(page.contains(said), "{page}");
         }
+    }
+
+    #[test]
+    fn a_dead_member_is_not_shown_as_it_was() {
+        let mut status = status("n1", &node_status());
+        status.members[1].producing = true;
+        status.members[1].told_ms_ago = Some(5_000);
+        let page = page(&status);
+        let row = page.lines().find(|line| line.starts_with("n2")).unwrap();
+        assert!(row.contains("silent") && !row.contains("producing"), "{row}");
     }
 
     #[test]

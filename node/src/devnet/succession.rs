@@ -13,7 +13,7 @@ pub struct TakenOver {
     pub term: u64,
     /// The last height that was seen of the old leader.
     pub last: u64,
-    /// A height of the new one.
+    /// A height of the new one. It is signed: one more was made after it.
     pub first: u64,
 }
 
@@ -26,16 +26,20 @@ pub struct Succession {
     before: Option<String>,
     /// The highest height of an older term than the leader's, or of it while nothing changed.
     last: u64,
+    /// The first height of the new term that was seen.
+    first: Option<u64>,
 }
 
 impl Succession {
-    /// Takes what a node says of itself. Returns a change once the new leader has made a block.
+    /// Takes what a node says of itself. Returns a change once the new leader has made two blocks:
+    /// a block is served when its signature is in the log, which the next one carries.
     pub fn see(&mut self, name: &str, view: &NodeView) -> Option<TakenOver> {
         let known = self.leader.as_ref().map_or(0, |(_, term)| *term);
         if let Some(term) = view.term.filter(|term| view.role == "leader" && *term > known) {
             let before = self.leader.replace((name.to_owned(), term));
             // The same node again is a gap, too; who led when the last block was made counts.
             self.before = self.before.take().or(before.map(|(name, _)| name));
+            self.first = None;
         }
         let (to, term) = self.leader.clone()?;
         let (height, of_term) = (view.height?, view.tip_term?);
@@ -47,9 +51,12 @@ impl Succession {
             self.last = self.last.max(height);
             return None;
         }
-        let taken = TakenOver { from: from.clone(), to, term, last: self.last, first: height };
-        self.before = None;
-        self.last = height;
+        let first = *self.first.get_or_insert(height);
+        if height <= first {
+            return None;
+        }
+        let taken = TakenOver { from: from.clone(), to, term, last: self.last, first };
+        (self.before, self.first, self.last) = (None, None, height);
         Some(taken)
     }
 }
@@ -80,10 +87,11 @@ mod tests {
         assert_eq!(succession.see("a", &view("leader", 1, 5, 1)), None);
         assert_eq!(succession.see("b", &view("follower", 1, 6, 1)), None);
         assert_eq!(succession.see("b", &view("leader", 2, 7, 1)), None, "no block of its own yet");
-        let taken = succession.see("c", &view("follower", 2, 9, 2)).unwrap();
+        assert_eq!(succession.see("c", &view("follower", 2, 9, 2)), None, "it is not signed yet");
+        let taken = succession.see("c", &view("follower", 2, 10, 2)).unwrap();
         let wanted = TakenOver { from: "a".to_owned(), to: "b".to_owned(), term: 2, last: 7, first: 9 };
         assert_eq!(taken, wanted);
-        assert_eq!(succession.see("b", &view("leader", 2, 10, 2)), None, "told once");
+        assert_eq!(succession.see("b", &view("leader", 2, 11, 2)), None, "told once");
     }
 
     #[test]
@@ -92,7 +100,8 @@ mod tests {
         succession.see("a", &view("leader", 1, 5, 1));
         assert_eq!(succession.see("b", &view("leader", 2, 5, 1)), None);
         assert_eq!(succession.see("c", &view("leader", 3, 5, 1)), None);
-        let taken = succession.see("c", &view("leader", 3, 6, 3)).unwrap();
+        assert_eq!(succession.see("c", &view("leader", 3, 6, 3)), None);
+        let taken = succession.see("c", &view("leader", 3, 8, 3)).unwrap();
         assert_eq!((&*taken.from, &*taken.to, taken.last, taken.first), ("a", "c", 5, 6));
     }
 
