@@ -88,14 +88,15 @@ fn fail_stop_on_panic() {
     }));
 }
 
-/// The wall clock of this machine.
-struct SystemClock;
+/// The wall clock of this machine, off by so many nanoseconds where a test wants it.
+struct SystemClock(i64);
 
 impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods)] // The one place where the wall clock comes in.
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Timestamp(since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
+        let now = since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX));
+        Timestamp(now.saturating_add_signed(self.0))
     }
 
     fn elapsed(&self) -> Option<Duration> {
@@ -130,7 +131,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let Start { config, genesis, key } = start;
     let limits = Limits::default().within(rpc::serve::raise_open_files());
     let signals = Signals::listen()?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock(failpoints::clock_offset()));
     let da = match config.raft.witness {
         true => None,
         false => Some(Celestia::new(celestia_config(&config)?).map_err(ExitError::config)?),

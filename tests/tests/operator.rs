@@ -338,3 +338,72 @@ async fn dashboard_and_alert_rules_name_nothing_that_a_running_cluster_does_not_
     assert!(missing.is_empty(), "nobody exports {missing:?}; there are {families:#?}");
     site.end().await;
 }
+
+/// A node beside a devnet, made with `baton init --member` and started with `--join`.
+async fn joiner(site: &Path, first: &Value, name: &str, port: u16) -> tokio::process::Child {
+    let home = site.join(name).display().to_string();
+    let first_home = first["home"].as_str().expect("a home");
+    let (genesis, keys) = (format!("{first_home}/config/genesis.json"), format!("{first_home}/config"));
+    let passphrase = format!("{first_home}/passphrase");
+    let raft = format!("127.0.0.1:{port}");
+    let join = first["raft"].as_str().expect("a URL").trim_start_matches("tcp://");
+    let init = ["init", "--member", "--home", &home, "--genesis", &genesis, "--signer-from", &keys];
+    let own =
+        ["--insecure-fast-kdf", "--signer.passphrase_file", &passphrase, "--da.namespace", "baton-devnet"];
+    let cluster =
+        ["--raft.node_id", name, "--raft.raft_addr", &raft, "--join", join, "--raft.tls.insecure_loopback"];
+    let made = Command::new(baton()).args(init).args(own).args(cluster).output().await.expect("it runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let (rpc, kv) = (format!("127.0.0.1:{}", port + 1), format!("127.0.0.1:{}", port + 2));
+    let start =
+        ["start", "--home", &home, "--rpc.address", &rpc, "--kv.listen", &kv, "--node.block_time", "50ms"];
+    let log = std::fs::File::create(site.join(format!("{name}.log"))).expect("a log");
+    let mut command = Command::new(baton());
+    let command = command.args(start).args(["--da.address", "http://127.0.0.1:1"]).stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(log).kill_on_drop(true).spawn().expect("the program can be started")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_node_grows_to_three_by_command_while_it_produces_and_shrinks_again() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut devnet = Devnet::start(&directory.path().join("net"), free_ports(14), &[]);
+    devnet.listening().await;
+    let node = devnet.listening().await;
+    devnet.event("producing").await;
+    let nodes = BTreeMap::from([("node1".to_owned(), node.clone())]);
+    let client = Client::builder().timeout(Duration::from_secs(5)).build().expect("an HTTP client");
+    let port = free_ports(6);
+    let _second = joiner(directory.path(), &node, "node2", port).await;
+    let _third = joiner(directory.path(), &node, "node3", port + 3).await;
+    let site = Site { directory, devnet, nodes, client };
+
+    let learners = |status: &Value| {
+        let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
+        members.iter().filter(|member| member["role"] == "learner" && member["eligible"] == true).count() == 2
+    };
+    let status = site.until_cluster("node1", "two learners that are level", learners).await;
+    let version = status["version"].as_u64().expect("a version").to_string();
+
+    let (code, said) = site.command("node1", &["cluster", "promote", "node2"]).await;
+    assert_eq!(code, 64, "two voters are worse than one: {said}");
+    let promote = ["cluster", "promote", "node2", "node3", "--version", &version];
+    let (code, said) = site.command("node1", &promote).await;
+    assert_eq!(code, 0, "{said}");
+    site.until_cluster("node1", "three voters that are well", all_are_well).await;
+    site.post("node1", "grown=yes").await;
+    let (code, said) = site.command("node1", &promote).await;
+    assert_eq!(code, 75, "the version is over: {said}");
+
+    let (code, said) = site.command("node1", &["cluster", "remove", "node3"]).await;
+    assert_eq!(code, 64, "two voters would be left: {said}");
+    assert_eq!(site.command("node1", &["cluster", "demote", "node3", "--force"]).await.0, 0);
+    assert_eq!(site.command("node1", &["cluster", "remove", "node3"]).await.0, 0);
+    assert_eq!(site.command("node1", &["cluster", "demote", "node2"]).await.0, 0);
+    let status = site.until_cluster("node1", "one voter", |status| {
+        let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
+        members.iter().filter(|member| member["voter"] == true).count() == 1
+    });
+    assert_eq!(status.await["members"].as_array().map(Vec::len), Some(2));
+    site.post("node1", "shrunk=yes").await;
+    site.end().await;
+}

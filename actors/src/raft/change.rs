@@ -135,7 +135,7 @@ pub(super) async fn finish(shared: Arc<Shared>) {
     let Ok(_turn) = shared.changing.try_lock() else { return };
     let Ok((raft, view)) = leading(&shared) else { return };
     if view.membership_config.membership().get_joint_config().len() < 2 {
-        return;
+        return introduce(&shared, &raft, &view).await;
     }
     warn!("a change of the membership was left half done by an earlier leader: ending it");
     let nothing = ChangeMembers::AddVoterIds(BTreeSet::new());
@@ -144,5 +144,28 @@ pub(super) async fn finish(shared: Arc<Shared>) {
     match raft.change_membership_if(nothing, true, [unchanged]).await {
         Ok(written) => info!(version = written.log_id.index, "ended the change of the membership"),
         Err(error) => warn!(%error, "the change of the membership is still half done"),
+    }
+}
+
+/// A leader that was given another name or address since the membership was made says so: a sole
+/// voter without an address could not be joined by anybody.
+async fn introduce(shared: &Shared, raft: &Openraft, view: &View) {
+    let (own, id) = (shared.own.clone(), shared.id());
+    let known = view.membership_config.membership().get_node(&id);
+    let Some(known) = known.filter(|known| known.storage == own.storage && **known != own) else { return };
+    // A node that is started without its address for once is still where it was.
+    if own.address.is_empty() {
+        return;
+    }
+    let taken = view.membership_config.membership().nodes();
+    if taken.into_iter().any(|(other, member)| *other != id && member.name == own.name) {
+        return warn!(name = own.name, "another member has the name of this node: it keeps its old one");
+    }
+    info!(?known, now = ?own, "telling the cluster this node's name and address");
+    let nodes = ChangeMembers::SetNodes([(id, own)].into());
+    let unchanged =
+        Precondition::LastMembershipLogId { last_membership_log_id: *view.membership_config.log_id() };
+    if let Err(error) = raft.change_membership_if(nodes, true, [unchanged]).await {
+        warn!(%error, "the cluster does not know this node's name and address yet");
     }
 }

@@ -1,7 +1,7 @@
 //! The settings of a cluster of several: who the others are, how they reach this node, how it
 //! finds them first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::rules::{bindable, contradiction};
 use crate::config::settings::Settings;
@@ -16,6 +16,8 @@ pub struct Cluster {
     pub advertise: String,
     /// What a node does that belongs to no cluster yet.
     pub first: First,
+    /// Where this node dials members, by name, instead of where the membership has them.
+    pub dial: BTreeMap<String, String>,
 }
 
 impl Cluster {
@@ -26,7 +28,8 @@ impl Cluster {
             First::Peers(peers) => peers.iter().map(|peer| peer.address.as_str()).collect(),
             First::Join(addresses) => addresses.iter().map(String::as_str).collect(),
         };
-        [self.listen.as_str(), self.advertise.as_str()].into_iter().chain(others)
+        let dialled = self.dial.values().map(String::as_str);
+        [self.listen.as_str(), self.advertise.as_str()].into_iter().chain(others).chain(dialled)
     }
 }
 
@@ -75,7 +78,9 @@ pub(super) fn typed(s: &Settings) -> Option<Cluster> {
         }
         Ok(_) | Err(_) => First::Alone,
     };
-    Some(Cluster { listen: bindable(listen), advertise, first })
+    let dial = entries(s, "raft.dial").unwrap_or_default();
+    let dial = dial.into_iter().map(|Peer { name, address }| (name, address)).collect();
+    Some(Cluster { listen: bindable(listen), advertise, first, dial })
 }
 
 /// Refuses what cannot be a member.
@@ -120,6 +125,7 @@ pub(super) fn check(s: &Settings) -> Result<(), ConfigError> {
             return Err(bad(s, "raft.join", &format!("{address:?} must be host:port, like 10.0.0.1:5001")));
         }
     }
+    entries(s, "raft.dial").map_err(|rule| bad(s, "raft.dial", &rule))?;
     let peers = peers(s).map_err(|rule| bad(s, "raft.peers", &rule))?;
     check_own_entry(s, &peers)
 }
@@ -188,7 +194,12 @@ fn peers(s: &Settings) -> Result<Vec<Peer>, String> {
     if !s.bool("raft.enable") && !s.bool("raft.witness") {
         return Ok(vec![]);
     }
-    let peers = s.list("raft.peers").iter().map(|entry| peer(entry)).collect::<Result<Vec<_>, _>>()?;
+    entries(s, "raft.peers")
+}
+
+/// A list of `name@host:port` whose names and addresses tell members apart.
+fn entries(s: &Settings, key: &str) -> Result<Vec<Peer>, String> {
+    let peers = s.list(key).iter().map(|entry| peer(entry)).collect::<Result<Vec<_>, _>>()?;
     let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
     for peer in &peers {
         if !names.insert(&peer.name) {

@@ -180,6 +180,7 @@ pub const KEYS: &[Key] = &[
          has one, and otherwise forms one with them when all are there and none has",
     )
     .doc("The first members, `id@host:port`. Says nothing while `raft.enable` is `false`."),
+    Key::own("raft.dial", List, "").doc("Where this node dials members, `id@host:port`, instead of where the membership has them: for a site that sees the others under addresses of its own."),
     Key::own("raft.join", List, "").doc("Members of a cluster to join as a learner, `host:port`. Used once, by a node that belongs to no cluster. Also `--join`."),
     Key::own("raft.witness", Bool, "false").doc("Vote and keep the log, without engine, key and DA: for a site with two machines. Also `--witness`."),
     Key::ignored("raft.snap_count", Count, "3", "a snapshot is the head of the store, not a file; there is nothing to keep several of")

@@ -1,16 +1,21 @@
 //! The way to the other members, from the settings.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::Recipient;
-use baton_actors::raft::transport::{Nobody, Transport};
+use baton_actors::raft::transport::{CallError, Caller, Class, Nobody, Serve, Transport};
 use baton_actors::raft::{self, Bootstrap};
 use baton_actors::world::World;
 use baton_messages::cluster::HandshakeRefused;
 use baton_messages::genesis::Genesis;
 use baton_messages::types::Member;
 use baton_storage::Store;
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use crate::cluster::{self, Audit, FileLives, Refused};
 use crate::config::{Config, First};
@@ -78,7 +83,50 @@ pub(super) async fn listen(
     };
     let transport = cluster::Cluster::listen(told, cluster::Tcp, parts).await?;
     info!(address = %transport.local_address(), advertised = settings.advertise, "the cluster transport listens");
-    Ok(transport)
+    if settings.dial.is_empty() {
+        return Ok(transport);
+    }
+    let names = match &settings.first {
+        First::Peers(peers) => peers.iter().map(|peer| (peer.address.clone(), peer.name.clone())).collect(),
+        First::Alone | First::Join(_) => BTreeMap::new(),
+    };
+    Ok(Arc::new(Redialled { transport, dial: settings.dial.clone(), names }))
+}
+
+/// A transport that dials some members elsewhere than where the membership has them (`raft.dial`).
+struct Redialled {
+    transport: Arc<dyn Transport>,
+    dial: BTreeMap<String, String>,
+    /// The names of those who are known by their address only, before there is a membership.
+    names: BTreeMap<String, String>,
+}
+
+impl Transport for Redialled {
+    fn call(
+        &self,
+        mut to: Member,
+        class: Class,
+        request: Bytes,
+        within: Duration,
+    ) -> BoxFuture<'static, Result<(Caller, Bytes), CallError>> {
+        let name = if to.name.is_empty() { self.names.get(&to.address) } else { Some(&to.name) };
+        if let Some(address) = name.and_then(|name| self.dial.get(name)) {
+            to.address.clone_from(address);
+        }
+        self.transport.call(to, class, request, within)
+    }
+
+    fn serve(&self, serve: Option<Serve>) {
+        self.transport.serve(serve);
+    }
+
+    fn belongs_to(&self, cluster: Uuid) {
+        self.transport.belongs_to(cluster);
+    }
+
+    fn limit(&self, class: Class) -> usize {
+        self.transport.limit(class)
+    }
 }
 
 fn put_on_record(journal: &Recipient<HandshakeRefused>, refused: Refused) {

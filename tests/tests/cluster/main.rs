@@ -5,4 +5,5 @@ mod chaos;
 mod failover;
 mod log;
 mod membership;
+mod transactions;
 mod wire;
