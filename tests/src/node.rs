@@ -19,13 +19,12 @@ use baton_actors::signer::{self, MemoryGuard};
 use baton_actors::world::{Clock, World};
 use baton_actors::{da, da_submitter, engine, executor, raft, reaper, sequencer, supervisor, syncer};
 use baton_messages::chain::Signer;
-use baton_messages::cluster::{Condition, TellCondition};
 use baton_messages::command::COMMAND_VERSION;
 use baton_messages::da::Namespace;
 use baton_messages::genesis::Genesis;
 use baton_messages::sequencer::{AwaitTx, Level, Outcome, Receipt, SubmitError, SubmitTxs};
 use baton_messages::supervisor::{GetSupervisorView, IntegrityStop, SupervisorView};
-use baton_messages::types::{DaHeight, Hash, Height, Member, MemberId, Place, Timestamp, Tip, Tx};
+use baton_messages::types::{DaHeight, Hash, Height, Member, Place, Timestamp, Tip, Tx};
 use baton_storage::memory::{Disk, Effect, EffectOutcome, Keep};
 use baton_storage::raft_types::Vote;
 use baton_storage::{Completion, OpenOptions, Reader, Stats, Store};
@@ -148,7 +147,10 @@ impl Machine {
         match Store::in_memory_knowing(&self.disk, self.options(), version) {
             Ok(store) => store,
             Err(baton_storage::OpenError::NotInitialised(_)) => {
-                Store::create_in_memory(&self.disk, self.options(), self.storage).expect("a new store")
+                let store = Store::create_in_memory(&self.disk, self.options(), self.storage);
+                let store = store.expect("a new store");
+                store.pretend_to_know(version);
+                store
             }
             Err(error) => panic!("the store does not open again: {error}"),
         }
@@ -261,7 +263,6 @@ pub struct Node {
     announced: std::cell::RefCell<Vec<String>>,
     clock: SimClock,
     store: Store,
-    says_it_knows: std::cell::Cell<u8>,
 }
 
 impl Node {
@@ -299,9 +300,8 @@ impl Node {
             adjust(&mut wiring);
         }
         let announced = std::cell::RefCell::default();
-        let says_it_knows = std::cell::Cell::new(store.known_command_version());
         let wired = wiring.start();
-        Self { wired, machine, power: plan.power.clone(), alarms, announced, clock, store, says_it_knows }
+        Self { wired, machine, power: plan.power.clone(), alarms, announced, clock, store }
     }
 
     /// The vote its store holds.
@@ -328,15 +328,9 @@ impl Node {
         self.store.log().newest_within(0).0
     }
 
-    /// It is another version of baton, as far as log entries go, and says so to the others.
+    /// It is a version of baton that knows log entries up to this one, whatever it has told.
     pub fn pretend_to_know(&self, version: u8) {
-        self.says_it_knows.set(version);
         self.store.pretend_to_know(version);
-    }
-
-    /// It tells the others that it knows this version of log entries, whether it does or not.
-    pub fn say_it_knows(&self, version: u8) {
-        self.says_it_knows.set(version);
     }
 
     /// A person may be asked for with these words: what follows is meant to happen.
@@ -348,23 +342,6 @@ impl Node {
     #[must_use]
     pub fn announced_alarms(&self) -> Vec<String> {
         self.announced.borrow().clone()
-    }
-
-    /// Tells the other members how this one is.
-    pub fn tell_condition(&self) {
-        let reader = &self.wired.reader;
-        let identity = self.store.identity();
-        self.wired.cluster.tell.do_send(TellCondition(Condition {
-            member: MemberId::of(identity.storage),
-            boot: identity.boot,
-            tip: reader.tip().height,
-            executed: reader.tip().height,
-            last_log: self.store.log().last_index(),
-            first_body: reader.first_height_with_body(),
-            command_version: self.says_it_knows.get(),
-            rpc: format!("{}:rpc", identity.storage),
-            ..Condition::default()
-        }));
     }
 
     /// The ports of its actors.

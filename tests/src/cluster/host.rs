@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use baton_actors::raft::Bootstrap;
 use baton_actors::world::World;
@@ -12,10 +11,9 @@ use baton_storage::raft_types::Vote;
 use futures::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 
-use super::following::FollowingSigner;
 use super::{AdjustNode, ClusterPlan, Way, member, tcp};
 use crate::net::Net;
-use crate::node::{Machine, Node, Plan, START, signer_parts};
+use crate::node::{Machine, Node, Plan, START};
 use crate::power::Power;
 use crate::run::SimClock;
 
@@ -166,15 +164,13 @@ pub(super) async fn live(host: Rc<Host>) -> turmoil::Result {
         Way::Calls => host.net.attach(&member, identity.genesis_hash, identity.boot),
         Way::Tcp => {
             let seed = identity.storage.as_u64_pair().0 ^ identity.boot;
-            tcp::transport(&store, &member, World::new(Arc::new(clock.clone()), seed)).await
+            tcp::transport(&store, &member, World::new(Arc::new(clock), seed)).await
         }
     };
     let clock_offset =
         i64::try_from(turmoil::sim_elapsed().unwrap_or_default().as_nanos()).unwrap_or(i64::MAX);
     let adjust: Option<AdjustNode> = host.plan.adjust.clone();
     let index = host.index;
-    let followed = store.reader();
-    let (power, signing) = (host.power(), machine.clone());
     let plan = Plan {
         block_time: host.plan.block_time,
         clock_offset,
@@ -183,35 +179,13 @@ pub(super) async fn live(host: Rc<Host>) -> turmoil::Result {
         transport: Some(transport),
         snapshot_after: host.plan.snapshot_after,
         keep_entries: host.plan.keep_entries,
-        adjust: Some(Box::new(move |wiring| {
-            let identity = wiring.settings.da_submitter.signer.clone();
-            let parts = signer_parts(&power, &signing, &clock);
-            let config = wiring.settings.signer.clone();
-            wiring.signer = Some(FollowingSigner::ports(config, parts, followed.clone(), identity));
-            if let Some(adjust) = &adjust {
-                adjust(index, wiring);
-            }
-        })),
+        adjust: adjust.map(|adjust| -> crate::node::Adjust { Box::new(move |wiring| adjust(index, wiring)) }),
         ..Plan::on(machine, host.power())
     };
     let node = Rc::new(Node::start_over(&plan, store));
-    if let Some(version) = host.knows.get() {
-        // A store that was just made knows this version of baton.
-        node.pretend_to_know(version);
-    }
     *host.node.borrow_mut() = Some(node.clone());
-    let telling = node.clone();
-    tokio::task::spawn_local(async move { tell(&telling).await });
     while let Some(job) = waiting.recv().await {
         tokio::task::spawn_local(job(node.clone()));
     }
     Ok(())
-}
-
-/// Says how the node is every heartbeat, as the supervisor does.
-async fn tell(node: &Node) {
-    loop {
-        node.tell_condition();
-        tokio::time::sleep(Duration::from_millis(30)).await;
-    }
 }
