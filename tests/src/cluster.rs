@@ -20,7 +20,6 @@
 //! ```
 
 mod checks;
-mod following;
 mod host;
 
 use std::cell::RefCell;

@@ -261,7 +261,7 @@ pub struct Node {
     announced: std::cell::RefCell<Vec<String>>,
     clock: SimClock,
     store: Store,
-    says_it_knows: std::cell::Cell<u8>,
+    says_it_knows: std::cell::Cell<Option<u8>>,
 }
 
 impl Node {
@@ -299,7 +299,7 @@ impl Node {
             adjust(&mut wiring);
         }
         let announced = std::cell::RefCell::default();
-        let says_it_knows = std::cell::Cell::new(store.known_command_version());
+        let says_it_knows = std::cell::Cell::default();
         let wired = wiring.start();
         Self { wired, machine, power: plan.power.clone(), alarms, announced, clock, store, says_it_knows }
     }
@@ -330,13 +330,12 @@ impl Node {
 
     /// It is another version of baton, as far as log entries go, and says so to the others.
     pub fn pretend_to_know(&self, version: u8) {
-        self.says_it_knows.set(version);
         self.store.pretend_to_know(version);
     }
 
     /// It tells the others that it knows this version of log entries, whether it does or not.
     pub fn say_it_knows(&self, version: u8) {
-        self.says_it_knows.set(version);
+        self.says_it_knows.set(Some(version));
     }
 
     /// A person may be asked for with these words: what follows is meant to happen.
@@ -350,8 +349,9 @@ impl Node {
         self.announced.borrow().clone()
     }
 
-    /// Tells the other members how this one is.
-    pub fn tell_condition(&self) {
+    /// Tells the other members what is not so, when it was told to, as if the supervisor said it.
+    pub fn tell_lie(&self) {
+        let Some(command_version) = self.says_it_knows.get() else { return };
         let reader = &self.wired.reader;
         let identity = self.store.identity();
         self.wired.cluster.tell.do_send(TellCondition(Condition {
@@ -361,7 +361,7 @@ impl Node {
             executed: reader.tip().height,
             last_log: self.store.log().last_index(),
             first_body: reader.first_height_with_body(),
-            command_version: self.says_it_knows.get(),
+            command_version,
             rpc: format!("{}:rpc", identity.storage),
             ..Condition::default()
         }));

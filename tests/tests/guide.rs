@@ -17,5 +17,8 @@ fn the_commands_of_the_guide_make_a_cluster_that_survives_a_failover() {
         .expect("bash is there");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("cluster  "), "nobody looked at the cluster: {said}");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("cluster  "),
+        "nobody looked at the cluster: {said}"
+    );
 }
