@@ -114,7 +114,7 @@ impl Rig {
         let sources = supervisor::Sources {
             member: MemberId(1),
             boot: 1,
-            command_version: 1,
+            command_version: Box::new(|| 1),
             reader: Stage::new().reader(),
             busy_for: Box::new(move || busy_for.get()),
         };
@@ -371,12 +371,7 @@ fn a_target_that_dies_while_the_last_block_is_made_aborts_the_hand_off() {
         pass(1_000).await;
         assert!(matches!(&*end.borrow(), Some(Err(HandOffError::Aborted(_)))), "{end:?}");
         assert_eq!(rig.transfers.count(), 0);
-        assert_eq!(
-            log.borrow().last().map(String::as_str),
-            Some("start finishing"),
-            "F4: {:?}",
-            log.borrow()
-        );
+        assert_eq!(log.borrow()[..3], ["start finishing", "gone finishing", "start finishing"], "F4");
         assert!(rig.view().await.grant.is_some());
     });
 }
@@ -729,9 +724,9 @@ fn moody(name: &'static str, ledger: &Shared, rng: &Rc<RefCell<rand::rngs::StdRn
 
 #[test]
 fn in_any_order_with_any_failure_each_producer_starts_once_and_none_is_left_behind() {
-    let hanging = std::sync::atomic::AtomicU32::new(0);
+    let (starts, slow) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     sim::listed_seeds("the_supervisor::in_any_order", 60, |seed| {
-        let hung = sim_run(seed, move || async move {
+        let (started, hanging) = sim_run(seed, move || async move {
             let rng = Rc::new(RefCell::new(rand::rngs::StdRng::seed_from_u64(seed)));
             let ledger = Shared::default();
             let producers = ["da submitter", "executor", "reaper"].map(|name| moody(name, &ledger, &rng));
@@ -764,10 +759,14 @@ fn in_any_order_with_any_failure_each_producer_starts_once_and_none_is_left_behi
             let ledger = ledger.borrow();
             assert!(ledger.alive.values().all(|alive| *alive == 0), "left behind: {:?}", ledger.alive);
             assert_eq!(ledger.started, ledger.gone, "each is stopped once");
-            assert!(ledger.started > 6, "only {} starts: nothing was tried", ledger.started);
-            ledger.hanging
+            (ledger.started, ledger.hanging)
         });
-        hanging.fetch_add(hung, std::sync::atomic::Ordering::Relaxed);
+        starts.set(starts.get() + started);
+        slow.set(slow.get() + hanging);
     });
-    assert!(hanging.into_inner() > 0, "no stop took longer than its limit: nothing was tried");
+    // One seed alone may have tried nothing.
+    if std::env::var_os("BATON_SEED").is_none() {
+        assert!(starts.get() > 300, "only {} starts", starts.get());
+        assert!(slow.get() > 10, "only {} stops took longer than their limit", slow.get());
+    }
 }
