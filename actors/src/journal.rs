@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
 use baton_messages::cluster::{CommandAudited, HandshakeRefused, MembersChanged};
-use baton_messages::raft::{BlocksApplied, LeadershipChanged};
-use baton_messages::types::{Hash, Height, LogIndex, MemberId, Role, Term, Timestamp, Tip};
+use baton_messages::raft::BlocksApplied;
+use baton_messages::supervisor::LeadershipAudited;
+use baton_messages::types::{Hash, Height, LogIndex, MemberId, Term, Timestamp, Tip};
 use baton_storage::Reader;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
@@ -66,14 +67,14 @@ pub enum Event {
         /// The last.
         to: Height,
     },
-    /// Another term, role or leader.
+    /// Somebody leads a term that was not known here before.
     Leadership {
         /// The term.
         term: Term,
-        /// What this node is in it.
-        role: Role,
         /// Who leads, by name where it is known, else by id.
-        leader: Option<String>,
+        leader: String,
+        /// Why it is another one: `start`, `hand-off`, `silent` or `lost`.
+        cause: String,
     },
     /// The membership in force is another.
     Members {
@@ -286,14 +287,13 @@ impl Handler<BlocksApplied> for Journal {
     }
 }
 
-impl Handler<LeadershipChanged> for Journal {
+impl Handler<LeadershipAudited> for Journal {
     type Result = ();
 
-    fn handle(&mut self, message: LeadershipChanged, _: &mut Context<Self>) {
-        let LeadershipChanged { term, role, leader } = message;
-        let name = |id: MemberId| self.names.get(&id).cloned().unwrap_or_else(|| id.to_string());
-        let leader = leader.map(name);
-        self.record(vec![Event::Leadership { term, role, leader }]);
+    fn handle(&mut self, message: LeadershipAudited, _: &mut Context<Self>) {
+        let LeadershipAudited { term, leader, cause } = message;
+        let leader = self.names.get(&leader).cloned().unwrap_or_else(|| leader.to_string());
+        self.record(vec![Event::Leadership { term, leader, cause: cause.to_owned() }]);
     }
 }
 
@@ -457,8 +457,8 @@ mod tests {
         };
         journal.handle(members.clone(), &mut ctx);
         journal.handle(members, &mut ctx);
-        let leads = |leader| LeadershipChanged { term: Term(3), role: Role::Follower, leader };
-        journal.handle(leads(Some(MemberId(2))), &mut ctx);
+        let leads = LeadershipAudited { term: Term(3), leader: MemberId(2), cause: "lost" };
+        journal.handle(leads, &mut ctx);
         let names = |of: &[&str]| of.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let wanted = [
             Event::Members {
@@ -467,7 +467,7 @@ mod tests {
                 voters: names(&["node1", "node2"]),
                 learners: names(&["node3"]),
             },
-            Event::Leadership { term: Term(3), role: Role::Follower, leader: Some("node2".to_owned()) },
+            Event::Leadership { term: Term(3), leader: "node2".to_owned(), cause: "lost".to_owned() },
         ];
         assert_eq!(events(&path), wanted);
     }

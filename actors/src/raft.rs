@@ -25,6 +25,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::{
@@ -147,6 +148,8 @@ pub struct Raft {
     may_campaign: bool,
     /// Whether heartbeats are sent; kept over a new instance.
     heartbeats: bool,
+    /// Whether nothing is said as a leader now.
+    silent: Arc<AtomicBool>,
     lease_held: bool,
     tended: tending::Tended,
     /// Members that a condition is on its way to.
@@ -194,6 +197,7 @@ impl Raft {
             told_members: None,
             may_campaign: true,
             heartbeats: true,
+            silent: Arc::default(),
             lease_held: false,
             tended: tending::Tended::default(),
             telling: BTreeSet::new(),
@@ -218,6 +222,7 @@ impl Raft {
             heartbeat: self.config.heartbeat_interval,
             append_within: self.config.election_timeout_max,
             snapshot_within: self.config.question_within,
+            silent: self.silent.clone(),
         };
         open(
             self.config.clone(),
@@ -359,15 +364,20 @@ impl Raft {
     /// The leader's lease: openraft refuses proposals when it has lapsed, this tells why.
     fn check_lease(&mut self) {
         let Some(raft) = &self.raft else { return };
-        let (term, held) = {
+        let longest = self.config.election_timeout_max;
+        let (term, held, unheard) = {
             let watch = raft.metrics();
             let metrics = watch.borrow_watched();
             let leads = metrics.state == ServerState::Leader;
             let sole = metrics.membership_config.membership().voter_ids().count() == 1;
-            let acknowledged = metrics.last_quorum_acked.as_ref();
-            let fresh = acknowledged.is_some_and(|at| at.elapsed() < self.config.election_timeout_max);
-            (Term(metrics.current_term), leads && (sole || fresh))
+            let age = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
+            let unheard = (leads && !sole).then_some(age).flatten();
+            (Term(metrics.current_term), leads && (sole || age.is_some_and(|age| age < longest)), unheard)
         };
+        let silent = !self.heartbeats || unheard.is_some_and(|age| is_silent(age, longest));
+        if self.silent.swap(silent, Ordering::Relaxed) != silent {
+            warn!(silent, ?unheard, "whether this leader speaks");
+        }
         if held != self.lease_held {
             self.lease_held = held;
             self.links.lease.do_send(LeaseChanged { term, held });
@@ -641,12 +651,11 @@ const MAX_ENTRIES: u64 = 256;
 
 fn settings(config: &Config) -> Result<Arc<openraft::Config>, openraft::ConfigError> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let longest = millis(config.election_timeout_max);
     let settings = openraft::Config {
         cluster_name: "baton".to_owned(),
         heartbeat_interval: millis(config.heartbeat_interval),
         election_timeout_min: millis(config.election_timeout_min),
-        election_timeout_max: longest,
+        election_timeout_max: millis(config.election_timeout_max),
         install_snapshot_timeout: millis(config.question_within),
         max_payload_entries: MAX_ENTRIES,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_after),
@@ -657,12 +666,20 @@ fn settings(config: &Config) -> Result<Arc<openraft::Config>, openraft::ConfigEr
         enable_pre_vote: Some(true),
         // A leader hands over before it is removed.
         removed_leader_step_down: StepDownPolicy::Never,
-        // A leader that hears nobody is silent for long enough that its followers can elect
-        // another: with a cut in one direction only they would hear it for ever (hazard S9).
-        quorum_loss_probe_interval: Some(longest * 3),
         ..openraft::Config::default()
     };
     Ok(Arc::new(settings.validate()?))
+}
+
+/// A leader that a quorum does not answer is silent for long enough that its followers can elect
+/// another, then speaks for as long, and so on: with a cut in one direction only they would hear
+/// it for ever (hazard S9). Followers wait for up to two of the longest election time-outs.
+fn is_silent(unheard: Duration, longest: Duration) -> bool {
+    let slot = longest * 3;
+    match unheard.checked_sub(longest) {
+        None => false,
+        Some(since) => (since.as_nanos() / slot.as_nanos().max(1)).is_multiple_of(2),
+    }
 }
 
 const fn role(state: ServerState) -> Role {
@@ -691,5 +708,20 @@ fn unwritten(raft: &Openraft, error: ClientWriteError<TypeConfig>) -> ProposeErr
             ProposeError::NotLeader { term, reason: error.to_string() }
         }
         ClientWriteError::LogEntryDiscarded(_) => ProposeError::Unknown(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_without_a_quorum_is_silent_and_speaks_in_turns() {
+        let longest = Duration::from_millis(100);
+        let at = |millis| is_silent(Duration::from_millis(millis), longest);
+        assert!(!at(0) && !at(99), "its lease holds");
+        assert!(at(100) && at(399), "long enough for an election");
+        assert!(!at(400) && !at(699), "somebody may hear it again");
+        assert!(at(700));
     }
 }

@@ -5,7 +5,8 @@
 //! root with the next header's before it goes on (P5). On a leader the executor asks for the
 //! same executions; the engine answers both.
 //!
-//! After a snapshot block bodies are missing: it fetches them from other members first.
+//! After a snapshot block bodies are missing: it fetches them from other members first. A witness
+//! has no engine; there it does only that.
 
 pub mod backfill;
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub log_every: u64,
     /// How missing bodies are fetched.
     pub backfill: backfill::Config,
+    /// There is an engine to lead. Without one, on a witness, only bodies are fetched.
+    pub executes: bool,
 }
 
 /// Everything the syncer says, and to whom.
@@ -192,7 +195,7 @@ impl Syncer {
 
     /// Does the next thing that is due, one at a time.
     fn begin_step(&mut self, ctx: &mut Context<Self>) {
-        if self.busy {
+        if self.busy || !self.config.executes {
             return;
         }
         let tip = self.reader.tip().height;

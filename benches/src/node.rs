@@ -253,15 +253,15 @@ fn parts(directory: Option<&TempDir>, store: &Store, key: FileKey) -> Parts {
         world: World::new(Arc::new(SystemClock), 1),
         store: store.clone(),
         transport: Arc::new(raft::transport::Nobody),
-        execution: Box::new(move || Box::new(kv) as Box<dyn Execution>),
-        da: Rc::new(Accepting::default()),
-        signer: signer::Parts {
+        execution: Some(Box::new(move || Box::new(kv) as Box<dyn Execution>)),
+        da: Some(Rc::new(Accepting::default())),
+        signer: Some(signer::Parts {
             key: Box::new(key),
             guard,
             audit,
             now: Arc::new(|| SystemClock.now()),
             metrics: signer::Metrics::default(),
-        },
+        }),
         progress: Progress::default(),
         threads: Threads::Dedicated,
     }
@@ -324,6 +324,7 @@ fn settings(store: &Store, signer: &Signer, pace: Pace) -> Settings {
             retry_after: Duration::from_millis(250),
             log_every: 1_000,
             backfill: syncer::backfill::Config::default(),
+            executes: true,
         },
         supervisor: supervisor::Config::default(),
         signer: signer::Config {

@@ -25,3 +25,4 @@ pub mod status;
 pub mod store_tool;
 pub mod tls_tool;
 pub mod wiring;
+pub mod witness;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
+use baton_actors::da::DaLayer;
 use baton_actors::da::celestia::{self, AuthToken, Celestia};
 use baton_actors::engine::kv::{self, Kv};
 use baton_actors::engine::{self, Execution};
@@ -17,6 +18,7 @@ use baton_actors::journal::{self, Journal};
 use baton_actors::record_file::Rotation;
 use baton_actors::signer::audit::FileAudit;
 use baton_actors::signer::guard::Progress;
+use baton_actors::signer::key::FileKey;
 use baton_actors::signer::slot::ChainId;
 use baton_actors::signer::{self, FileGuard};
 use baton_actors::world::{Clock, World};
@@ -31,6 +33,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tracing::{error, info, warn};
 
+use crate::admin;
+use crate::admin::answer::{Desk, Patience};
 use crate::cli::place::open_options;
 use crate::cli::start::{self, Start};
 use crate::cluster;
@@ -42,7 +46,7 @@ use crate::kv_http::{self, KvHttp};
 use crate::metrics;
 use crate::rpc::{self, Limits};
 use crate::status::{self, Board};
-use crate::wiring::{Node, Parts, Settings, Threads, Wiring};
+use crate::wiring::{Make, Node, Parts, Settings, Threads, Wiring};
 
 /// Bytes held back on the disk to get out of trouble with.
 const RESERVE: u64 = 32 << 20;
@@ -124,33 +128,38 @@ impl Handler<IntegrityStop> for Alarm {
 
 async fn serve(start: Start) -> Result<(), ExitError> {
     let Start { config, genesis, key } = start;
-    let key = key.ok_or_else(|| ExitError::config("raft.witness: a node without a key cannot run yet"))?;
     let limits = Limits::default().within(rpc::serve::raise_open_files());
     let signals = Signals::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let da = Celestia::new(celestia_config(&config)?).map_err(ExitError::config)?;
+    let da = match config.raft.witness {
+        true => None,
+        false => Some(Celestia::new(celestia_config(&config)?).map_err(ExitError::config)?),
+    };
     let store = Store::open(open_options(&config.files, &genesis))?;
     let identity = store.identity();
     info!(chain = %identity.chain_id, storage = %identity.storage, boot = identity.boot,
         tip = store.reader().tip().height.0, "opened the store");
     start::check_first(&config, store.reader().membership().membership().voter_ids().next().is_some())?;
     failpoints::pass("node.store_opened");
-    let kv = Kv::open(store.backend(), kv::Config::default())?;
-    let view = kv.view();
-    let signer = Signer::ed25519(&signer::key::Key::public(&key));
+    let kv = match config.raft.witness {
+        true => None,
+        false => Some(Kv::open(store.backend(), kv::Config::default())?),
+    };
+    let view = kv.as_ref().map(Kv::view);
+    let signer = match &key {
+        Some(key) => Signer::ed25519(&signer::key::Key::public(key)),
+        // A witness knows the proposer's address from the genesis, and not its public key.
+        None => Signer { address: genesis.proposer_address.clone(), ..Signer::default() },
+    };
     let now: Arc<dyn Fn() -> Timestamp + Send + Sync> = {
         let clock = clock.clone();
         Arc::new(move || clock.now())
     };
     let signer_metrics = signer::Metrics::default();
     let rotation = Rotation { max_bytes: config.audit.max_bytes, keep: config.audit.keep };
-    let audit = FileAudit::open_rotating(&config.files.audit(), rotation).map_err(ExitError::retry_later)?;
-    let signer_parts = signer::Parts {
-        key: Box::new(key),
-        guard: Box::new(FileGuard::open(&config.files.guard()).map_err(ExitError::retry_later)?),
-        audit: Box::new(audit),
-        now: now.clone(),
-        metrics: signer_metrics.clone(),
+    let signer_parts = match key {
+        Some(key) => Some(signer_parts(&config, key, rotation, now.clone(), signer_metrics.clone())?),
+        None => None,
     };
     let (journal_metrics, cluster_metrics) = (journal::Metrics::default(), cluster::Metrics::default());
     let journal = {
@@ -171,8 +180,8 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         world,
         store: store.clone(),
         transport,
-        execution: Box::new(move || Box::new(kv) as Box<dyn Execution>),
-        da: Rc::new(da),
+        execution: kv.map(|kv| Box::new(move || Box::new(kv) as Box<dyn Execution>) as Make<_>),
+        da: da.map(|da| Rc::new(da) as Rc<dyn DaLayer>),
         signer: signer_parts,
         progress: progress(&store.reader())?,
         threads: Threads::Dedicated,
@@ -181,7 +190,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let alarm = Alarm(Some(alarm)).start();
     let mut wiring = Wiring::new(settings(&config, &genesis, &store, &signer), parts, alarm.recipient());
     wiring.blocks = vec![journal.clone().recipient()];
-    wiring.leadership = vec![journal.clone().recipient()];
+    wiring.leadership_audit = vec![journal.clone().recipient()];
     wiring.members.push(journal.clone().recipient());
 
     let mut registry = metrics::Builder::new(&genesis.chain_id, &config.metrics_namespace);
@@ -195,6 +204,10 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     rpc_metrics.register(registry.registry());
     disk_metrics.register(registry.registry());
 
+    let admin_metrics = admin::Metrics::default();
+    admin_metrics.register(registry.registry());
+    let socket = admin::Config::new(config.files.admin_socket());
+    let socket = admin::Admin::bind(socket, admin_metrics).map_err(ExitError::retry_later)?;
     // Ports come before actors: a taken one is named before anything was produced.
     let kv_listener = match &config.kv.listen {
         Some(address) => Some(
@@ -213,7 +226,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         raft_view: node.raft.view.clone(),
         supervisor_view: node.supervisor.clone(),
         queue_view: node.sequencer.view.clone(),
-        signer_view: Some(node.signer.view.clone()),
+        signer_view: (!config.raft.witness).then(|| node.signer.view.clone()),
         cluster_view: Some(node.cluster.view.clone()),
     };
     let board = Board::new(status::Config::default(), links, store.clone()).start();
@@ -234,9 +247,9 @@ async fn serve(start: Start) -> Result<(), ExitError> {
             signer,
             header_namespace: Namespace::of(&config.da.namespace),
             data_namespace: Namespace::of(&config.da.data_namespace),
-            engine_position: Some(node.engine.position.clone()),
+            engine_position: (!config.raft.witness).then(|| node.engine.position.clone()),
         },
-        condition,
+        condition: condition.clone(),
         metrics: scraped.clone(),
         counters: rpc_metrics,
         limits,
@@ -250,9 +263,22 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         }
     };
     let mut servers = vec![];
+    let desk = Desk {
+        node: config.raft.node_id.clone(),
+        links: admin::Links {
+            node_status: condition.node_status.clone(),
+            hand_off: node.hand_off.clone(),
+            pause: node.pause.clone(),
+            resume: node.resume.clone(),
+            change: node.cluster.change.clone(),
+            journal: Some(journal.recipient()),
+        },
+        patience: Patience::default(),
+    };
+    servers.push(tokio::spawn(socket.serve(desk, until_closed())));
     info!(address = %server.local_addr(), "rpc listens");
     servers.push(tokio::spawn(server.serve(until_closed())));
-    if let Some(listener) = kv_listener {
+    if let (Some(listener), Some(view)) = (kv_listener, view) {
         info!(address = %listener.local_addr(), "kv listens");
         let api = KvHttp {
             post: node.sequencer.post_txs.clone(),
@@ -360,6 +386,18 @@ fn progress(reader: &Reader) -> Result<Progress, ExitError> {
     Ok(Progress { last_block, last_signed: None })
 }
 
+fn signer_parts(
+    config: &Config,
+    key: FileKey,
+    rotation: Rotation,
+    now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    metrics: signer::Metrics,
+) -> Result<signer::Parts, ExitError> {
+    let guard = FileGuard::open(&config.files.guard()).map_err(ExitError::retry_later)?;
+    let audit = FileAudit::open_rotating(&config.files.audit(), rotation).map_err(ExitError::retry_later)?;
+    Ok(signer::Parts { key: Box::new(key), guard: Box::new(guard), audit: Box::new(audit), now, metrics })
+}
+
 fn celestia_config(config: &Config) -> Result<celestia::Config, ExitError> {
     let options = match config.da.submit_options.trim() {
         "" => "{}",
@@ -437,6 +475,7 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             retry_after,
             log_every: 1_000,
             backfill: syncer::backfill::Config::default(),
+            executes: !config.raft.witness,
         },
         supervisor: supervisor::Config {
             times: supervisor::peers::Times {
@@ -444,8 +483,9 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
                 election_min: config.raft.election_timeout_min,
                 election_max: config.raft.election_timeout_max,
             },
-            rpc: config.rpc.address.clone(),
-            intake: config.kv.listen.clone().unwrap_or_default(),
+            witness: config.raft.witness,
+            rpc: config.rpc.advertise.clone(),
+            intake: config.kv.advertise.clone(),
             settings: common_settings(config),
             disk_limit: (config.raft.election_timeout_max * 3).max(Duration::from_millis(500)),
             stalled_after: (config.node.block_time * 10).max(config.raft.election_timeout_max * 10),

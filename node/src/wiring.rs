@@ -34,7 +34,7 @@ use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
 };
-use baton_messages::raft::{BlocksApplied, GetRaftView, LeadershipChanged, ProposeBlock, Record, Settle};
+use baton_messages::raft::{BlocksApplied, GetRaftView, ProposeBlock, Record, Settle};
 use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, PostTxs, SubmitTxs};
 use baton_messages::signer::{CheckGuard, GetSignerView, NoteSigned, SignData, SignEnvelope, SignHeader};
 use baton_messages::supervisor::{
@@ -43,6 +43,8 @@ use baton_messages::supervisor::{
 use baton_messages::types::Grant;
 use baton_storage::{Reader, Store};
 use prometheus_client::registry::Registry;
+
+use crate::witness::Absent;
 
 /// How the actors behave, one part each.
 #[derive(Clone, Debug)]
@@ -121,12 +123,12 @@ pub struct Parts {
     pub store: Store,
     /// The way to other members.
     pub transport: Arc<dyn Transport>,
-    /// The execution engine.
-    pub execution: Make<Box<dyn Execution>>,
-    /// The DA layer.
-    pub da: Rc<dyn DaLayer>,
-    /// Key, guard and audit record.
-    pub signer: signer::Parts,
+    /// The execution engine; a witness has none.
+    pub execution: Option<Make<Box<dyn Execution>>>,
+    /// The DA layer; a witness has none.
+    pub da: Option<Rc<dyn DaLayer>>,
+    /// Key, guard and audit record; a witness has none.
+    pub signer: Option<signer::Parts>,
     /// What the guard is compared with first.
     pub progress: signer::guard::Progress,
     /// Where blocking actors run.
@@ -372,8 +374,6 @@ pub struct Wiring {
     pub told: Option<Recipient<MemberTold>>,
     /// Hear that the membership is another, beside the supervisor.
     pub members: Vec<Recipient<MembersChanged>>,
-    /// Hear who leads, beside the supervisor.
-    pub leadership: Vec<Recipient<LeadershipChanged>>,
     /// Keep a record of every block.
     pub blocks: Vec<Recipient<BlocksApplied>>,
     /// Instead of the sequencer.
@@ -439,7 +439,6 @@ impl Wiring {
             raft: None,
             told: None,
             members: vec![],
-            leadership: vec![],
             blocks: vec![],
             sequencer: None,
             engine: None,
@@ -472,17 +471,21 @@ impl Wiring {
                 executed: vec![sequencer.clone().recipient()],
                 health: supervisor.clone().recipient(),
             };
+            let Some(execution) = execution else { return EnginePorts::of(&Absent.start()) };
             let (config, metrics) = (settings.engine.clone(), metrics.engine.clone());
             let engine = start_blocking(threads, move || Engine::new(execution(), config, links, metrics));
             EnginePorts::of(&engine)
         });
         let signer_ports = self.signer.unwrap_or_else(|| {
+            let Some(signer) = signer else { return SignerPorts::of(&Absent.start()) };
             let config = settings.signer.clone();
             let signer = start_blocking(threads, move || Signer::open(config, signer, &progress));
             SignerPorts::of(&signer)
         });
-        let da_ports =
-            self.da.unwrap_or_else(|| DaPorts::of(&Da::new(da, settings.da, metrics.da.clone()).start()));
+        let da_ports = self.da.unwrap_or_else(|| match da {
+            Some(da) => DaPorts::of(&Da::new(da, settings.da, metrics.da.clone()).start()),
+            None => DaPorts::of(&Absent.start()),
+        });
         let sequencer_ports = self.sequencer.unwrap_or_else(|| SequencerPorts::of(&sequencer));
         let raft_ports = self.raft.unwrap_or_else(|| RaftPorts::of(&raft));
         let cluster_ports = ClusterPorts::of(&raft);
@@ -522,7 +525,7 @@ impl Wiring {
                 heartbeats: cluster_ports.heartbeats.clone(),
                 transfer: cluster_ports.transfer.clone(),
             },
-            signer_view: Some(signer_ports.view.clone()),
+            signer_view: (!settings.supervisor.witness).then(|| signer_ports.view.clone()),
             audit: self.leadership_audit,
         };
         let sources = supervisor::Sources::of(&store);
@@ -552,11 +555,7 @@ impl Wiring {
         };
         syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
         let links = raft::Links {
-            leadership: [
-                vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
-                self.leadership,
-            ]
-            .concat(),
+            leadership: vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
             term_applied: vec![syncer.clone().recipient(), supervisor.clone().recipient()],
             lease: supervisor.clone().recipient(),
             applied: vec![

@@ -9,7 +9,7 @@ use baton_messages::engine::{
     EngineError, ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
 };
 use baton_messages::signer::{
-    CheckGuard, GetSignerView, SignData, SignEnvelope, SignError, SignHeader, SignerView,
+    CheckGuard, GetSignerView, NoteSigned, SignData, SignEnvelope, SignError, SignHeader, SignerView,
 };
 
 /// Refuses everything that an engine, a signer or a DA layer does.
@@ -59,6 +59,15 @@ refuses! {
     SubmitBlobs => no_da(),
     GetBlobs => no_da(),
     GetDaHead => no_da(),
+}
+
+impl Handler<NoteSigned> for Absent {
+    type Result = Result<(), SignError>;
+
+    /// There is no guard to move.
+    fn handle(&mut self, _: NoteSigned, _: &mut Context<Self>) -> Self::Result {
+        Ok(())
+    }
 }
 
 impl Handler<GetSignerView> for Absent {

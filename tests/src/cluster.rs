@@ -21,6 +21,7 @@
 
 mod checks;
 mod host;
+mod tcp;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -33,7 +34,8 @@ use baton_messages::cluster::{
 };
 use baton_messages::command::Command;
 use baton_messages::raft::{ProposeError, Record};
-use baton_messages::sequencer::{AwaitTx, Level, SubmitTxs};
+use baton_messages::sequencer::{AwaitTx, GetQueueView, Level, SubmitTxs};
+use baton_messages::supervisor::GetSupervisorView;
 use baton_messages::types::{Grant, Height, LogIndex, Member, MemberId, Term, Tx};
 use baton_storage::Reader;
 use baton_storage::memory::Keep;
@@ -72,9 +74,21 @@ pub fn cluster_run<T: Send + 'static>(seed: u64, check: impl FnOnce(u64) -> T + 
 /// Changes the wiring of one node before it starts.
 pub type AdjustNode = Rc<dyn Fn(usize, &mut baton::wiring::Wiring)>;
 
+/// How members reach each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// By calls that take time or are lost: fast, and in one direction at a time.
+    #[default]
+    Calls,
+    /// By the real transport, over simulated TCP.
+    Tcp,
+}
+
 /// How a cluster is.
 #[derive(Clone)]
 pub struct ClusterPlan {
+    /// How members reach each other.
+    pub way: Way,
     /// Time between two blocks.
     pub block_time: Duration,
     /// The network.
@@ -92,6 +106,7 @@ pub struct ClusterPlan {
 impl Default for ClusterPlan {
     fn default() -> Self {
         Self {
+            way: Way::Calls,
             block_time: Duration::from_millis(100),
             weather: Weather::default(),
             snapshot_after: 50,
@@ -143,6 +158,9 @@ impl Cluster {
             .rng_seed(seed)
             .epoch(std::time::UNIX_EPOCH)
             .tick_duration(Duration::from_millis(1))
+            .min_message_latency(Duration::from_millis(plan.weather.min_ms))
+            .max_message_latency(Duration::from_millis(plan.weather.max_ms))
+            .tcp_capacity(4096)
             .simulation_duration(Duration::from_secs(1 << 32));
         let net = Net::new(seed, plan.weather);
         let mut cluster =
@@ -235,7 +253,10 @@ impl Cluster {
         let since = self.elapsed();
         while !holds(self) {
             let waited = self.elapsed() - since;
-            assert!(waited < PATIENCE, "no progress: waited {waited:?} for {what}: {:?}", self.describe());
+            if waited >= PATIENCE {
+                let views = self.supervisors();
+                panic!("no progress: waited {waited:?} for {what}: {}; {views:?}", self.describe());
+            }
             self.step();
         }
     }
@@ -311,7 +332,7 @@ impl Cluster {
             let _ = self.transfer(leader, index);
             self.pass(HEARTBEAT * 5);
         }
-        panic!("node {index} does not become the leader: {:?}", self.describe());
+        panic!("node {index} does not become the leader: {}", self.describe());
     }
 
     /// Ends a node as `kill -9` does: what was written stays.
@@ -361,6 +382,10 @@ impl Cluster {
         for inside in away {
             for outside in (0..self.hosts.len()).filter(|other| !away.contains(other)) {
                 self.net.cut(&address(*inside), &address(outside));
+                if self.plan.way == Way::Tcp {
+                    // TCP sends again what was lost: it arrives when the link is back.
+                    self.sim.hold(name(*inside), name(outside));
+                }
             }
         }
     }
@@ -373,6 +398,12 @@ impl Cluster {
     /// Every link works.
     pub fn heal(&mut self) {
         self.net.heal();
+        if self.plan.way == Way::Tcp {
+            for (one, other) in (0..self.hosts.len()).flat_map(|one| (0..one).map(move |other| (one, other)))
+            {
+                self.sim.release(name(one), name(other));
+            }
+        }
     }
 
     /// Asks a running node something and lets time pass until it has answered; `None`: it went
@@ -409,6 +440,19 @@ impl Cluster {
             })
         }));
         answer
+    }
+
+    /// What the supervisors of running nodes do, for messages.
+    fn supervisors(&mut self) -> Vec<String> {
+        let up: Vec<usize> = self.up().collect();
+        let views = up.into_iter().map(|index| {
+            let asked = self
+                .begin(index, |node| async move { node.ports().supervisor.send(GetSupervisorView).await });
+            self.pass(HEARTBEAT);
+            let answer = asked.borrow_mut().take();
+            format!("n{index}: {answer:?}")
+        });
+        views.collect()
     }
 
     /// The cluster as a node sees it.
@@ -458,7 +502,7 @@ impl Cluster {
             }
             self.pass(HEARTBEAT * 4);
         }
-        panic!("{change:?} is never done: {last:?}; {:?}", self.describe());
+        panic!("{change:?} is never done: {last:?}; {}", self.describe());
     }
 
     /// Hands leadership over.
@@ -525,9 +569,10 @@ impl Cluster {
             let sequencer = &node.ports().sequencer;
             let submitted =
                 sequencer.submit_txs.send(SubmitTxs { txs: vec![tx.clone()] }).timeout(within).await;
-            if !matches!(submitted, Ok(Ok(_))) {
+            if !matches!(submitted, Ok(Ok(_))) || power.is_off() {
                 return;
             }
+            oracle.told(&tx, Ack::Accepted);
             let waiting = AwaitTx { hash: tx.hash(), level: Level::Committed };
             if let Ok(Ok(outcome)) = sequencer.await_tx.send(waiting).timeout(within).await
                 && !power.is_off()
@@ -546,6 +591,9 @@ impl Cluster {
     pub fn come_to_rest(&mut self) {
         self.heal();
         self.net.set_weather(Weather::default());
+        for host in &self.hosts {
+            host.power().disarm();
+        }
         for index in self.lost_power() {
             self.crash(index, Keep::All);
         }
@@ -556,7 +604,31 @@ impl Cluster {
         }
         let height = self.heights().into_iter().max().unwrap_or_default();
         self.reach_everywhere(height.0 + 10);
+        self.empty_queues();
         self.check();
+    }
+
+    /// Waits until every transaction that any node accepted is in the chain.
+    ///
+    /// # Panics
+    ///
+    /// When one never is.
+    pub fn empty_queues(&mut self) {
+        let since = self.elapsed();
+        loop {
+            let up: Vec<usize> = self.up().collect();
+            let mut waiting = 0;
+            for index in up {
+                let asked = self
+                    .ask(index, |node| async move { node.ports().sequencer.view.send(GetQueueView).await });
+                waiting += asked.and_then(Result::ok).map_or(0, |view| view.txs);
+            }
+            if waiting == 0 {
+                return;
+            }
+            assert!(self.elapsed() - since < PATIENCE, "{waiting} transactions are never committed");
+            self.pass(HEARTBEAT * 4);
+        }
     }
 
     /// Compares all machines with each other, with DA and with what clients were told.

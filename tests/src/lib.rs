@@ -52,7 +52,7 @@ mod skip;
 mod stage;
 
 pub use client::{Ack, Oracle};
-pub use cluster::{AdjustNode, Cluster, ClusterPlan, HEARTBEAT, address, cluster_run, member, name};
+pub use cluster::{AdjustNode, Cluster, ClusterPlan, HEARTBEAT, Way, address, cluster_run, member, name};
 pub use da::{FakeDa, Ledger};
 pub use engine::{CALLS, FakeEngine, Script};
 pub use net::{Net, Weather};

@@ -483,9 +483,9 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
         world: World::bounded(Arc::new(clock.clone()), machine.seed, MAX_CLOCK_DRIFT),
         store: store.clone(),
         transport: plan.transport.clone().unwrap_or_else(|| Arc::new(Nobody)),
-        execution: Box::new(move || execution.take()),
-        da: Rc::new(FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency)),
-        signer: signer_parts(&plan.power, machine, clock),
+        execution: Some(Box::new(move || execution.take())),
+        da: Some(Rc::new(FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency))),
+        signer: Some(signer_parts(&plan.power, machine, clock)),
         progress: Progress { last_block: store.reader().tip().height, last_signed: None },
         threads: Threads::Shared,
     }
@@ -586,6 +586,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             retry_after: Duration::from_millis(100),
             log_every: 1_000,
             backfill: syncer::backfill::Config::default(),
+            executes: true,
         },
         supervisor: supervisor::Config {
             stalled_after: plan.block_time * 50,

@@ -25,6 +25,8 @@ struct State {
     failing: BTreeMap<&'static str, StoreError>,
     /// How many have failed.
     failed: u64,
+    /// The cut does not come any more.
+    disarmed: bool,
 }
 
 /// Shared by everything that has effects: disk, guard, DA, clients.
@@ -53,7 +55,7 @@ impl Power {
         }
         state.effects += 1;
         *state.seen.entry(name).or_default() += 1;
-        if self.cut == Cut::AtEffect(state.effects) {
+        if self.cut == Cut::AtEffect(state.effects) && !state.disarmed {
             state.off = true;
             state.last = Some(name);
         }
@@ -85,6 +87,11 @@ impl Power {
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.state().failed
+    }
+
+    /// It does not go off by itself any more.
+    pub fn disarm(&self) {
+        self.state().disarmed = true;
     }
 
     /// Turns the power off now.

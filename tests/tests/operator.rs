@@ -209,7 +209,7 @@ async fn check_records(site: &Site, paused: &str) {
                     last = *height;
                     hashes.entry(*height).or_default().insert(*hash);
                 }
-                Event::Leadership { leader, .. } => led |= leader.is_some(),
+                Event::Leadership { .. } => led = true,
                 Event::Members { voters, .. } => members |= voters.len() == 3,
                 Event::Unrecorded { .. } | Event::Command { .. } | Event::HandshakeRefused { .. } => {}
             }

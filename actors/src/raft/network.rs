@@ -4,6 +4,7 @@
 //! their own: a heartbeat never waits behind a block (hazard S15).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use baton_messages::types::{Member, MemberId};
@@ -40,6 +41,9 @@ pub struct Network {
     pub(super) append_within: Duration,
     /// How long a snapshot may take.
     pub(super) snapshot_within: Duration,
+    /// Nothing is said as a leader: entries that are sent again and again would keep followers
+    /// from electing another as well as heartbeats do.
+    pub(super) silent: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Network {
@@ -159,6 +163,9 @@ impl Line {
         append: Append,
         option: &RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, CallError> {
+        if self.network.silent.load(Ordering::Relaxed) {
+            return Err(CallError::Unreachable("this leader is silent".to_owned()));
+        }
         let entries = append.entries.len();
         let within = match self.append {
             Class::Urgent => option.hard_ttl(),

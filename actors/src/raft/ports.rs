@@ -61,6 +61,8 @@ impl Handler<Heartbeats> for Raft {
             warn!(enabled = message.enabled, "heartbeats");
         }
         self.heartbeats = message.enabled;
+        // Entries that are sent would hold the followers as well.
+        self.check_lease();
         if let Some(raft) = &self.raft {
             raft.runtime_config().heartbeat(message.enabled);
         }

@@ -333,6 +333,7 @@ impl Handler<GetSupervisorView> for Supervisor {
             executed: self.plan.executed(),
             eligibility: Eligibility { reasons: self.plan.reasons() },
             pause,
+            lease_lapsed: self.lease_lapsed,
             caretaker,
             silent,
             hand_over,

@@ -15,9 +15,6 @@ use tracing::debug;
 
 use crate::admin::status::{leader, status as cluster_status};
 
-/// How the supervisor words a lapsed lease.
-const LEASE_LAPSED: &str = "no quorum acknowledges this leader";
-
 /// Longer than the board gives the actors it asks: an answer with parts missing is better
 /// than none.
 const BOARD_REPLIES_WITHIN: Duration = Duration::from_secs(3);
@@ -122,7 +119,7 @@ pub fn not_leading(status: &NodeStatus) -> Option<String> {
     };
     match supervisor.grant {
         Some(grant) if grant.term == raft.term => {
-            supervisor.pause.clone().filter(|pause| pause.as_str() == LEASE_LAPSED)
+            supervisor.lease_lapsed.then(|| "no quorum acknowledges this leader now".to_owned())
         }
         Some(_) | None => {
             let why = supervisor.pause.as_deref().unwrap_or("it has no grant yet");
@@ -255,6 +252,14 @@ pub fn status(chain_id: &str, node: &str, status: &NodeStatus, reasons: &[String
             "eligible": supervisor.eligibility.reasons.is_empty(),
             "reasons": supervisor.eligibility.reasons,
             "pause": supervisor.pause,
+            "caretaker": supervisor.caretaker,
+            "silent": supervisor.silent,
+            "hand_over": supervisor.hand_over,
+            "last_failover": supervisor.last_failover.as_ref().map(|failover| json!({
+                "term": failover.term.0,
+                "cause": failover.cause,
+                "took_ms": failover.took_ms,
+            })),
             "da_trouble": supervisor.da_trouble,
         })),
         "queue": status.queue.map(|queue| json!({
@@ -426,8 +431,8 @@ mod tests {
         assert_eq!(not_leading(&status).as_deref(), Some(said));
         let status = supervised(|view| view.grant = Some(Grant { term: Term(2) }));
         assert!(not_leading(&status).is_some(), "a grant of an older term");
-        let status = supervised(|view| view.pause = Some(LEASE_LAPSED.to_owned()));
-        assert_eq!(not_leading(&status).as_deref(), Some(LEASE_LAPSED));
+        let status = supervised(|view| view.lease_lapsed = true);
+        assert!(not_leading(&status).unwrap().contains("no quorum"));
         // It still takes transactions.
         let status = supervised(|view| view.pause = Some("1000 blocks wait for the DA layer".to_owned()));
         assert_eq!(not_leading(&status), None);

@@ -12,7 +12,7 @@ use baton_messages::types::Member;
 use baton_storage::Store;
 use tracing::{info, warn};
 
-use crate::cluster::{self, Audit, FileLives, ListenError, Refused};
+use crate::cluster::{self, Audit, FileLives, Refused};
 use crate::config::{Config, First};
 use crate::exit::ExitError;
 
@@ -66,7 +66,7 @@ pub(super) async fn listen(
             boot: identity.boot,
         },
         listen: settings.listen.clone(),
-        security: config.raft.tls.choose(settings.addresses()).map_err(ExitError::config)?,
+        security: config.raft.tls.choose(settings.addresses())?,
         limits: cluster::Limits::for_blocks(config.max_block_bytes),
     };
     let audit: Audit = Arc::new(move |refused| put_on_record(&journal, refused));
@@ -76,18 +76,9 @@ pub(super) async fn listen(
         audit: Some(audit),
         metrics,
     };
-    let transport = cluster::Cluster::listen(told, cluster::Tcp, parts).await.map_err(refused)?;
+    let transport = cluster::Cluster::listen(told, cluster::Tcp, parts).await?;
     info!(address = %transport.local_address(), advertised = settings.advertise, "the cluster transport listens");
     Ok(transport)
-}
-
-fn refused(error: ListenError) -> ExitError {
-    match &error {
-        ListenError::Tls(_) | ListenError::Plaintext(_) => ExitError::config(error),
-        ListenError::Lives(_) | ListenError::Taken { .. } | ListenError::Refused { .. } => {
-            ExitError::retry_later(error)
-        }
-    }
 }
 
 fn put_on_record(journal: &Recipient<HandshakeRefused>, refused: Refused) {

@@ -2,18 +2,21 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton_actors::raft::Bootstrap;
+use baton_actors::world::World;
 use baton_messages::types::{MemberId, Tip};
 use baton_storage::raft_types::Vote;
 use futures::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 
-use super::{AdjustNode, ClusterPlan, member};
+use super::{AdjustNode, ClusterPlan, Way, member, tcp};
 use crate::net::Net;
-use crate::node::{Machine, Node, Plan};
+use crate::node::{Machine, Node, Plan, START};
 use crate::power::Power;
+use crate::run::SimClock;
 
 /// Something for a running node to do.
 pub(super) type Job = Box<dyn FnOnce(Rc<Node>) -> LocalBoxFuture<'static, ()>>;
@@ -157,7 +160,14 @@ pub(super) async fn live(host: Rc<Host>) -> turmoil::Result {
     };
     let member = member(host.index, &machine);
     let identity = store.identity();
-    let transport = host.net.attach(&member, identity.genesis_hash, identity.boot);
+    let clock = SimClock::showing(START.plus(turmoil::sim_elapsed().unwrap_or_default()));
+    let transport = match host.plan.way {
+        Way::Calls => host.net.attach(&member, identity.genesis_hash, identity.boot),
+        Way::Tcp => {
+            let seed = identity.storage.as_u64_pair().0 ^ identity.boot;
+            tcp::transport(&store, &member, World::new(Arc::new(clock), seed)).await
+        }
+    };
     let clock_offset =
         i64::try_from(turmoil::sim_elapsed().unwrap_or_default().as_nanos()).unwrap_or(i64::MAX);
     let adjust: Option<AdjustNode> = host.plan.adjust.clone();

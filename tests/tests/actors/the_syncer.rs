@@ -70,7 +70,8 @@ impl Rig {
     fn start(&self) -> Addr<Syncer> {
         let retry_after = Duration::from_millis(100);
         let backfill = syncer::backfill::Config::default();
-        let config = syncer::Config { reply_within: REPLY, retry_after, log_every: 1_000, backfill };
+        let config =
+            syncer::Config { reply_within: REPLY, retry_after, log_every: 1_000, backfill, executes: true };
         let (links, reader) = (self.links.clone(), self.stage.reader());
         Syncer::new(config, links, syncer::Metrics::default(), reader).start()
     }

@@ -15,6 +15,15 @@ fn keep(random: &mut StdRng) -> Keep {
     }
 }
 
+/// A client asks any node that runs.
+fn submit_anywhere(cluster: &mut Cluster, random: &mut StdRng, number: usize) {
+    let up: Vec<usize> = cluster.up().collect();
+    if !up.is_empty() {
+        let asked = up[random.next_u32() as usize % up.len()];
+        cluster.submit(asked, &format!("k{number}=v"));
+    }
+}
+
 /// Power lost at any effect of any node, un-synced writes lost with it; another node at the same
 /// time, in some runs.
 #[test]
@@ -32,9 +41,7 @@ fn power_lost_at_any_effect_of_any_member_breaks_no_promise() {
                 cluster.restart_with(index, cut);
             }
             for number in 0..60 {
-                if let Some(leader) = cluster.leader() {
-                    cluster.submit(leader, &format!("k{number}=v"));
-                }
+                submit_anywhere(&mut cluster, &mut random, number);
                 cluster.pass(Duration::from_millis(50));
                 for index in cluster.lost_power() {
                     cluster.crash(index, keep(&mut random));
@@ -57,9 +64,7 @@ fn nothing_that_happens_breaks_a_promise() {
             let mut cluster = Cluster::start(count, seed);
             for number in 0..60 {
                 disturb(&mut cluster, &mut random);
-                if let Some(leader) = cluster.leader() {
-                    cluster.submit(leader, &format!("k{number}=v"));
-                }
+                submit_anywhere(&mut cluster, &mut random, number);
                 cluster.pass(HEARTBEAT * (1 + random.next_u32() % 15));
             }
             cluster.come_to_rest();
