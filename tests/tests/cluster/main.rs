@@ -3,6 +3,7 @@
 mod basics;
 mod chaos;
 mod failover;
+mod handoff;
 mod log;
 mod membership;
 mod transactions;
