@@ -43,7 +43,7 @@ pub struct Found {
 pub async fn verify(site: &Site) -> Found {
     let on_da = site.on_da().await;
     check_guard(&site.home);
-    verify_all(&[site.home.clone()], &site.genesis(), &site.oracle, &on_da)
+    verify_all(std::slice::from_ref(&site.home), &site.genesis(), &site.oracle, &on_da)
 }
 
 /// Checks the homes of all members of a cluster that has drained and stopped, as [`verify`] does:

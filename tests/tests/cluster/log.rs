@@ -20,8 +20,8 @@ fn a_block_costs_one_round_and_one_fsync_per_node() {
         let height = cluster.heights()[leader];
         cluster.reach(height.0 + 50);
         let entries = cluster.reader(leader).applied().expect("blocks").0.0 - from.0;
-        for index in 0..3 {
-            let syncs = cluster.machine(index).disk.syncs() - before[index];
+        for (index, before) in before.into_iter().enumerate() {
+            let syncs = cluster.machine(index).disk.syncs() - before;
             assert!(syncs <= entries + 2, "n{index}: {syncs} fsyncs for {entries} entries");
         }
         // Each entry goes to each follower once; telling them that it is committed needs no fsync.
