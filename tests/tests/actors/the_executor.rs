@@ -119,13 +119,18 @@ fn it_proposes_the_next_batch_on_top_of_the_last_root() {
     });
 }
 
-/// What a subscriber wrote.
-#[derive(Clone, Default)]
-struct Written(Arc<std::sync::Mutex<Vec<u8>>>);
+thread_local! {
+    /// What was logged on this thread, when somebody wants to know.
+    static LOGGED: std::cell::RefCell<Option<Vec<u8>>> = const { std::cell::RefCell::new(None) };
+}
 
-impl std::io::Write for Written {
+/// Keeps what is logged on threads that want it.
+struct OfThisThread;
+
+impl std::io::Write for OfThisThread {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("one thread").write(bytes)
+        LOGGED.with_borrow_mut(|logged| logged.as_mut().map(|logged| logged.extend_from_slice(bytes)));
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -136,13 +141,14 @@ impl std::io::Write for Written {
 #[test]
 fn what_is_logged_about_a_block_names_its_height_and_term() {
     sim_run(1, || async {
-        let (written, rig) = (Written::default(), Rig::new());
-        let log = written.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
-        let _listening = tracing::subscriber::set_default(subscriber);
+        // One for all threads: those of single threads lose events while others come and go.
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(|| OfThisThread).finish();
+        let _ = tracing::subscriber::set_global_default(subscriber);
+        LOGGED.set(Some(vec![]));
+        let rig = Rig::new();
         let _executor = rig.start();
         pass(1_000).await;
-        let text = String::from_utf8(written.0.lock().expect("one thread").clone()).expect("text");
+        let text = String::from_utf8(LOGGED.take().expect("set above")).expect("text");
         let made: Vec<_> = text.lines().filter(|line| line.contains("made a block")).collect();
         let term = GRANT.term.0;
         for (height, line) in (1..=3).zip(&made) {
