@@ -21,7 +21,7 @@ use hyper_util::server::conn::auto;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -108,6 +108,8 @@ const STREAMS: u32 = 100;
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(15));
 /// Bytes of a request's header.
 const HEADER: usize = 64 << 10;
+/// Clients that may wait to be accepted, as far as the system lets them (`somaxconn`).
+const BACKLOG: u32 = 4096;
 /// For a polite good-bye to an idle connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Before accepting again after an error, such as too many open files.
@@ -174,7 +176,7 @@ impl Listener {
             io::ErrorKind::AddrInUse => BindError::Taken { address: address.to_owned() },
             _ => BindError::Refused { address: address.to_owned(), source },
         };
-        let listener = TcpListener::bind(address).await.map_err(refused)?;
+        let listener = listen(address).await.map_err(refused)?;
         let bound = listener.local_addr().map_err(refused)?;
         Ok(Self { listener, address: bound, limits, metrics })
     }
@@ -228,6 +230,21 @@ impl Listener {
             connections.shutdown().await;
         }
     }
+}
+
+/// As `TcpListener::bind`, which lets no more than 128 clients wait to be accepted: of a thousand
+/// that come at once the others would wait for a second each, until they ask again.
+async fn listen(address: &str) -> io::Result<TcpListener> {
+    let mut refused = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
+    for address in tokio::net::lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(BACKLOG)) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 /// One of the places for connections; counted while it is held.

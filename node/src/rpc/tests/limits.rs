@@ -76,6 +76,20 @@ async fn a_connection_too_many_is_told_so_and_there_is_room_again_later() {
 }
 
 #[tokio::test]
+async fn many_clients_may_come_at_once() {
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let clients = most.trim().parse::<usize>().unwrap().min(500);
+    // It is not even served yet.
+    let listener = Listener::bind("127.0.0.1:0", Limits::default(), Metrics::default()).await.unwrap();
+    let address = listener.local_addr();
+    let mut waiting = vec![];
+    for _ in 0..clients {
+        let connected = tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(address)).await;
+        waiting.push(connected.expect("room to wait in").unwrap());
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_trickles_its_header_is_cut_off() {
     let limits = Limits { first_request: Duration::from_millis(200), ..Limits::default() };
     with(limits, greeting(), async |address| {
