@@ -699,6 +699,7 @@ const fn is_for_a_person(error: &SignError) -> bool {
         | SignError::StaleGrant { .. }
         | SignError::Guard(_)
         | SignError::Invalid(_)
+        | SignError::NotFollowed { .. }
         | SignError::Key(_) => false,
     }
 }

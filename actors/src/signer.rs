@@ -278,8 +278,7 @@ impl Signer {
     fn expect_guarded(&mut self, height: Height, hash: Hash) -> Result<(), SignError> {
         let guard = self.guard()?.record();
         if height > guard.height {
-            let guarded = guard.height;
-            return Err(SignError::Invalid(format!("height {height} is above the guard's height {guarded}")));
+            return Err(SignError::NotFollowed { asked: height, guarded: guard.height });
         }
         if height == guard.height && hash != guard.hash {
             return Err(SignError::DoubleSign { height, guarded: guard.hash, asked: hash });
@@ -319,6 +318,10 @@ impl Signer {
             self.last_refused = None;
             return answer;
         };
+        // A new leader's DA submitter may ask before the executor had the guard compared.
+        if matches!(reason, SignError::NotFollowed { .. }) {
+            return answer;
+        }
         self.parts.metrics.refused.inc();
         let refused = Some((height, reason.clone()));
         if self.last_refused != refused {

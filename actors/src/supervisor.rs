@@ -418,7 +418,8 @@ impl Supervisor {
         let mut reasons = self.plan.reasons();
         reasons.truncate(MOST_REASONS);
         for reason in &mut reasons {
-            reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
+            let end = (0..=LONGEST_REASON.min(reason.len())).rev().find(|end| reason.is_char_boundary(*end));
+            reason.truncate(end.unwrap_or_default());
         }
         Condition {
             member: self.sources.member,

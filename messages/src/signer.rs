@@ -115,6 +115,15 @@ pub enum SignError {
         /// Where the guard is.
         guarded: Height,
     },
+    /// What is asked for is above the guard, which has not followed the chain so far yet. Not a
+    /// refusal: ask again when the guard was compared with the chain in this term.
+    #[error("height {asked} is above the guard, which has followed the chain to {guarded}")]
+    NotFollowed {
+        /// What was asked for.
+        asked: Height,
+        /// Where the guard is.
+        guarded: Height,
+    },
     /// The grant is of a term that is over.
     #[error("the grant of term {asked} is over; the guard has seen term {seen}")]
     StaleGrant {

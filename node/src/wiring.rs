@@ -468,7 +468,7 @@ impl Wiring {
 
         let engine_ports = self.engine.unwrap_or_else(|| {
             let links = engine::Links {
-                executed: vec![sequencer.clone().recipient()],
+                executed: vec![sequencer.clone().recipient(), supervisor.clone().recipient()],
                 health: supervisor.clone().recipient(),
             };
             let Some(execution) = execution else { return EnginePorts::of(&Absent.start()) };

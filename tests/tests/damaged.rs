@@ -23,7 +23,7 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
             found.extend(files(&path));
-        } else {
+        } else if path.is_file() {
             let bytes = fs::read(&path).expect("a file");
             found.insert(path, bytes);
         }

@@ -65,7 +65,7 @@ fn a_slow_engine_slows_production_down_and_nothing_else() {
         let made = node.tip().height.0 - before;
         assert!((5..60).contains(&made), "{made} blocks in twenty seconds at 0.4 seconds per call");
         let view = node.supervisor().await;
-        assert!(view.eligibility.reasons.is_empty(), "slow is not broken: {view:?}");
+        assert!(view.eligibility.reasons.is_empty(), "slow is not broken: {view:?}, at {:?}", node.tip());
         assert!(node.tip().height.0 - view.executed.0 <= 2, "P6: execution keeps up");
         script.slow(Duration::ZERO);
         check_working(&node, &machine).await;

@@ -3,7 +3,7 @@
 use actix::{ActorFutureExt, Context, Handler, MessageResult, ResponseActFuture, ResponseFuture, WrapFuture};
 use baton_messages::cluster::{HandOff, HandOffError, HandedOff, MemberTold, MembersChanged, Pause, Resume};
 use baton_messages::da::DaStateChanged;
-use baton_messages::engine::EngineHealthChanged;
+use baton_messages::engine::{BlockExecuted, EngineHealthChanged};
 use baton_messages::executor::ProductionChanged;
 use baton_messages::raft::{Applied, LeadershipChanged, LeaseChanged, RaftHealthChanged, TermApplied};
 use baton_messages::supervisor::{
@@ -113,6 +113,16 @@ impl Handler<ExecutionFollowed> for Supervisor {
 
     fn handle(&mut self, message: ExecutionFollowed, ctx: &mut Context<Self>) {
         let actions = self.plan.executed_to(message.height);
+        self.act(actions, ctx);
+        self.tell_if_changed();
+    }
+}
+
+impl Handler<BlockExecuted> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, message: BlockExecuted, ctx: &mut Context<Self>) {
+        let actions = self.plan.block_executed(message.0.height);
         self.act(actions, ctx);
         self.tell_if_changed();
     }
@@ -295,10 +305,10 @@ impl Handler<Shutdown> for Supervisor {
 
     /// A leader gives leadership away first, when somebody can take it.
     fn handle(&mut self, _: Shutdown, ctx: &mut Context<Self>) -> Self::Result {
-        if !self.closing && self.hand_over.is_none() && self.leads().is_some() && !self.plan.is_paused() {
-            if let Err(error) = self.begin_hand_over(None, Why::Shutdown, ctx) {
-                info!(%error, "shutting down without a successor");
-            }
+        let may_hand_over =
+            !self.closing && self.hand_over.is_none() && self.leads().is_some() && !self.plan.is_paused();
+        if may_hand_over && let Err(error) = self.begin_hand_over(None, Why::Shutdown, ctx) {
+            info!(%error, "shutting down without a successor");
         }
         self.closing = true;
         let (ended, end) = oneshot::channel();

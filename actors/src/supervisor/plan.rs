@@ -284,6 +284,15 @@ impl Plan {
         self.grant = None;
     }
 
+    /// The engine executed a block. On a leader the executor may be ahead of whoever follows; what
+    /// the engine has is told only after it was found to be on the chain.
+    pub fn block_executed(&mut self, height: Height) -> Vec<Action> {
+        match self.executed {
+            Some(executed) if executed < height => self.executed_to(height),
+            Some(_) | None => vec![],
+        }
+    }
+
     /// A part is in trouble, or out of it.
     pub fn health_changed(&mut self, part: Part, trouble: Option<String>) -> Vec<Action> {
         match trouble {
@@ -428,6 +437,20 @@ mod tests {
         assert_eq!(plan.executed_to(Height(6)), []);
         assert!(!plan.reasons().is_empty(), "two behind is still behind for who fell back");
         assert_eq!(plan.executed_to(Height(8)), [Action::StartProducers(Grant { term: Term(1) })]);
+    }
+
+    #[test]
+    fn what_the_executor_executed_counts_before_the_follower_says_so() {
+        let mut plan = Plan::new();
+        plan.leadership_changed(Term(1), Role::Leader);
+        assert_eq!(plan.block_executed(Height(9)), [], "where the engine is was not found out yet");
+        let mut plan = leading(1, 5);
+        for height in 6..20 {
+            assert_eq!(plan.applied(Height(height)), []);
+            assert_eq!(plan.block_executed(Height(height)), []);
+        }
+        assert_eq!(plan.block_executed(Height(7)), []);
+        assert_eq!(plan.executed(), Height(19));
     }
 
     #[test]
