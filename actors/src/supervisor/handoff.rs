@@ -97,6 +97,8 @@ pub struct HandOver {
     step: Step,
     /// When it gives up, up to the transfer.
     deadline: Moment,
+    /// Raft refused a moment ago: it is not asked again before this.
+    rests_until: Moment,
 }
 
 impl HandOver {
@@ -111,7 +113,7 @@ impl HandOver {
         within: Duration,
     ) -> Self {
         let (to, name) = to;
-        Self { to, name, term, why, times, step: Step::Level, deadline: now + within }
+        Self { to, name, term, why, times, step: Step::Level, deadline: now + within, rests_until: now }
     }
 
     /// What it waits for, for status and log.
@@ -176,25 +178,34 @@ impl HandOver {
     fn match_last(&mut self, view: &View<'_>, target: &Condition) -> Vec<Action> {
         self.step = Step::Matching;
         let has_all = view.position.is_matched_by(target) && target.tip >= view.position.tip;
-        if !has_all || target.executed < target.tip {
+        if !has_all || target.executed < target.tip || view.now < self.rests_until {
             return vec![];
         }
         self.step = Step::Transferring;
         vec![Action::Transfer { term: self.term, to: self.to }]
     }
 
+    /// How long it rests when Raft has not heard yet that the target has everything.
+    #[must_use]
+    pub fn rest(&self) -> Duration {
+        (self.times.heartbeat / 10).max(Duration::from_millis(1))
+    }
+
     /// Raft answered; `None`: it did not in time.
     pub fn transferred(
         &mut self,
+        now: Moment,
         answer: Option<Result<(Term, MemberId), TransferError>>,
         name: impl Fn(MemberId) -> String,
     ) -> Vec<Action> {
         let failed = |reason: String| vec![Action::End(Err(HandOffError::Failed(reason)))];
         match answer {
             Some(Ok((term, leader))) => vec![Action::End(Ok(HandedOff { to: name(leader), term }))],
-            // Something was appended after the target told how it is: it gets it as well.
+            // Something was appended after the target told how it is, or its acknowledgement is on
+            // its way: it comes.
             Some(Err(TransferError::Behind { .. })) => {
                 self.step = Step::Matching;
+                self.rests_until = now + self.rest();
                 vec![]
             }
             Some(Err(error @ (TransferError::NotLeader(_) | TransferError::Target(_)))) => {
@@ -275,7 +286,7 @@ mod tests {
         assert_eq!(look(fit(2, 100)), [], "F1: never a second time");
         let answer = Some(Ok((Term(2), MemberId(2))));
         let done = HandedOff { to: "member 2".to_owned(), term: Term(2) };
-        assert_eq!(hand_over.transferred(answer, named), [Action::End(Ok(done))]);
+        assert_eq!(hand_over.transferred(at(25), answer, named), [Action::End(Ok(done))]);
     }
 
     #[test]
@@ -285,11 +296,13 @@ mod tests {
         let stopped = View { producing: false, ..view(20, &target) };
         assert_eq!(hand_over.look(&stopped), [TRANSFER]);
         let behind = TransferError::Behind { last: LogIndex(101), matched: LogIndex(100) };
-        assert_eq!(hand_over.transferred(Some(Err(behind)), named), []);
+        assert_eq!(hand_over.transferred(at(20), Some(Err(behind)), named), []);
         let grown = View { position: position(101), ..stopped };
         assert_eq!(hand_over.look(&grown), []);
         let target = fit(2, 101);
-        assert_eq!(hand_over.look(&View { target: Ok(&target), ..grown }), [TRANSFER]);
+        let at_once = View { target: Ok(&target), ..grown };
+        assert_eq!(hand_over.look(&at_once), [], "raft is not asked in a loop");
+        assert_eq!(hand_over.look(&View { now: at(23), ..at_once }), [TRANSFER]);
     }
 
     #[test]
@@ -338,7 +351,7 @@ mod tests {
         let ask = |answer| {
             let (mut hand_over, target) = (closed(), fit(2, 100));
             assert_eq!(hand_over.look(&View { producing: false, ..view(20, &target) }), [TRANSFER]);
-            hand_over.transferred(answer, named)
+            hand_over.transferred(at(25), answer, named)
         };
         aborted(&ask(Some(Err(TransferError::NotLeader(TERM)))));
         aborted(&ask(Some(Err(TransferError::Target("gone".to_owned())))));

@@ -162,9 +162,13 @@ impl Supervisor {
         answer: Result<Result<(Term, MemberId), TransferError>, MailboxError>,
         ctx: &mut Context<Self>,
     ) {
+        let now = self.now();
         let Self { hand_over, peers, .. } = self;
         let Some(hand_over) = hand_over else { return };
-        let actions = hand_over.transferred(answer.ok(), |id| peers.name(id));
+        let actions = hand_over.transferred(now, answer.ok(), |id| peers.name(id));
+        if !hand_over.is_transferring() {
+            ctx.run_later(hand_over.rest(), Self::review_hand_over);
+        }
         self.carry_out(actions, ctx);
         self.review(ctx);
     }
