@@ -110,7 +110,7 @@ pub struct Sources {
     /// The life of its storage.
     pub boot: u64,
     /// The newest version of log entries it can apply.
-    pub command_version: Box<dyn Fn() -> u8>,
+    pub command_version: u8,
     /// The chain and the end of the log.
     pub reader: Reader,
     /// For how long the storage thread has been busy with one piece of work; `None` when idle.
@@ -122,11 +122,11 @@ impl Sources {
     #[must_use]
     pub fn of(store: &Store) -> Self {
         let identity = store.identity();
-        let (busy, knows) = (store.clone(), store.clone());
+        let busy = store.clone();
         Self {
             member: MemberId::of(identity.storage),
             boot: identity.boot,
-            command_version: Box::new(move || knows.known_command_version()),
+            command_version: store.known_command_version(),
             reader: store.reader(),
             busy_for: Box::new(move || busy.stats().busy_since.map(|since| since.elapsed())),
         }
@@ -435,7 +435,7 @@ impl Supervisor {
             last_log,
             last_log_term,
             first_body: self.sources.reader.first_height_with_body(),
-            command_version: (self.sources.command_version)(),
+            command_version: self.sources.command_version,
             config: self.config.settings,
             rpc: self.config.rpc.clone(),
             intake: self.config.intake.clone(),

@@ -114,7 +114,7 @@ impl Rig {
         let sources = supervisor::Sources {
             member: MemberId(1),
             boot: 1,
-            command_version: Box::new(|| 1),
+            command_version: 1,
             reader: Stage::new().reader(),
             busy_for: Box::new(move || busy_for.get()),
         };
