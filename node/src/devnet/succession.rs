@@ -44,7 +44,10 @@ impl Succession {
         let (to, term) = self.leader.clone()?;
         let (height, of_term) = (view.height?, view.tip_term?);
         let Some(from) = &self.before else {
-            self.last = self.last.max(height);
+            // Of a newer term: another node already follows a leader that was not seen yet.
+            if of_term <= term {
+                self.last = self.last.max(height);
+            }
             return None;
         };
         if of_term < term {
@@ -92,6 +95,17 @@ mod tests {
         let wanted = TakenOver { from: "a".to_owned(), to: "b".to_owned(), term: 2, last: 7, first: 9 };
         assert_eq!(taken, wanted);
         assert_eq!(succession.see("b", &view("leader", 2, 11, 2)), None, "told once");
+    }
+
+    #[test]
+    fn a_follower_that_is_seen_before_the_new_leader_does_not_hide_the_gap() {
+        let mut succession = Succession::default();
+        assert_eq!(succession.see("b", &view("leader", 1, 5, 1)), None);
+        assert_eq!(succession.see("a", &view("follower", 2, 7, 2)), None);
+        assert_eq!(succession.see("b", &view("follower", 2, 7, 2)), None);
+        assert_eq!(succession.see("c", &view("leader", 2, 7, 2)), None);
+        let taken = succession.see("a", &view("follower", 2, 9, 2)).unwrap();
+        assert_eq!((&*taken.from, &*taken.to, taken.last, taken.first), ("b", "c", 5, 7));
     }
 
     #[test]

@@ -68,8 +68,18 @@ impl Child {
     /// When it cannot be started.
     #[must_use]
     pub fn start(name: &str, args: &[String], env: &[(&str, String)], log: &Path) -> Self {
+        Self::of(&baton(), name, args, env, log)
+    }
+
+    /// Starts this program, which may be another version, as [`Child::start`] does.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    #[must_use]
+    pub fn of(program: &Path, name: &str, args: &[String], env: &[(&str, String)], log: &Path) -> Self {
         let log = OpenOptions::new().append(true).create(true).open(log).expect("the log can be written");
-        let child = Command::new(baton())
+        let child = Command::new(program)
             .args(args)
             .envs(env.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::null())

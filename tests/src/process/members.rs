@@ -58,6 +58,8 @@ struct One {
     links: Vec<Option<Link>>,
     /// Flags of its own.
     flags: Vec<String>,
+    /// The program it runs, when it is another version.
+    program: Option<PathBuf>,
 }
 
 /// A cluster of processes.
@@ -91,6 +93,7 @@ impl Members {
             child: None,
             links: vec![],
             flags: vec![],
+            program: None,
         });
         let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build();
         let mut site = Self {
@@ -284,11 +287,17 @@ impl Members {
         self.members[number].flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
     }
 
+    /// Which version of the program a member runs from its next start on; `None` is the one under test.
+    pub fn set_program(&mut self, number: usize, program: Option<&Path>) {
+        self.members[number].program = program.map(Path::to_owned);
+    }
+
     /// Starts a member with these variables in its environment, and does not wait for it.
     pub fn start(&mut self, number: usize, env: &[(&str, String)]) {
         assert!(self.members[number].child.is_none(), "{} runs", self.members[number].name);
         let args = self.args("start", number);
-        let child = Child::start(&self.members[number].name, &args, env, &self.log(number));
+        let program = self.members[number].program.clone().unwrap_or_else(baton);
+        let child = Child::of(&program, &self.members[number].name, &args, env, &self.log(number));
         self.members[number].child = Some(child);
     }
 

@@ -1,0 +1,117 @@
+//! What takes a cluster of real processes long: catching up over a long history, and an upgrade
+//! that rolls through and back.
+#![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sim::process::{Load, Members, Wish};
+use tokio::time::{Instant, sleep};
+
+/// Times of a fast local network.
+const TIMES: [&str; 10] = [
+    "--evnode.node.block_time",
+    "100ms",
+    "--evnode.da.block_time",
+    "1s",
+    "--raft.heartbeat_interval",
+    "50ms",
+    "--raft.election_timeout_min",
+    "150ms",
+    "--raft.election_timeout_max",
+    "250ms",
+];
+
+/// Blocks that a new member lacks in a short run; `BATON_BEHIND` sets more.
+const BEHIND: u64 = 3_000;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_far_behind_catches_up_while_blocks_are_made_and_does_not_produce_before() {
+    let behind = number("BATON_BEHIND").unwrap_or(BEHIND);
+    let mut members = Members::new(Wish { later: 2, ..Wish::of(1, &TIMES) }).await;
+    let history = ["store", "generate", "--txs", "0", "--blocks", &behind.to_string()];
+    let (code, said) = members.command(0, &history).await;
+    assert_eq!(code, Some(0), "{said}");
+    members.start_all().await;
+    let load = Load::over(&[members.kv_url(0)], &members.oracle, 2, Duration::from_millis(20));
+    members.start(1, &[]);
+    members.start(2, &[]);
+    let began = Instant::now();
+    let mut told = false;
+    while !is_level(&members).await {
+        let height = members.height_of(1).await;
+        if height > 0 && height + 100 < behind {
+            let known = members.get(1, "/raft/node").await.unwrap_or_default();
+            assert_ne!(known["role"], "leader", "it leads and lacks blocks");
+            told |= known["eligible"] == false;
+        }
+        assert!(began.elapsed() < Duration::from_secs(600), "it does not catch up:\n{}", members.tail(1));
+        sleep(Duration::from_millis(20)).await;
+    }
+    let took = began.elapsed();
+    println!("{behind} blocks and what was made meanwhile in {took:?}, eligible meanwhile: {}", !told);
+    let (code, said) = members.command(0, &["cluster", "promote", "n1", "n2"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    members.kill(0).await;
+    let next = members.leader().await;
+    assert_ne!(next, 0);
+    members.start(0, &[]);
+    members.until("the old leader follows", || async { members.height_of(0).await > behind + 5 }).await;
+    load.stop().await;
+    let found = members.verify().await;
+    assert!(found.blocks > behind && found.acknowledged > 5);
+}
+
+/// Both new members have every block and have executed it.
+async fn is_level(members: &Members) -> bool {
+    let height = members.height_of(0).await;
+    for number in [1, 2] {
+        let status = members.status(number).await.unwrap_or_default();
+        let executed = status["supervisor"]["executed"].as_u64().unwrap_or(0);
+        if height == 0 || executed + 3 < height {
+            return false;
+        }
+    }
+    true
+}
+
+/// From the version in `BATON_OLD` to this one, back, and here again, one member after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_rolls_through_and_back_under_load() {
+    let check = "an_upgrade_rolls_through_and_back_under_load";
+    let Some(old) = std::env::var_os("BATON_OLD").map(PathBuf::from) else {
+        return sim::skip(
+            check,
+            "by-hand",
+            "an older program is needed: scripts/upgrade.sh builds one and runs this",
+        );
+    };
+    let mut members = Members::new(Wish::of(3, &TIMES)).await;
+    for number in 0..3 {
+        members.set_program(number, Some(&old));
+    }
+    members.start_all().await;
+    let load = Load::over(&members.kv_urls(), &members.oracle, 3, Duration::from_millis(20));
+    for program in [None, Some(&old), None] {
+        for number in 0..3 {
+            members.terminate(number).await;
+            members.set_program(number, program.map(PathBuf::as_path));
+            members.start(number, &[]);
+            members
+                .until("it is level", || async {
+                    members.height_of(number).await + 3 >= members.height().await
+                        && members.granted().await.is_some()
+                })
+                .await;
+        }
+        let height = members.height().await;
+        members.reach(height + 5).await;
+    }
+    load.stop().await;
+    let found = members.verify().await;
+    assert!(found.acknowledged > 20, "{found:?}");
+}
