@@ -324,17 +324,27 @@ async fn dashboard_and_alert_rules_name_nothing_that_a_running_cluster_does_not_
     assert_eq!(site.command(&leader, &["handoff", "--to", &to]).await.0, 0);
     site.leader().await;
     let mut families = BTreeSet::new();
-    for name in site.nodes.keys() {
-        let (status, text) = site.get(name, "/metrics").await.expect("an answer");
-        assert_eq!(status, 200);
-        let scrape = Scrape::parse(&text).unwrap_or_else(|wrong| panic!("/metrics is not valid: {wrong}"));
-        families.extend(scrape.families().into_iter().map(str::to_owned));
-    }
-    let is_exported = |name: &str| {
+    let is_exported = |families: &BTreeSet<String>, name: &str| {
         let suffixes = ["", "_total", "_bucket", "_sum", "_count", "_info"];
         suffixes.iter().filter_map(|suffix| name.strip_suffix(suffix)).any(|family| families.contains(family))
     };
-    let missing: Vec<_> = names.iter().filter(|name| !is_exported(name)).collect();
+    // A family with labels is exported from its first sample on: a leader's first answer from a
+    // member, for example.
+    let until = Instant::now() + Duration::from_secs(20);
+    let missing = loop {
+        for name in site.nodes.keys() {
+            let (status, text) = site.get(name, "/metrics").await.expect("an answer");
+            assert_eq!(status, 200);
+            let scrape =
+                Scrape::parse(&text).unwrap_or_else(|wrong| panic!("/metrics is not valid: {wrong}"));
+            families.extend(scrape.families().into_iter().map(str::to_owned));
+        }
+        let missing: Vec<_> = names.iter().filter(|name| !is_exported(&families, name)).collect();
+        if missing.is_empty() || Instant::now() >= until {
+            break missing;
+        }
+        sleep(Duration::from_millis(100)).await;
+    };
     assert!(missing.is_empty(), "nobody exports {missing:?}; there are {families:#?}");
     site.end().await;
 }
