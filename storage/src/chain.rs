@@ -32,6 +32,8 @@ pub(crate) struct Chain {
     pub(crate) recent: Recent,
     /// The version of log entries in force.
     pub(crate) command_version: u8,
+    /// Why an operator has stopped production.
+    pub(crate) pause: Option<Arc<str>>,
 }
 
 /// The last blocks, shared with whoever reads them.
@@ -92,8 +94,12 @@ impl Chain {
                 return Err(StoreError::Corrupt(reason));
             }
         };
+        let pause = match backend.get(Family::Meta, meta::PAUSE)? {
+            Some(bytes) => decode::<Option<String>>("pause", &bytes)?.map(Arc::from),
+            None => None,
+        };
         let recent = Recent::default();
-        let chain = Self { applied, membership, missing, recent, command_version };
+        let chain = Self { applied, membership, missing, recent, command_version, pause };
         chain.check(backend)?;
         Ok(chain)
     }

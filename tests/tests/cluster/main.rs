@@ -6,5 +6,7 @@ mod failover;
 mod handoff;
 mod log;
 mod membership;
+mod pause;
+mod trace;
 mod transactions;
 mod wire;
