@@ -141,7 +141,7 @@ impl Net {
             chain,
         };
         let line = Line { net: self.clone(), own: Arc::new(Mutex::new(own)), serve: Arc::default() };
-        tokio::spawn(line.clone().listen(receiver));
+        tokio::task::spawn_local(line.clone().listen(receiver));
         Arc::new(line)
     }
 }
@@ -191,7 +191,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Line {
     async fn listen(self, mut inbox: mpsc::UnboundedReceiver<Envelope>) {
         while let Some(envelope) = inbox.recv().await {
-            tokio::spawn(self.clone().take(envelope));
+            tokio::task::spawn_local(self.clone().take(envelope));
         }
     }
 
