@@ -175,7 +175,10 @@ pub(super) async fn live(host: Rc<Host>) {
     let identity = store.identity();
     let clock = SimClock::showing(START.plus(host.elapsed()));
     let transport = match host.plan.way {
-        Way::Calls => host.net.attach(&member, identity.genesis_hash, identity.boot),
+        Way::Calls => {
+            let chain = (identity.chain_id.as_str(), identity.genesis_hash);
+            host.net.attach(&member, chain, identity.boot, machine.lives.clone())
+        },
         Way::Tcp => {
             let seed = identity.storage.as_u64_pair().0 ^ identity.boot;
             tcp::transport(&store, &member, World::new(Arc::new(clock), seed)).await
