@@ -37,9 +37,10 @@ enum Kind {
     Pause,
     Upgrade,
     Mistake,
+    Stale,
 }
 
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     Kind::Crash,
     Kind::CrashAt,
     Kind::Partition,
@@ -59,6 +60,7 @@ const KINDS: [Kind; 19] = [
     Kind::Pause,
     Kind::Upgrade,
     Kind::Mistake,
+    Kind::Stale,
 ];
 
 /// Chance that follows from a seed.
@@ -74,7 +76,7 @@ impl Chance {
         self.0.next_u64() % end.max(1)
     }
 
-    fn index(&mut self, end: usize) -> usize {
+    pub(super) fn index(&mut self, end: usize) -> usize {
         usize::try_from(self.below(end as u64)).unwrap_or_default()
     }
 
@@ -258,10 +260,11 @@ fn deed(kind: Kind, chance: &mut Chance, shape: &Shape) -> What {
         Kind::HandOff => What::HandOff { to: node },
         Kind::Pause => What::Pause { for_ms },
         Kind::Upgrade => What::Upgrade { node, down_ms: down(chance).min(4_000) },
+        Kind::Stale => What::Stale,
         Kind::Mistake => match chance.below(3) {
             0 => What::Twin { node, for_ms },
             1 => What::Stray { for_ms },
-            _ => What::WrongCluster { node, for_ms },
+            _ => What::WrongCluster { for_ms },
         },
     }
 }
@@ -289,7 +292,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(names.len(), 25, "{names:?}");
+        assert_eq!(names.len(), 26, "{names:?}");
     }
 
     #[test]
