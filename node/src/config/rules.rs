@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use baton_actors::engine::kv::Roots;
 use zeroize::Zeroizing;
 
 use crate::cluster::security::{SecurityError, TlsSettings};
@@ -87,6 +88,11 @@ fn typed(home: &Path, settings: Settings) -> Config {
     Config {
         files: s.files(home),
         node: Node {
+            aggregator: s.bool("node.aggregator"),
+            readiness_max_behind: s.number("node.readiness_max_blocks_behind"),
+            readiness_window: s.number("node.readiness_window_seconds"),
+            reads_da: !s.text("da.address").is_empty(),
+            asks_peers: !s.list("p2p.peers").is_empty(),
             block_time: s.duration("node.block_time"),
             max_pending: or(s.number("node.max_pending_headers_and_data"), DEFAULT_BACKLOG),
             lazy_mode: s.bool("node.lazy_mode"),
@@ -97,6 +103,7 @@ fn typed(home: &Path, settings: Settings) -> Config {
                 .unwrap_or(Duration::MAX),
         },
         da: Da {
+            start_height: s.number("da.start_height"),
             address: s.text("da.address"),
             auth_token: optional("da.auth_token").map(|text| Secret(Zeroizing::new(text))),
             submit_options: s.text("da.submit_options"),
@@ -120,7 +127,11 @@ fn typed(home: &Path, settings: Settings) -> Config {
             advertise: kv.as_ref().map(|kv| advertised(s, "kv.advertise", kv)).unwrap_or_default(),
             listen: kv,
         },
-        engine: Engine { kind: EngineKind::Kv, call_timeout: s.duration("engine.call_timeout") },
+        engine: Engine {
+            kind: EngineKind::Kv,
+            kv_roots: roots(s),
+            call_timeout: s.duration("engine.call_timeout"),
+        },
         queue: Queue {
             max_txs: s.size("queue.max_txs"),
             max_bytes: max_queue_bytes,
@@ -144,6 +155,14 @@ fn typed(home: &Path, settings: Settings) -> Config {
         passphrase_file: s.passphrase_file(),
         raft: raft(s, home),
         settings,
+    }
+}
+
+/// A value of the table that the rule has let through.
+fn roots(s: &Settings) -> Roots {
+    match s.text("engine.kv_roots").as_str() {
+        "testapp" => Roots::Testapp,
+        _ => Roots::Tree,
     }
 }
 
@@ -191,6 +210,18 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if config.node.lazy_mode && config.node.lazy_block_interval <= config.node.block_time {
         let rule = "in lazy mode the interval must be longer than the block time";
         return Err(contradiction(s, "node.lazy_block_interval", "node.block_time", rule));
+    }
+    if !config.node.aggregator {
+        for member in ["raft.enable", "raft.witness"] {
+            if s.bool(member) {
+                let rule = "a member of a cluster produces blocks: set node.aggregator to true, or leave the other out";
+                return Err(contradiction(s, member, "node.aggregator", rule));
+            }
+        }
+        if !s.duration("node.catchup_timeout").is_zero() {
+            let rule = "only a node that produces catches up before it does";
+            return Err(contradiction(s, "node.catchup_timeout", "node.aggregator", rule));
+        }
     }
     check_raft(config)?;
     check_tls(config)?;
