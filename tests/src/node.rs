@@ -593,6 +593,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             header_namespace: Namespace::of("headers"),
             data_namespace: Namespace::of("data"),
             signer: Signer::ed25519(&key(plan.machine.seed).public()),
+            batching: da_submitter::batching::Batching::default(),
             max_bytes: 20_000,
             max_blobs: 16,
             interval: Duration::from_millis(100),
