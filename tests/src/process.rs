@@ -10,6 +10,7 @@ use std::time::Duration;
 mod child;
 mod da_scan;
 mod devnet;
+mod follower;
 mod footprint;
 mod link;
 mod load;
@@ -23,6 +24,7 @@ mod verify;
 
 pub use child::{Child, baton, free_ports};
 pub use devnet::{Devnet, pid};
+pub use follower::{Follower, hashes};
 pub use footprint::Footprint;
 pub use link::{Link, Weather};
 pub use load::Load;

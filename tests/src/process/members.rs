@@ -255,7 +255,9 @@ impl Members {
         apart.map_or(Ipv4Addr::LOCALHOST, |_| number.map_or_else(Namespaces::hub, Namespaces::address))
     }
 
-    fn da_url(&self) -> String {
+    /// The DA server.
+    #[must_use]
+    pub fn da_url(&self) -> String {
         format!("http://{}", self.address_of_da())
     }
 
