@@ -1,7 +1,7 @@
 //! What a trace shows of a failover.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 
 use sim::{Cluster, cluster_run};
 use tracing::field::{Field, Visit};
@@ -24,22 +24,28 @@ impl Visit for Seen {
     fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
 }
 
-/// Remembers every span.
-#[derive(Clone, Debug, Default)]
-struct Spans(Arc<Mutex<Vec<Seen>>>);
-
-impl Spans {
-    fn all(&self) -> std::sync::MutexGuard<'_, Vec<Seen>> {
-        self.0.lock().expect("nobody panics with it")
-    }
-
-    fn with(&self, id: &Id, change: impl FnOnce(&mut Seen)) {
-        let index = usize::try_from(id.into_u64()).expect("small") - 1;
-        change(&mut self.all()[index]);
-    }
+thread_local! {
+    /// The spans of a thread that wants them. Other tests run at the same time.
+    static SPANS: RefCell<Option<Vec<Seen>>> = const { RefCell::new(None) };
 }
 
-impl Subscriber for Spans {
+/// Remembers the spans of the threads that want them.
+struct OfThisThread;
+
+fn with<T>(change: impl FnOnce(&mut Vec<Seen>) -> T) -> Option<T> {
+    SPANS.with_borrow_mut(|spans| spans.as_mut().map(change))
+}
+
+fn change(id: &Id, change: impl FnOnce(&mut Seen)) {
+    let index = usize::try_from(id.into_u64()).expect("small") - 1;
+    with(|spans| {
+        if let Some(seen) = spans.get_mut(index) {
+            change(seen);
+        }
+    });
+}
+
+impl Subscriber for OfThisThread {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.is_span()
     }
@@ -48,17 +54,19 @@ impl Subscriber for Spans {
         let mut seen = Seen { name: attributes.metadata().name(), ..Seen::default() };
         attributes.record(&mut seen);
         seen.causes.extend(attributes.parent().map(Id::into_u64));
-        let mut all = self.all();
-        all.push(seen);
-        Id::from_u64(all.len() as u64)
+        let added = with(|spans| {
+            spans.push(seen);
+            spans.len() as u64
+        });
+        Id::from_u64(added.unwrap_or(1))
     }
 
     fn record(&self, span: &Id, values: &Record<'_>) {
-        self.with(span, |seen| values.record(seen));
+        change(span, |seen| values.record(seen));
     }
 
     fn record_follows_from(&self, span: &Id, follows: &Id) {
-        self.with(span, |seen| seen.causes.push(follows.into_u64()));
+        change(span, |seen| seen.causes.push(follows.into_u64()));
     }
 
     fn event(&self, _: &Event<'_>) {}
@@ -68,10 +76,9 @@ impl Subscriber for Spans {
 
 #[test]
 fn every_block_of_a_term_belongs_to_the_trace_of_the_failover_that_began_it() {
-    let spans = Spans::default();
-    let seen = spans.clone();
-    cluster_run(61, move |seed| {
-        let _traced = tracing::subscriber::set_default(seen);
+    tracing::subscriber::set_global_default(OfThisThread).expect("no other test here sets one");
+    let spans = cluster_run(61, |seed| {
+        SPANS.set(Some(vec![]));
         let mut cluster = Cluster::start(3, seed);
         cluster.reach_everywhere(5);
         for _ in 0..2 {
@@ -82,8 +89,8 @@ fn every_block_of_a_term_belongs_to_the_trace_of_the_failover_that_began_it() {
             cluster.restart(leader);
         }
         cluster.come_to_rest();
+        SPANS.take().expect("it was set")
     });
-    let spans = spans.all();
     let blocks: Vec<&Seen> = spans.iter().filter(|span| span.name == "block").collect();
     assert!(blocks.len() > 20, "{} blocks", blocks.len());
     let mut terms = BTreeMap::<u64, usize>::new();
