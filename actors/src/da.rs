@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
+pub mod accounts;
 pub mod celestia;
 pub mod json;
 mod rpc;
@@ -126,6 +127,8 @@ pub struct Metrics {
     pub failures: Family<FailureLabels, Counter>,
     /// How long requests took, in seconds.
     pub seconds: Family<RequestLabels, Histogram>,
+    /// What is counted of the accounts that pay.
+    pub accounts: accounts::Metrics,
 }
 
 impl Default for Metrics {
@@ -135,6 +138,7 @@ impl Default for Metrics {
             in_flight: Family::default(),
             failures: Family::default(),
             seconds: Family::new_with_constructor(histogram),
+            accounts: accounts::Metrics::default(),
         }
     }
 }
@@ -153,6 +157,7 @@ impl Metrics {
             self.failures.clone(),
         );
         registry.register("da_request_seconds", "Duration of requests to the DA layer", self.seconds.clone());
+        self.accounts.register(registry);
     }
 }
 

@@ -16,6 +16,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use baton_actors::da_submitter::batching::Batching;
 use baton_actors::engine::kv::Roots;
 use zeroize::Zeroizing;
 
@@ -119,6 +120,10 @@ pub struct Da {
     pub submit_options: String,
     /// Accounts used in turn.
     pub signing_addresses: Vec<String>,
+    /// Submissions that each of these accounts may have under way.
+    pub submits_per_account: usize,
+    /// When blobs are posted.
+    pub batching: Batching,
     /// The text from which the namespace of headers is made.
     pub namespace: String,
     /// The text from which the namespace of data is made; `namespace` when none was given.
@@ -398,6 +403,20 @@ impl Config {
     pub fn load(home: &Path, flags: &Flags, env: &Env) -> Result<(Self, Vec<Warning>), ConfigError> {
         let settings = Settings::gather(Some(&config_file(home)), flags, env)?;
         rules::build(home, settings)
+    }
+
+    /// As `load`, with another home's file.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigError` naming key, value, rule and source.
+    pub fn load_file(
+        file: &Path,
+        home: &Path,
+        flags: &Flags,
+        env: &Env,
+    ) -> Result<(Self, Vec<Warning>), ConfigError> {
+        rules::build(home, Settings::gather(Some(file), flags, env)?)
     }
 
     /// What a new home gets: environment and flags over the defaults, without a file.

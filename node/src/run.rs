@@ -136,9 +136,12 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let limits = Limits::default().within(rpc::serve::raise_open_files());
     let signals = Signals::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock(failpoints::clock_offset()));
+    let accounts = da::accounts::Metrics::default();
     let da = match config.raft.witness {
         true => None,
-        false => Some(Celestia::new(celestia_config(&config)?).map_err(ExitError::config)?),
+        false => {
+            Some(Celestia::counted(celestia_config(&config)?, accounts.clone()).map_err(ExitError::config)?)
+        }
     };
     let store = Store::open(open_options(&config.files, &genesis))?;
     let identity = store.identity();
@@ -200,6 +203,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     wiring.members.push(journal.clone().recipient());
 
     let mut registry = metrics::Builder::new(&genesis.chain_id, &config.metrics_namespace);
+    wiring.metrics.da.accounts = accounts;
     wiring.metrics.register(registry.registry());
     signer_metrics.register(registry.registry());
     let (kv_metrics, rpc_metrics, disk_metrics) =
@@ -423,6 +427,7 @@ fn celestia_config(config: &Config) -> Result<celestia::Config, ExitError> {
         request_timeout: config.da.request_timeout,
         submit_options,
         signing_addresses: config.da.signing_addresses.clone(),
+        submits_per_account: config.da.submits_per_account,
         max_answer: config.da.max_response_bytes,
     })
 }
@@ -473,6 +478,7 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             header_namespace: Namespace::of(&config.da.namespace),
             data_namespace: Namespace::of(&config.da.data_namespace),
             signer: signer.clone(),
+            batching: config.da.batching,
             max_bytes: config.da.max_blob_bytes,
             max_blobs: 512,
             interval: (config.da.block_time / 4).max(Duration::from_millis(100)),

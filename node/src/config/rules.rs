@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use baton_actors::da_submitter::batching::{Batching, Strategy};
 use baton_actors::engine::kv::Roots;
 use zeroize::Zeroizing;
 
@@ -94,7 +95,7 @@ fn typed(home: &Path, settings: Settings) -> Config {
             reads_da: !s.text("da.address").is_empty(),
             asks_peers: !s.list("p2p.peers").is_empty(),
             block_time: s.duration("node.block_time"),
-            max_pending: or(s.number("node.max_pending_headers_and_data"), DEFAULT_BACKLOG),
+            max_pending: backlog(s),
             lazy_mode: s.bool("node.lazy_mode"),
             lazy_block_interval: s.duration("node.lazy_block_interval"),
             scrape_interval: s.duration("node.scrape_interval"),
@@ -108,6 +109,8 @@ fn typed(home: &Path, settings: Settings) -> Config {
             auth_token: optional("da.auth_token").map(|text| Secret(Zeroizing::new(text))),
             submit_options: s.text("da.submit_options"),
             signing_addresses: s.list("da.signing_addresses"),
+            submits_per_account: s.size("da.submits_per_account"),
+            batching: batching(s),
             data_namespace: optional("da.data_namespace").unwrap_or_else(|| namespace.clone()),
             namespace,
             block_time: s.duration("da.block_time"),
@@ -166,6 +169,35 @@ fn roots(s: &Settings) -> Roots {
     }
 }
 
+fn batching(s: &Settings) -> Batching {
+    let share = match s.fraction("da.batch_size_threshold") {
+        // ev-node's words for "as usual".
+        share if share <= 0.0 => 0.8,
+        share => share,
+    };
+    let delay = s.duration("da.batch_max_delay");
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    // A share of a size is a size, and close is close enough.
+    let enough_bytes = (s.size("da.max_blob_bytes") as f64 * share) as usize;
+    Batching {
+        strategy: match s.text("da.batching_strategy").as_str() {
+            "size" => Strategy::Size,
+            "time" => Strategy::Time,
+            "adaptive" => Strategy::Adaptive,
+            _ => Strategy::Immediate,
+        },
+        enough_bytes,
+        max_delay: if delay.is_zero() { s.duration("da.block_time") } else { delay },
+        min_items: s.size("da.batch_min_items").max(1),
+        most_waiting: (backlog(s) / 2).max(1),
+    }
+}
+
+/// Blocks that may wait for DA before production pauses.
+fn backlog(s: &Settings) -> u64 {
+    or(s.number("node.max_pending_headers_and_data"), DEFAULT_BACKLOG)
+}
+
 fn raft(s: &Settings, home: &Path) -> Raft {
     let patience = s.duration("raft.heartbeat_timeout");
     let or_share = |name: &str, fifths: u32| {
@@ -222,6 +254,12 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             let rule = "only a node that produces catches up before it does";
             return Err(contradiction(s, "node.catchup_timeout", "node.aggregator", rule));
         }
+    }
+    if config.da.batching.strategy != Strategy::Immediate
+        && config.da.batching.min_items as u64 > config.da.batching.most_waiting
+    {
+        let rule = "at half of the blocks that may wait for DA a batch goes out anyway: fewer items, or a longer backlog";
+        return Err(contradiction(s, "da.batch_min_items", "node.max_pending_headers_and_data", rule));
     }
     check_raft(config)?;
     check_tls(config)?;
