@@ -6,6 +6,7 @@
 use baton_messages::chain::Block;
 use baton_messages::command::{BlockEntry, DaProgress, HeaderSignature, Lane, Refusal, Submitted, Verdict};
 use baton_messages::genesis::Genesis;
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{Height, Term, Tip};
 
 /// How far below the tip a block is still recognised as standing already, and a signature's
@@ -61,14 +62,15 @@ fn refusal(genesis: &Genesis, tip: &Tip, log_term: Term, entry: &BlockEntry) -> 
     let next = if first { genesis.initial_height } else { tip.height.next() };
     let parent: &[u8] = if first { &[] } else { &tip.hash.0 };
     // Equal times are refused, here and by whoever builds blocks (hazard E8).
-    let time_rises = if first { header.time == genesis.start_time } else { header.time > tip.time };
+    let least = if planted(Mutation::EqualTime) { tip.time } else { tip.time.next() };
+    let time_rises = if first { header.time == genesis.start_time } else { header.time >= least };
     if entry.term != log_term {
         Some(Refusal::Term)
     } else if header.chain_id != genesis.chain_id {
         Some(Refusal::Chain)
     } else if header.height != next {
         Some(Refusal::Height)
-    } else if header.last_header_hash != parent {
+    } else if header.last_header_hash != parent && !planted(Mutation::FreeParent) {
         Some(Refusal::Parent)
     } else if !time_rises || header.time.0 >= END_OF_TIME {
         Some(Refusal::Time)
