@@ -42,6 +42,7 @@ mod client;
 mod cluster;
 mod da;
 mod engine;
+pub mod history;
 mod net;
 mod node;
 mod power;
