@@ -159,6 +159,16 @@ pub fn plant(mutation: Option<Mutation>) {
     PLANTED.set(mutation);
 }
 
+/// Gives a new thread what is planted on this one: the returned function is called there.
+pub fn inherit() -> impl FnOnce() + Send + 'static {
+    #[cfg(feature = "mutations")]
+    let planted = PLANTED.get();
+    move || {
+        #[cfg(feature = "mutations")]
+        plant(planted);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -211,6 +221,11 @@ mod tests {
         assert!(planted(Mutation::EqualTime) && !planted(Mutation::FreeParent));
         std::thread::scope(|scope| {
             scope.spawn(|| assert!(!planted(Mutation::EqualTime)));
+            let inherit = inherit();
+            scope.spawn(move || {
+                inherit();
+                assert!(planted(Mutation::EqualTime));
+            });
         });
         plant(None);
         assert!(!planted(Mutation::EqualTime));

@@ -33,6 +33,7 @@ use baton_messages::cluster::{
     ChangeError, ChangeMembers, ClusterView, GetCluster, MemberChange, TransferError, TransferLeadership,
 };
 use baton_messages::command::Command;
+use baton_messages::mutation::inherit;
 use baton_messages::raft::{ProposeError, Record};
 use baton_messages::sequencer::{AwaitTx, GetQueueView, Level, SubmitTxs};
 use baton_messages::supervisor::GetSupervisorView;
@@ -64,7 +65,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// When the check does.
 #[allow(clippy::disallowed_methods)] // A fresh thread: no state of an earlier run is in its locals.
 pub fn cluster_run<T: Send + 'static>(seed: u64, check: impl FnOnce(u64) -> T + Send + 'static) -> T {
+    let inherit = inherit();
     let thread = std::thread::spawn(move || {
+        inherit();
         seed_chance(Some(seed));
         check(seed)
     });

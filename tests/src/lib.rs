@@ -38,19 +38,24 @@
 //! });
 //! ```
 
+pub mod campaign;
 mod client;
 mod cluster;
 mod da;
 mod engine;
 pub mod history;
+#[cfg(feature = "mutations")]
+pub mod mutants;
 mod net;
 mod node;
 mod power;
 mod probe;
 pub mod process;
 mod run;
+pub mod shrink;
 mod skip;
 mod stage;
+pub mod story;
 
 pub use client::{Ack, Oracle};
 pub use cluster::{AdjustNode, Cluster, ClusterPlan, HEARTBEAT, Way, address, cluster_run, member, name};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use baton_messages::mutation::inherit;
 use baton_messages::types::Hash;
 use baton_storage::memory::Keep;
 use baton_storage::runtime::seed_chance;
@@ -13,8 +14,10 @@ use crate::net::Weather;
 
 pub(super) fn run(history: &History) -> Outcome {
     let history = history.clone();
+    let inherit = inherit();
     #[allow(clippy::disallowed_methods)] // A fresh thread: no state of an earlier run is in its locals.
     let thread = std::thread::spawn(move || {
+        inherit();
         seed_chance(Some(history.seed));
         panics::listen();
         let mut drive = Drive::new(&history);
