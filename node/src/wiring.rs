@@ -409,6 +409,8 @@ pub struct Node {
     pub engine: EnginePorts,
     /// The signer.
     pub signer: SignerPorts,
+    /// The DA adapter.
+    pub da: DaPorts,
     /// End the node, in this order; each answers when it has.
     pub shutdown: Vec<Recipient<Shutdown>>,
     /// What the supervisor does.
@@ -499,7 +501,7 @@ impl Wiring {
             sequencer: sequencer_ports.clone(),
             raft: raft_ports.clone(),
             signer: signer_ports.clone(),
-            da: da_ports,
+            da: da_ports.clone(),
             supervisor: supervisor.clone(),
             integrity_stop: self.integrity_stop.clone(),
         };
@@ -579,6 +581,7 @@ impl Wiring {
             sequencer: sequencer_ports,
             engine: engine_ports,
             signer: signer_ports,
+            da: da_ports,
             shutdown: vec![supervisor.clone().recipient(), raft.recipient()],
             supervisor: supervisor.clone().recipient(),
             hand_off: supervisor.clone().recipient(),

@@ -309,6 +309,12 @@ impl Cluster {
         self.hosts[index].node().unwrap_or_else(|| panic!("node {index} is down"))
     }
 
+    /// A node, if it runs.
+    #[must_use]
+    pub fn running(&self, index: usize) -> Option<Rc<Node>> {
+        self.hosts.get(index)?.node()
+    }
+
     /// Who leads the newest term among those that run, as their stores say.
     #[must_use]
     pub fn leader(&self) -> Option<usize> {

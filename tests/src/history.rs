@@ -16,6 +16,7 @@ mod coverage;
 mod draw;
 mod drive;
 mod event;
+mod ghost;
 mod panics;
 
 use std::time::Duration;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use coverage::{Coverage, Situation};
 pub use event::{Event, EventKind};
+pub use ghost::Ghost;
 
 /// What a cluster is like, and what is done to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,6 +149,8 @@ pub enum What {
     Stray { for_ms: u64 },
     /// A node of another cluster of the same chain is given an address of this one.
     WrongCluster { node: Who, for_ms: u64 },
+    /// A producer that should be gone asks a node for something.
+    Ghost { node: Who, asks: Ghost },
 }
 
 /// A node.

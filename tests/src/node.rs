@@ -263,6 +263,7 @@ pub struct Node {
     announced: std::cell::RefCell<Vec<String>>,
     clock: SimClock,
     store: Store,
+    metrics: wiring::Metrics,
 }
 
 impl Node {
@@ -300,8 +301,9 @@ impl Node {
             adjust(&mut wiring);
         }
         let announced = std::cell::RefCell::default();
+        let metrics = wiring.metrics.clone();
         let wired = wiring.start();
-        Self { wired, machine, power: plan.power.clone(), alarms, announced, clock, store }
+        Self { wired, machine, power: plan.power.clone(), alarms, announced, clock, store, metrics }
     }
 
     /// The vote its store holds.
@@ -314,6 +316,12 @@ impl Node {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.store.stats()
+    }
+
+    /// What its actors count.
+    #[must_use]
+    pub const fn metrics(&self) -> &wiring::Metrics {
+        &self.metrics
     }
 
     /// What its store is in trouble with.

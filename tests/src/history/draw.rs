@@ -6,7 +6,7 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{Among, DaFault, Deed, DiskFault, EngineFault, History, Left, Shape, Storm, What, Who};
+use super::{Among, DaFault, Deed, DiskFault, EngineFault, Ghost, History, Left, Shape, Storm, What, Who};
 
 /// How long things are done to a cluster.
 const SPAN_MS: u64 = 20_000;
@@ -37,9 +37,10 @@ enum Kind {
     Pause,
     Upgrade,
     Mistake,
+    Ghost,
 }
 
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 20] = [
     Kind::Crash,
     Kind::CrashAt,
     Kind::Partition,
@@ -59,6 +60,7 @@ const KINDS: [Kind; 19] = [
     Kind::Pause,
     Kind::Upgrade,
     Kind::Mistake,
+    Kind::Ghost,
 ];
 
 /// Chance that follows from a seed.
@@ -258,6 +260,10 @@ fn deed(kind: Kind, chance: &mut Chance, shape: &Shape) -> What {
         Kind::HandOff => What::HandOff { to: node },
         Kind::Pause => What::Pause { for_ms },
         Kind::Upgrade => What::Upgrade { node, down_ms: down(chance).min(4_000) },
+        Kind::Ghost => {
+            let node = if chance.percent(80) { Who::Leader } else { node };
+            What::Ghost { node, asks: chance.pick(&Ghost::ALL) }
+        }
         Kind::Mistake => match chance.below(3) {
             0 => What::Twin { node, for_ms },
             1 => What::Stray { for_ms },
@@ -289,7 +295,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(names.len(), 25, "{names:?}");
+        assert_eq!(names.len(), 26, "{names:?}");
     }
 
     #[test]

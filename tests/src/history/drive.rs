@@ -8,6 +8,7 @@ use baton_storage::memory::Keep;
 use baton_storage::runtime::seed_chance;
 
 use super::draw::Chance;
+use super::ghost::Ghosts;
 use super::{Broken, Coverage, Event, EventKind, History, Left, Outcome, What, Who, panics};
 use crate::cluster::{Cluster, ClusterPlan};
 use crate::net::Weather;
@@ -79,6 +80,7 @@ struct Drive {
     chance: Chance,
     usual: Weather,
     sent: u64,
+    ghosts: Ghosts,
 }
 
 impl Drive {
@@ -101,6 +103,7 @@ impl Drive {
             chance: Chance::new(history.seed),
             usual,
             sent: 0,
+            ghosts: Ghosts::default(),
         }
     }
 
@@ -123,9 +126,11 @@ impl Drive {
                 self.load();
             }
             self.cluster.step();
+            self.ghosts.check(&self.cluster);
         }
         self.note(None, EventKind::RestBegins);
         self.cluster.come_to_rest();
+        self.ghosts.check(&self.cluster);
         self.note(None, EventKind::RestEnds);
     }
 
@@ -200,6 +205,11 @@ impl Drive {
                 let weather = Weather { min_ms: storm.min_ms, max_ms: storm.max_ms, lost: storm.lost };
                 self.cluster.net().set_weather(weather);
                 self.later(*for_ms, End::Weather);
+            }
+            What::Ghost { node, asks } => {
+                if let Some(index) = self.who(*node) {
+                    self.ghosts.ask(&mut self.cluster, index, *asks);
+                }
             }
             _ => {}
         }
