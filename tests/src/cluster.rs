@@ -1,7 +1,6 @@
 //! A cluster of real nodes in one thread, on virtual time, from one seed.
 //!
-//! Each node is a host of its own (turmoil): a crash drops everything it was doing, wherever it
-//! was. Real actors, real openraft and real storage logic run inside, over a disk that loses what
+//! Each node is a host of its own: a crash drops everything it was doing, wherever it was. Real actors, real openraft and real storage logic run inside, over a disk that loses what
 //! was not synced and a network that is slow, cut or gone. The promises are checked after every
 //! millisecond, over all nodes.
 //!
@@ -22,6 +21,7 @@
 mod checks;
 mod host;
 mod tcp;
+mod together;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ use baton_messages::supervisor::GetSupervisorView;
 use baton_messages::types::{Grant, Height, LogIndex, Member, MemberId, Term, Tx};
 use baton_storage::Reader;
 use baton_storage::memory::Keep;
-use baton_storage::runtime::seed_chance;
+use baton_storage::runtime::{keep_to_task_sets, seed_chance};
 use bytes::Bytes;
 
 use crate::client::Ack;
@@ -50,6 +50,7 @@ use crate::power::{Cut, Power};
 
 use checks::Checks;
 use host::Host;
+use together::Together;
 
 /// Pause between two heartbeats in simulated clusters.
 pub const HEARTBEAT: Duration = Duration::from_millis(30);
@@ -120,9 +121,17 @@ impl Default for ClusterPlan {
     }
 }
 
+/// What the hosts run on.
+enum Ground {
+    /// One runtime for all.
+    Together(Together),
+    /// One for each, for the sake of its TCP.
+    Turmoil(Box<turmoil::Sim<'static>>),
+}
+
 /// A cluster, driven from outside: every method lets virtual time pass or looks.
 pub struct Cluster {
-    sim: turmoil::Sim<'static>,
+    ground: Ground,
     net: Net,
     plan: ClusterPlan,
     hosts: Vec<Rc<Host>>,
@@ -156,18 +165,13 @@ impl Cluster {
     /// Machines that form a cluster once they are started; none is.
     #[must_use]
     pub fn of(count: usize, seed: u64, plan: ClusterPlan) -> Self {
-        let mut builder = turmoil::Builder::new();
-        builder
-            .rng_seed(seed)
-            .epoch(std::time::UNIX_EPOCH)
-            .tick_duration(Duration::from_millis(1))
-            .min_message_latency(Duration::from_millis(plan.weather.min_ms))
-            .max_message_latency(Duration::from_millis(plan.weather.max_ms))
-            .tcp_capacity(4096)
-            .simulation_duration(Duration::from_secs(1 << 32));
+        let ground = match plan.way {
+            Way::Calls => Ground::Together(Together::new(seed)),
+            Way::Tcp => Ground::Turmoil(Box::new(turmoil_of(seed, plan.weather))),
+        };
+        keep_to_task_sets(plan.way == Way::Calls);
         let net = Net::new(seed, plan.weather);
-        let mut cluster =
-            Self { sim: builder.build(), net, plan, hosts: vec![], checks: Checks::default(), seed };
+        let mut cluster = Self { ground, net, plan, hosts: vec![], checks: Checks::default(), seed };
         let peer = |index| Peer { name: name(index), address: address(index) };
         let peers: Vec<Peer> = (0..count).map(peer).collect();
         let bootstrap = if count == 1 { Bootstrap::Sole } else { Bootstrap::Peers(peers) };
@@ -184,7 +188,11 @@ impl Cluster {
             Some(first) => first.machine().another(index),
             None => Machine::new(self.seed),
         };
-        let host = Host::new(index, machine, bootstrap, self.net.clone(), self.plan.clone());
+        let started = match &self.ground {
+            Ground::Together(together) => Some(together.started()),
+            Ground::Turmoil(_) => None,
+        };
+        let host = Host::new(index, machine, bootstrap, self.net.clone(), self.plan.clone(), started);
         self.hosts.push(Rc::new(host));
         index
     }
@@ -224,7 +232,10 @@ impl Cluster {
     /// Virtual time since the start.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.sim.elapsed()
+        match &self.ground {
+            Ground::Together(together) => together.elapsed(),
+            Ground::Turmoil(sim) => sim.elapsed(),
+        }
     }
 
     /// Lets a millisecond pass and checks every promise.
@@ -233,8 +244,18 @@ impl Cluster {
     ///
     /// When a promise is broken or a node asks for a person.
     pub fn step(&mut self) {
-        if let Err(error) = self.sim.step() {
-            panic!("a node ended: {error}");
+        match &mut self.ground {
+            Ground::Together(together) => {
+                let until = together.elapsed() + Duration::from_millis(1);
+                while !together.run(until) {
+                    self.checks.step(&self.hosts);
+                }
+            }
+            Ground::Turmoil(sim) => {
+                if let Err(error) = sim.step() {
+                    panic!("a node ended: {error}");
+                }
+            }
         }
         self.checks.step(&self.hosts);
     }
@@ -353,7 +374,10 @@ impl Cluster {
     pub fn crash(&mut self, index: usize, keep: Keep) {
         let host = self.hosts[index].clone();
         host.ended();
-        self.sim.crash(name(index));
+        match &mut self.ground {
+            Ground::Together(together) => together.end(index),
+            Ground::Turmoil(sim) => sim.crash(name(index)),
+        }
         self.net.gone(&address(index));
         host.machine().lose_power(keep);
     }
@@ -367,11 +391,16 @@ impl Cluster {
     pub fn restart_with(&mut self, index: usize, cut: Cut) {
         let host = self.hosts[index].clone();
         host.prepare(Power::new(cut));
-        if host.registered() {
-            self.sim.bounce(name(index));
-        } else {
-            let software = host;
-            self.sim.host(name(index), move || host::live(software.clone()));
+        match &mut self.ground {
+            Ground::Together(together) => together.start(index, host::live(host)),
+            Ground::Turmoil(sim) if host.registered() => sim.bounce(name(index)),
+            Ground::Turmoil(sim) => sim.host(name(index), move || {
+                let life = host::live(host.clone());
+                async move {
+                    life.await;
+                    Ok(())
+                }
+            }),
         }
     }
 
@@ -391,9 +420,9 @@ impl Cluster {
         for inside in away {
             for outside in (0..self.hosts.len()).filter(|other| !away.contains(other)) {
                 self.net.cut(&address(*inside), &address(outside));
-                if self.plan.way == Way::Tcp {
+                if let Ground::Turmoil(sim) = &self.ground {
                     // TCP sends again what was lost: it arrives when the link is back.
-                    self.sim.hold(name(*inside), name(outside));
+                    sim.hold(name(*inside), name(outside));
                 }
             }
         }
@@ -407,10 +436,10 @@ impl Cluster {
     /// Every link works.
     pub fn heal(&mut self) {
         self.net.heal();
-        if self.plan.way == Way::Tcp {
+        if let Ground::Turmoil(sim) = &self.ground {
             for (one, other) in (0..self.hosts.len()).flat_map(|one| (0..one).map(move |other| (one, other)))
             {
-                self.sim.release(name(one), name(other));
+                sim.release(name(one), name(other));
             }
         }
     }
@@ -662,6 +691,18 @@ impl Cluster {
         let hosts = self.hosts.iter().map(|host| host.describe());
         format!("at {:?}: {}", self.elapsed(), hosts.collect::<Vec<_>>().join("; "))
     }
+}
+
+fn turmoil_of(seed: u64, weather: Weather) -> turmoil::Sim<'static> {
+    turmoil::Builder::new()
+        .rng_seed(seed)
+        .epoch(std::time::UNIX_EPOCH)
+        .tick_duration(Duration::from_millis(1))
+        .min_message_latency(Duration::from_millis(weather.min_ms))
+        .max_message_latency(Duration::from_millis(weather.max_ms))
+        .tcp_capacity(4096)
+        .simulation_duration(Duration::from_secs(1 << 32))
+        .build()
 }
 
 /// The outcome of a transfer, once there is one.

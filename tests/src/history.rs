@@ -24,6 +24,8 @@ use std::time::Duration;
 use baton_messages::types::Hash;
 use serde::{Deserialize, Serialize};
 
+use crate::net::Weather;
+
 pub use coverage::{Coverage, Situation};
 pub use event::{Event, EventKind};
 pub use ghost::Ghost;
@@ -264,6 +266,13 @@ pub struct Outcome {
     pub events: Vec<Event>,
     /// How long it was, in virtual time.
     pub virtual_time: Duration,
+}
+
+impl Storm {
+    pub(crate) const fn weather(&self) -> Weather {
+        let Self { min_ms, max_ms, lost, twice, late } = *self;
+        Weather { min_ms, max_ms, lost, twice, late }
+    }
 }
 
 impl History {

@@ -61,7 +61,7 @@ pub use client::{Ack, Oracle};
 pub use cluster::{AdjustNode, Cluster, ClusterPlan, HEARTBEAT, Way, address, cluster_run, member, name};
 pub use da::{FakeDa, Ledger};
 pub use engine::{CALLS, FakeEngine, Script};
-pub use net::{Net, Weather};
+pub use net::{Net, SeenLives, Weather};
 pub use node::{Adjust, MAX_CLOCK_DRIFT, Machine, MakeEngine, Node, Plan, check_chain, check_chains};
 pub use power::{Cut, Power};
 pub use probe::{Probe, probe};

@@ -32,6 +32,7 @@ use bytes::Bytes;
 
 use crate::client::{Ack, Oracle};
 use crate::da::{FakeDa, Ledger};
+use crate::net::SeenLives;
 use crate::power::Power;
 use crate::run::SimClock;
 
@@ -54,6 +55,8 @@ pub struct Machine {
     pub genesis: Genesis,
     /// The identity of its store.
     pub storage: uuid::Uuid,
+    /// The lives of other storages that it has met.
+    pub lives: SeenLives,
     seed: u64,
 }
 
@@ -78,6 +81,7 @@ impl Machine {
             oracle: Oracle::default(),
             genesis,
             storage: uuid::Uuid::from_u64_pair(seed, 1),
+            lives: SeenLives::default(),
             seed,
         }
     }
@@ -93,6 +97,7 @@ impl Machine {
             guard: MemoryGuard::default(),
             audit: MemoryAudit::default(),
             storage,
+            lives: SeenLives::default(),
             ..self.clone()
         }
     }

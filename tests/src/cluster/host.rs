@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use baton_actors::raft::Bootstrap;
 use baton_actors::world::World;
@@ -10,6 +11,7 @@ use baton_messages::types::{MemberId, Tip};
 use baton_storage::raft_types::Vote;
 use futures::future::LocalBoxFuture;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::{AdjustNode, ClusterPlan, Way, member, tcp};
 use crate::net::Net;
@@ -36,6 +38,8 @@ pub(super) struct Host {
     wiped: Cell<u64>,
     /// The version of log entries that its version of baton knows; `None`: this one's.
     knows: Cell<Option<u8>>,
+    /// When the cluster was made, on the clock that all hosts share, if they do.
+    started: Option<Instant>,
 }
 
 impl Host {
@@ -45,6 +49,7 @@ impl Host {
         bootstrap: Bootstrap,
         net: Net,
         plan: ClusterPlan,
+        started: Option<Instant>,
     ) -> Self {
         let knows = Cell::new(plan.command_versions.get(&index).copied());
         Self {
@@ -61,6 +66,15 @@ impl Host {
             last: Cell::default(),
             wiped: Cell::new(0),
             knows,
+            started,
+        }
+    }
+
+    /// Virtual time since the cluster was made; in its runtime only.
+    fn elapsed(&self) -> Duration {
+        match self.started {
+            Some(started) => started.elapsed(),
+            None => turmoil::sim_elapsed().unwrap_or_default(),
         }
     }
 
@@ -149,7 +163,7 @@ impl Host {
 }
 
 /// A life of a node; it ends with a crash.
-pub(super) async fn live(host: Rc<Host>) -> turmoil::Result {
+pub(super) async fn live(host: Rc<Host>) {
     let (jobs, mut waiting) = mpsc::unbounded_channel::<Job>();
     *host.jobs.borrow_mut() = Some(jobs);
     let machine = host.machine();
@@ -159,16 +173,19 @@ pub(super) async fn live(host: Rc<Host>) -> turmoil::Result {
     };
     let member = member(host.index, &machine);
     let identity = store.identity();
-    let clock = SimClock::showing(START.plus(turmoil::sim_elapsed().unwrap_or_default()));
+    let clock = SimClock::showing(START.plus(host.elapsed()));
     let transport = match host.plan.way {
-        Way::Calls => host.net.attach(&member, identity.genesis_hash, identity.boot),
+        Way::Calls => {
+            let chain = (identity.chain_id.as_str(), identity.genesis_hash);
+            host.net.attach(&member, chain, identity.boot, machine.lives.clone())
+        },
         Way::Tcp => {
             let seed = identity.storage.as_u64_pair().0 ^ identity.boot;
             tcp::transport(&store, &member, World::new(Arc::new(clock), seed)).await
         }
     };
     let clock_offset =
-        i64::try_from(turmoil::sim_elapsed().unwrap_or_default().as_nanos()).unwrap_or(i64::MAX);
+        i64::try_from(host.elapsed().as_nanos()).unwrap_or(i64::MAX);
     let adjust: Option<AdjustNode> = host.plan.adjust.clone();
     let index = host.index;
     let plan = Plan {
@@ -187,5 +204,4 @@ pub(super) async fn live(host: Rc<Host>) -> turmoil::Result {
     while let Some(job) = waiting.recv().await {
         tokio::task::spawn_local(job(node.clone()));
     }
-    Ok(())
 }

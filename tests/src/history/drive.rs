@@ -86,8 +86,7 @@ struct Drive {
 impl Drive {
     fn new(history: &History) -> Self {
         let shape = &history.shape;
-        let usual =
-            Weather { min_ms: shape.weather.min_ms, max_ms: shape.weather.max_ms, lost: shape.weather.lost };
+        let usual = shape.weather.weather();
         let plan = ClusterPlan {
             block_time: Duration::from_millis(shape.block_time_ms),
             weather: usual,
@@ -202,8 +201,7 @@ impl Drive {
                 self.later(*for_ms, End::Heal);
             }
             What::Weather { storm, for_ms } => {
-                let weather = Weather { min_ms: storm.min_ms, max_ms: storm.max_ms, lost: storm.lost };
-                self.cluster.net().set_weather(weather);
+                self.cluster.net().set_weather(storm.weather());
                 self.later(*for_ms, End::Weather);
             }
             What::Ghost { node, asks } => {
