@@ -157,7 +157,8 @@ impl Disk {
         let mut platter = self.lock();
         let count: usize = platter.durable.values().map(BTreeMap::len).sum();
         let at = usize::try_from(pick % (count.max(1) as u64)).unwrap_or_default();
-        let mut all = platter.durable.iter().flat_map(|(family, table)| table.keys().map(|key| (*family, key)));
+        let mut all =
+            platter.durable.iter().flat_map(|(family, table)| table.keys().map(|key| (*family, key)));
         let found = all.nth(at).map(|(family, key)| (family, key.clone()))?;
         platter.damaged.insert(found.clone());
         Some(found)

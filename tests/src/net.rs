@@ -218,8 +218,13 @@ impl Net {
             class: 0,
         };
         let own = Arc::new(Mutex::new(Arc::new(hello)));
-        let line =
-            Line { net: self.clone(), own, address: member.address.as_str().into(), seen, serve: Arc::default() };
+        let line = Line {
+            net: self.clone(),
+            own,
+            address: member.address.as_str().into(),
+            seen,
+            serve: Arc::default(),
+        };
         tokio::task::spawn_local(line.clone().listen(receiver));
         Arc::new(line)
     }

@@ -56,6 +56,9 @@ struct One {
     /// With this bug planted.
     #[arg(long)]
     mutation: Option<String>,
+    /// Show what the nodes log, such as `info` or `baton_actors::raft=debug`.
+    #[arg(long)]
+    log: Option<String>,
     /// The history in a file, as `shrink` writes it, instead of the seed's own.
     #[arg(long)]
     history: Option<PathBuf>,
@@ -166,6 +169,10 @@ fn chosen(one: &One) -> anyhow::Result<History> {
 
 fn replay(one: &One, out: &Path) -> anyhow::Result<bool> {
     let history = chosen(one)?;
+    if let Some(filter) = &one.log {
+        let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
+    }
     let outcome = history.run();
     print!("{}", story::story(&history, &outcome));
     let (told, drawn) = story::write(&history, &outcome, out)?;

@@ -178,14 +178,13 @@ pub(super) async fn live(host: Rc<Host>) {
         Way::Calls => {
             let chain = (identity.chain_id.as_str(), identity.genesis_hash);
             host.net.attach(&member, chain, identity.boot, machine.lives.clone())
-        },
+        }
         Way::Tcp => {
             let seed = identity.storage.as_u64_pair().0 ^ identity.boot;
             tcp::transport(&store, &member, World::new(Arc::new(clock), seed)).await
         }
     };
-    let clock_offset =
-        i64::try_from(host.elapsed().as_nanos()).unwrap_or(i64::MAX);
+    let clock_offset = i64::try_from(host.elapsed().as_nanos()).unwrap_or(i64::MAX);
     let adjust: Option<AdjustNode> = host.plan.adjust.clone();
     let index = host.index;
     let plan = Plan {
