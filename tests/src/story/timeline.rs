@@ -12,6 +12,8 @@ const RIGHT: f64 = 20.0;
 const TOP: f64 = 64.0;
 const ROW: f64 = 18.0;
 const LANE: f64 = 44.0;
+/// The time in which things are done has at least this part of the width.
+const SPAN_PART: f64 = 0.8;
 /// About the width of a letter.
 const LETTER: f64 = 6.2;
 /// Deeds beyond so many rows are drawn over each other.
@@ -54,8 +56,14 @@ impl<'a> Picture<'a> {
         Self { history, outcome, end_ms: last.max(broken).max(1), svg: String::new() }
     }
 
+    /// A rest that takes long, because something never comes, gets a small part of the width.
     fn x(&self, at_ms: u64) -> f64 {
-        LEFT + (WIDTH - LEFT - RIGHT) * (at_ms.min(self.end_ms) as f64 / self.end_ms as f64)
+        let (at, end) = (at_ms.min(self.end_ms) as f64, self.end_ms as f64);
+        let span = (self.history.span_ms as f64).clamp(1.0, end);
+        let part = if span < end * SPAN_PART { SPAN_PART } else { span / end };
+        let share =
+            if at <= span { at / span * part } else { part + (at - span) / (end - span) * (1.0 - part) };
+        LEFT + (WIDTH - LEFT - RIGHT) * share
     }
 
     fn draw(mut self) -> String {
@@ -126,11 +134,16 @@ impl<'a> Picture<'a> {
 
     /// A line about every tenth of the time, at a round number.
     fn axis(&mut self, top: f64, bottom: f64) {
-        let wanted = self.end_ms / 10;
+        let wanted = self.history.span_ms.min(self.end_ms) / 10;
         let steps = [10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 60_000, 300_000];
         let step = steps.into_iter().find(|step| *step >= wanted).unwrap_or(600_000);
+        let mut last = f64::MIN;
         for at_ms in (0..=self.end_ms).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
             let x = self.x(at_ms);
+            if x < last + 40.0 {
+                continue;
+            }
+            last = x;
             self.line(x, (top, bottom), "stroke='#dddddd'");
             let label = format!("{} s", at_ms as f64 / 1000.0);
             self.text(x, bottom + 16.0, "text-anchor='middle' fill='#555555'", &label);
