@@ -162,6 +162,17 @@ impl Cluster {
         cluster
     }
 
+    /// As `start`; this changes the wiring of each node before each of its starts.
+    #[must_use]
+    pub fn swapped(
+        count: usize,
+        seed: u64,
+        adjust: impl Fn(usize, &mut baton::wiring::Wiring) + 'static,
+    ) -> Self {
+        let plan = ClusterPlan { adjust: Some(Rc::new(adjust)), ..ClusterPlan::default() };
+        Self::start_with(count, seed, plan)
+    }
+
     /// Machines that form a cluster once they are started; none is.
     #[must_use]
     pub fn of(count: usize, seed: u64, plan: ClusterPlan) -> Self {

@@ -49,6 +49,7 @@ pub mod mutants;
 mod net;
 mod node;
 mod power;
+pub mod prelude;
 mod probe;
 pub mod process;
 mod run;
@@ -73,3 +74,8 @@ pub use stage::{GRANT, Stage, root_of, tx};
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 mod readme {}
+
+/// What the page says about simulations compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/simulation.md")]
+mod page {}

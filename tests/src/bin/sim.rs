@@ -29,6 +29,8 @@ enum Task {
     Replay(One),
     /// Find the shortest history that breaks the promise that a seed breaks.
     Shrink(One),
+    /// Print the digest of each history: the same everywhere.
+    Traces(Traces),
     /// Plant each bug, and look for it in the seeds that everything runs on.
     Mutations(Mutations),
 }
@@ -65,6 +67,13 @@ struct One {
 }
 
 #[derive(Args)]
+struct Traces {
+    /// The seeds, such as 0..20.
+    #[arg(long, default_value = "0..20", value_parser = range)]
+    seeds: Range<u64>,
+}
+
+#[derive(Args)]
 struct Mutations {
     /// The seeds to look in.
     #[arg(long, default_value = "0..200", value_parser = range)]
@@ -95,6 +104,12 @@ fn main() -> ExitCode {
         Task::Run(run) => run_many(&run, &cli.out),
         Task::Replay(one) => replay(&one, &cli.out),
         Task::Shrink(one) => shrink_one(&one, &cli.out),
+        Task::Traces(traces) => {
+            for seed in traces.seeds {
+                println!("{seed} {}", History::of(seed).run().trace);
+            }
+            Ok(true)
+        }
         Task::Mutations(mutations) => hunt(&mutations),
     };
     match ended {
