@@ -5,9 +5,11 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use baton_messages::types::Hash;
 use bytes::Bytes;
 
 use crate::backend::{Backend, Batch, Direction, Family, Go, Operation, StoreError};
+use crate::records::{LogRecord, decode, number_key};
 
 /// How much of the unsynced write-ahead log a crash leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +186,25 @@ impl Disk {
         let (durable, damaged) = (platter.durable.clone(), platter.damaged.clone());
         let copy = Platter { visible: durable.clone(), durable, damaged, ..Platter::default() };
         Self { platter: Arc::new(Mutex::new(copy)) }
+    }
+
+    /// The term of a log entry and a digest of its record, as it is visible or as it is durable;
+    /// `None` when the disk does not hold it. For comparing the logs of members.
+    #[must_use]
+    pub fn entry(&self, index: u64, durable: bool) -> Option<(u64, Hash)> {
+        let bytes = {
+            let platter = self.lock();
+            let tables = if durable { &platter.durable } else { &platter.visible };
+            tables.get(&Family::Log)?.get(&number_key(index)[..])?.clone()
+        };
+        let record: LogRecord = decode("log entry", &bytes).ok()?;
+        Some((record.term, Hash::of(&bytes)))
+    }
+
+    /// How often it was opened again in place.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.lock().generation
     }
 
     /// How many batches were written since the disk was made.

@@ -19,12 +19,14 @@
 //! ```
 
 mod checks;
+mod faults;
+mod gate;
 mod host;
 mod tcp;
 mod together;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,7 +37,7 @@ use baton_messages::cluster::{
 use baton_messages::command::Command;
 use baton_messages::mutation::inherit;
 use baton_messages::raft::{ProposeError, Record};
-use baton_messages::sequencer::{AwaitTx, GetQueueView, Level, SubmitTxs};
+use baton_messages::sequencer::{AwaitTx, GetQueueView, Level};
 use baton_messages::supervisor::GetSupervisorView;
 use baton_messages::types::{Grant, Height, LogIndex, Member, MemberId, Term, Tx};
 use baton_storage::Reader;
@@ -43,13 +45,14 @@ use baton_storage::memory::Keep;
 use baton_storage::runtime::{keep_to_task_sets, seed_chance};
 use bytes::Bytes;
 
-use crate::client::Ack;
+use crate::client::{Ack, Oracle};
 use crate::net::{Net, Weather};
 use crate::node::{Machine, Node, check_chains};
-use crate::power::{Cut, Power};
+use crate::power::{Cut, Power, Touched};
 
-use checks::Checks;
-use host::Host;
+use checks::{Checks, Notes};
+pub(crate) use faults::Accepting;
+pub(crate) use host::Host;
 use together::Together;
 
 /// Pause between two heartbeats in simulated clusters.
@@ -103,6 +106,12 @@ pub struct ClusterPlan {
     pub keep_entries: u64,
     /// Changes the wiring of a node before it starts.
     pub adjust: Option<AdjustNode>,
+    /// How long an fsync of the store takes, at the most.
+    pub fsync: Duration,
+    /// Which of the first machines is a witness.
+    pub witness: Option<usize>,
+    /// Whether engines are by script and DA adapters can be reached from outside.
+    pub observed: bool,
     /// What a version of baton each node pretends to be, as far as log entries go.
     pub command_versions: BTreeMap<usize, u8>,
 }
@@ -116,6 +125,9 @@ impl Default for ClusterPlan {
             snapshot_after: 50,
             keep_entries: 20,
             adjust: None,
+            fsync: Duration::ZERO,
+            witness: None,
+            observed: false,
             command_versions: BTreeMap::new(),
         }
     }
@@ -135,6 +147,10 @@ pub struct Cluster {
     net: Net,
     plan: ClusterPlan,
     hosts: Vec<Rc<Host>>,
+    /// Machines that are no members, and disturb.
+    guests: BTreeMap<usize, Rc<Host>>,
+    /// Machines that do not belong to the cluster any more.
+    left_out: BTreeSet<usize>,
     checks: Checks,
     seed: u64,
 }
@@ -182,7 +198,16 @@ impl Cluster {
         };
         keep_to_task_sets(plan.way == Way::Calls);
         let net = Net::new(seed, plan.weather);
-        let mut cluster = Self { ground, net, plan, hosts: vec![], checks: Checks::default(), seed };
+        let mut cluster = Self {
+            ground,
+            net,
+            plan,
+            hosts: vec![],
+            guests: BTreeMap::new(),
+            left_out: BTreeSet::new(),
+            checks: Checks::default(),
+            seed,
+        };
         let peer = |index| Peer { name: name(index), address: address(index) };
         let peers: Vec<Peer> = (0..count).map(peer).collect();
         let bootstrap = if count == 1 { Bootstrap::Sole } else { Bootstrap::Peers(peers) };
@@ -199,13 +224,21 @@ impl Cluster {
             Some(first) => first.machine().another(index),
             None => Machine::new(self.seed),
         };
+        let host = self.make_host(index, machine, bootstrap);
+        self.hosts.push(Rc::new(host));
+        index
+    }
+
+    fn make_host(&self, index: usize, machine: Machine, bootstrap: Bootstrap) -> Host {
         let started = match &self.ground {
             Ground::Together(together) => Some(together.started()),
             Ground::Turmoil(_) => None,
         };
-        let host = Host::new(index, machine, bootstrap, self.net.clone(), self.plan.clone(), started);
-        self.hosts.push(Rc::new(host));
-        index
+        let touched = match &self.ground {
+            Ground::Together(together) => together.touched(),
+            Ground::Turmoil(_) => Touched::default(),
+        };
+        Host::new(index, machine, bootstrap, self.net.clone(), self.plan.clone(), started, touched)
     }
 
     /// One more machine that joins the cluster as a learner, switched on.
@@ -258,8 +291,14 @@ impl Cluster {
         match &mut self.ground {
             Ground::Together(together) => {
                 let until = together.elapsed() + Duration::from_millis(1);
-                while !together.run(until) {
-                    self.checks.step(&self.hosts);
+                loop {
+                    let reached = together.run(until);
+                    let now = u64::try_from(together.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    if reached {
+                        self.checks.notes.now_ms = now;
+                        return;
+                    }
+                    self.checks.step(now, &self.hosts);
                 }
             }
             Ground::Turmoil(sim) => {
@@ -268,7 +307,8 @@ impl Cluster {
                 }
             }
         }
-        self.checks.step(&self.hosts);
+        let now = u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.checks.step(now, &self.hosts);
     }
 
     /// Lets time pass.
@@ -341,12 +381,6 @@ impl Cluster {
         self.hosts[index].node().unwrap_or_else(|| panic!("node {index} is down"))
     }
 
-    /// A node, if it runs.
-    #[must_use]
-    pub fn running(&self, index: usize) -> Option<Rc<Node>> {
-        self.hosts.get(index)?.node()
-    }
-
     /// Who leads the newest term among those that run, as their stores say.
     #[must_use]
     pub fn leader(&self) -> Option<usize> {
@@ -385,6 +419,7 @@ impl Cluster {
     pub fn crash(&mut self, index: usize, keep: Keep) {
         let host = self.hosts[index].clone();
         host.ended();
+        host.gate().forget();
         match &mut self.ground {
             Ground::Together(together) => together.end(index),
             Ground::Turmoil(sim) => sim.crash(name(index)),
@@ -610,25 +645,7 @@ impl Cluster {
     /// A client hands a transaction in at a node and waits for its commit in the background. What
     /// it is told is remembered and checked at the end.
     pub fn submit(&mut self, index: usize, text: &str) {
-        let tx = Tx(Bytes::copy_from_slice(text.as_bytes()));
-        let (oracle, power) = (self.hosts[index].machine().oracle, self.hosts[index].power());
-        oracle.attempt(&tx);
-        drop(self.begin(index, move |node| async move {
-            let within = Duration::from_secs(30);
-            let sequencer = &node.ports().sequencer;
-            let submitted =
-                sequencer.submit_txs.send(SubmitTxs { txs: vec![tx.clone()] }).timeout(within).await;
-            if !matches!(submitted, Ok(Ok(_))) || power.is_off() {
-                return;
-            }
-            oracle.told(&tx, Ack::Accepted);
-            let waiting = AwaitTx { hash: tx.hash(), level: Level::Committed };
-            if let Ok(Ok(outcome)) = sequencer.await_tx.send(waiting).timeout(within).await
-                && !power.is_off()
-            {
-                oracle.told(&tx, Ack::Committed(outcome.place));
-            }
-        }));
+        drop(self.hand_in(index, Tx(Bytes::copy_from_slice(text.as_bytes())), None));
     }
 
     /// Faults are over: everybody runs, every link works; everybody comes to the same chain, new
@@ -651,6 +668,12 @@ impl Cluster {
                 self.restart(index);
             }
         }
+        self.settle();
+    }
+
+    /// Everybody that runs comes to the same chain, it grows, and everything that was ever
+    /// promised holds. Nobody runs afterwards.
+    pub(crate) fn settle(&mut self) {
         let height = self.heights().into_iter().max().unwrap_or_default();
         self.reach_everywhere(height.0 + 10);
         self.empty_queues();
@@ -692,7 +715,8 @@ impl Cluster {
                 self.crash(index, Keep::All);
             }
         }
-        let machines: Vec<Machine> = self.hosts.iter().map(|host| host.machine()).collect();
+        let belong = self.hosts.iter().filter(|host| !self.left_out.contains(&host.index()));
+        let machines: Vec<Machine> = belong.map(|host| host.machine()).collect();
         check_chains(&machines);
     }
 
@@ -714,6 +738,17 @@ fn turmoil_of(seed: u64, weather: Weather) -> turmoil::Sim<'static> {
         .tcp_capacity(4096)
         .simulation_duration(Duration::from_secs(1 << 32))
         .build()
+}
+
+/// Waits until a transaction is committed, and remembers that a client was told so.
+async fn await_commit(node: &Node, tx: &Tx, oracle: &Oracle, power: &Power, index: usize) {
+    let waiting = AwaitTx { hash: tx.hash(), level: Level::Committed };
+    let outcome = node.ports().sequencer.await_tx.send(waiting).timeout(Duration::from_secs(30)).await;
+    if let Ok(Ok(outcome)) = outcome
+        && !power.is_off()
+    {
+        oracle.told_by(index, tx, Ack::Committed(outcome.place));
+    }
 }
 
 /// The outcome of a transfer, once there is one.

@@ -12,12 +12,16 @@
 //! assert_eq!(outcome.broken, None);
 //! ```
 
+mod clients;
 mod coverage;
+mod deeds;
 mod draw;
 mod drive;
 mod event;
-mod ghost;
+mod operator;
 mod panics;
+mod rest;
+mod sinks;
 
 use std::time::Duration;
 
@@ -28,7 +32,6 @@ use crate::net::Weather;
 
 pub use coverage::{Coverage, Situation};
 pub use event::{Event, EventKind};
-pub use ghost::Ghost;
 
 /// What a cluster is like, and what is done to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -149,10 +152,11 @@ pub enum What {
     Upgrade { node: Who, down_ms: u64 },
     /// A single node of its own with the same key is started beside the cluster.
     Stray { for_ms: u64 },
-    /// A node of another cluster of the same chain is given an address of this one.
-    WrongCluster { node: Who, for_ms: u64 },
-    /// A producer that should be gone asks a node for something.
-    Ghost { node: Who, asks: Ghost },
+    /// A node of another cluster of the same chain is named to the leader as one to add.
+    WrongCluster { for_ms: u64 },
+    /// At a node that leads, somebody wants what only a producer of an older term could want, and
+    /// what nobody agreed on: every sink must refuse it.
+    Stale,
 }
 
 /// A node.

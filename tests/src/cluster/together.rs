@@ -4,11 +4,9 @@
 //! wherever that was; a host that sleeps is not polled while its timers run out, which is what
 //! SIGSTOP is. Time jumps to the next timer of anybody: a cluster that waits costs nothing.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,20 +14,7 @@ use tokio::runtime::{Builder, RngSeed, Runtime, UnhandledPanic};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
 
-/// Set by whoever has an effect: everybody's promises are checked then.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Touched(Rc<Cell<bool>>);
-
-impl Touched {
-    /// Something happened.
-    pub(crate) fn touch(&self) {
-        self.0.set(true);
-    }
-
-    fn take(&self) -> bool {
-        self.0.replace(false)
-    }
-}
+use crate::power::Touched;
 
 struct Host {
     tasks: LocalSet,

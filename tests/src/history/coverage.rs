@@ -32,14 +32,20 @@ pub enum Situation {
     LeaderBehind,
     /// A member went on from a snapshot.
     SnapshotInstalled,
-    /// The guard refused a signature.
+    /// The guard refused a second header for a height.
     GuardRefused,
+    /// The guard refused a producer of an older term.
+    GuardFenced,
     /// The DA adapter refused a producer of an older term.
     DaFenced,
+    /// Raft refused a producer of an older term.
+    RaftFenced,
     /// Apply refused an entry.
     VerdictRefused,
-    /// Raft refused a proposal before it was appended.
+    /// Raft refused a proposal of the executor before it was appended.
     ProposalRefused,
+    /// The DA layer took blobs and said it did not.
+    FalseError,
     /// A hand-off succeeded.
     HandedOff,
     /// A hand-off was aborted.
@@ -64,7 +70,7 @@ pub enum Situation {
 
 impl Situation {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 28] = [
         Self::CrashBetweenCommitAndSign,
         Self::CrashBetweenSignAndDa,
         Self::CrashBetweenDaAndRecord,
@@ -77,9 +83,12 @@ impl Situation {
         Self::LeaderBehind,
         Self::SnapshotInstalled,
         Self::GuardRefused,
+        Self::GuardFenced,
         Self::DaFenced,
+        Self::RaftFenced,
         Self::VerdictRefused,
         Self::ProposalRefused,
+        Self::FalseError,
         Self::HandedOff,
         Self::HandOffAborted,
         Self::LeaderInMinority,
@@ -107,10 +116,13 @@ impl fmt::Display for Situation {
             Self::Flap => "leadership lost and regained at once",
             Self::LeaderBehind => "new leader two or more behind",
             Self::SnapshotInstalled => "snapshot installed",
-            Self::GuardRefused => "refused by the guard",
-            Self::DaFenced => "refused by the DA adapter",
+            Self::GuardRefused => "second header refused by the guard",
+            Self::GuardFenced => "older term refused by the guard",
+            Self::DaFenced => "older term refused by the DA adapter",
+            Self::RaftFenced => "older term refused by Raft",
             Self::VerdictRefused => "refused by apply",
             Self::ProposalRefused => "refused before append",
+            Self::FalseError => "false error of DA",
             Self::HandedOff => "handed off",
             Self::HandOffAborted => "hand-off aborted",
             Self::LeaderInMinority => "leader in the minority",

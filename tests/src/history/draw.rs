@@ -6,7 +6,7 @@
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{Among, DaFault, Deed, DiskFault, EngineFault, Ghost, History, Left, Shape, Storm, What, Who};
+use super::{Among, DaFault, Deed, DiskFault, EngineFault, History, Left, Shape, Storm, What, Who};
 
 /// How long things are done to a cluster.
 const SPAN_MS: u64 = 20_000;
@@ -37,7 +37,7 @@ enum Kind {
     Pause,
     Upgrade,
     Mistake,
-    Ghost,
+    Stale,
 }
 
 const KINDS: [Kind; 20] = [
@@ -60,7 +60,7 @@ const KINDS: [Kind; 20] = [
     Kind::Pause,
     Kind::Upgrade,
     Kind::Mistake,
-    Kind::Ghost,
+    Kind::Stale,
 ];
 
 /// Chance that follows from a seed.
@@ -76,7 +76,7 @@ impl Chance {
         self.0.next_u64() % end.max(1)
     }
 
-    fn index(&mut self, end: usize) -> usize {
+    pub(super) fn index(&mut self, end: usize) -> usize {
         usize::try_from(self.below(end as u64)).unwrap_or_default()
     }
 
@@ -260,14 +260,11 @@ fn deed(kind: Kind, chance: &mut Chance, shape: &Shape) -> What {
         Kind::HandOff => What::HandOff { to: node },
         Kind::Pause => What::Pause { for_ms },
         Kind::Upgrade => What::Upgrade { node, down_ms: down(chance).min(4_000) },
-        Kind::Ghost => {
-            let node = if chance.percent(80) { Who::Leader } else { node };
-            What::Ghost { node, asks: chance.pick(&Ghost::ALL) }
-        }
+        Kind::Stale => What::Stale,
         Kind::Mistake => match chance.below(3) {
             0 => What::Twin { node, for_ms },
             1 => What::Stray { for_ms },
-            _ => What::WrongCluster { node, for_ms },
+            _ => What::WrongCluster { for_ms },
         },
     }
 }
