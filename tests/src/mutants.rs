@@ -30,16 +30,14 @@ fn broken_by(mutation: Mutation, seed: u64) -> Option<Broken> {
     outcome.broken
 }
 
-/// Looks for a mutation in these seeds, one after the other.
+/// Looks for a mutation in these seeds, one after the other. A seed that breaks a promise without
+/// it shows nothing.
 #[must_use]
 pub fn hunt(mutation: Mutation, seeds: Range<u64>) -> Hunt {
-    let mut found = None;
-    for seed in seeds {
-        if let Some(broken) = broken_by(mutation, seed) {
-            found = Some((seed, broken));
-            break;
-        }
-    }
+    let found = seeds.into_iter().find_map(|seed| {
+        let broken = broken_by(mutation, seed)?;
+        History::of(seed).run().broken.is_none().then_some((seed, broken))
+    });
     Hunt { mutation, found }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix::{Actor, Context};
 use baton::wiring::producer;
 use baton_actors::supervisor::plan::{Action, Plan};
-use baton_messages::cluster::MemberChange;
+use baton_messages::cluster::{HandOff, HandOffError, MemberChange};
 use baton_messages::supervisor::{DiskHealthChanged, GetSupervisorView, SupervisorView};
 use baton_messages::types::{Grant, Height, Role, Term};
 use baton_storage::memory::Keep;
@@ -124,10 +124,9 @@ fn openraft_1246_a_cluster_that_starts_again_produces_on_everything_that_was_com
             (0..3).for_each(|index| cluster.crash(index, Keep::All));
             (0..3).for_each(|index| cluster.restart(index));
             let granted = loop {
-                let up: Vec<usize> = (0..3).collect();
-                match up.into_iter().find(|index| view(&mut cluster, *index).grant.is_some()) {
-                    Some(index) => break index,
-                    None => cluster.pass(Duration::from_millis(5)),
+                cluster.pass(Duration::from_millis(5));
+                if let Some(index) = (0..3).find(|index| view(&mut cluster, *index).grant.is_some()) {
+                    break index;
                 }
             };
             assert!(cluster.reader(granted).tip().height >= before, "S16");
@@ -162,7 +161,7 @@ fn openraft_1808_who_goes_on_from_a_snapshot_knows_the_membership_of_now() {
         cluster.reach_everywhere(60);
         let away = (0..3).find(|index| cluster.leader() != Some(*index)).expect("three");
         cluster.kill(away);
-        cluster.change_at_leader(&MemberChange::Remove { name: name(third) });
+        cluster.change_at_leader(&MemberChange::Remove(name(third)));
         let height = highest(&cluster);
         cluster.reach(height.0 + 60);
         cluster.restart(away);
@@ -275,11 +274,11 @@ fn async_raft_6c0ccaf3_a_node_that_restarts_while_the_membership_changes_does_no
             let joined = [cluster.join(), cluster.join()];
             cluster.until("both to be level", |cluster| {
                 let heights = cluster.heights();
-                joined.iter().all(|index| heights[*index] + 2 >= heights[0] && heights[0] > Height(5))
+                joined.iter().all(|index| heights[*index].0 + 2 >= heights[0].0 && heights[0] > Height(5))
             });
             cluster.pass(Duration::from_secs(1));
             let names = joined.iter().map(|index| name(*index)).collect();
-            let promote = MemberChange::Promote { names };
+            let promote = MemberChange::Promote(names);
             drop(cluster.begin(0, move |node| async move {
                 let message =
                     baton_messages::cluster::ChangeMembers { change: promote, version: None, force: false };
@@ -400,6 +399,7 @@ fn optimism_13363_a_snapshot_without_a_block_is_as_good_as_any() {
         cluster.pass(Duration::from_secs(2));
         let leader = cluster.wait_for_leader();
         let joined = cluster.join();
+        cluster.pass(HEARTBEAT);
         cluster.until("the node to have joined", |cluster| {
             cluster
                 .reader(joined)
@@ -408,7 +408,7 @@ fn optimism_13363_a_snapshot_without_a_block_is_as_good_as_any() {
         });
         assert_eq!(highest(&cluster), Height(0));
         let names = vec![name(joined)];
-        cluster.change_at_leader(&MemberChange::Promote { names });
+        cluster.change_at_leader(&MemberChange::Promote(names));
         let left = |index: usize| index != leader;
         cluster.kill(leader);
         cluster.until("another leader", |cluster| cluster.leader().is_some_and(left));
@@ -436,11 +436,11 @@ fn optimism_17899_one_node_that_becomes_three_makes_blocks_all_the_time() {
         let (since, height) = (cluster.elapsed(), highest(&cluster));
         cluster.until("both to be level", |cluster| {
             let heights = cluster.heights();
-            joined.iter().all(|index| heights[*index] + 2 >= heights[0])
+            joined.iter().all(|index| heights[*index].0 + 2 >= heights[0].0)
         });
         cluster.pass(Duration::from_secs(1));
         let names = joined.iter().map(|index| name(*index)).collect();
-        cluster.change_at_leader(&MemberChange::Promote { names });
+        cluster.change_at_leader(&MemberChange::Promote(names));
         cluster.pass(Duration::from_secs(2));
         let slots = (cluster.elapsed() - since).as_millis() / 100;
         let made = u128::from(highest(&cluster).0 - height.0);
@@ -458,9 +458,16 @@ fn optimism_22925_a_transfer_that_is_asked_for_twice_happens_once() {
         let from = cluster.wait_for_leader();
         let to = (from + 1) % 3;
         let before = term(&mut cluster, from);
-        let first = cluster.begin_transfer(from, to);
-        let second = cluster.begin_transfer(from, to);
+        let mut ask = || {
+            let asked = HandOff { to: Some(name(to)), reason: "scripted".to_owned() };
+            cluster.begin(from, move |node| async move {
+                node.ports().hand_off.send(asked).timeout(Duration::from_secs(10)).await
+            })
+        };
+        let (first, second) = (ask(), ask());
         cluster.until("both answers", |_| first.borrow().is_some() && second.borrow().is_some());
+        let again = second.borrow_mut().take().expect("an answer").expect("the supervisor answers");
+        assert_eq!(again, Err(HandOffError::InProgress));
         cluster.pass(Duration::from_secs(2));
         assert_eq!(cluster.leader(), Some(to), "F1");
         assert_eq!(term(&mut cluster, to).0, before.0 + 1, "F1: one transfer, one term");
