@@ -21,6 +21,7 @@ use baton_messages::chain::{Block, SignedHeader, Signer};
 use baton_messages::command::{Command, HeaderSignature};
 use baton_messages::engine::{EngineError, ExecuteBlock, Executed, FilterTxs, GetPosition};
 use baton_messages::executor::{GetProducerView, ProducerView, ProductionChanged};
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::raft::{Committed, ProposeBlock, ProposeError, Record, Settle};
 use baton_messages::sequencer::{AwaitTxs, DropTxs, NextBatch};
 use baton_messages::signer::{CheckGuard, NoteSigned, SignError, SignHeader};
@@ -398,6 +399,12 @@ impl Executor {
 
     fn begin_proposal(&mut self, block: Arc<Block>, ctx: &mut Context<Self>) {
         self.forget_recorded();
+        if planted(Mutation::ExecuteBeforeCommit) {
+            self.links.execute.do_send(ExecuteBlock { block: block.clone() });
+        }
+        if planted(Mutation::SignBeforeCommit) {
+            self.links.sign.do_send(SignHeader { grant: self.grant, block: block.clone() });
+        }
         fail::fail_point!("executor.before_propose");
         let propose = ProposeBlock {
             grant: self.grant,
@@ -434,7 +441,7 @@ impl Executor {
             }
             Ok(Err(error @ (ProposeError::Unknown(_) | ProposeError::Stopped(_)))) => {
                 self.metrics.unknown.inc();
-                self.in_doubt = Some(block.clone());
+                self.in_doubt = (!planted(Mutation::RetryWithSibling)).then(|| block.clone());
                 Error::Propose(error)
             }
             Err(source) => {

@@ -9,6 +9,7 @@ use baton_messages::codec::encode;
 use baton_messages::command::{
     BlockEntry, Command, FIRST_COMMAND_VERSION, HeaderSignature, Lane, Refusal, Submitted, Verdict,
 };
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{DaHeight, Hash, Height, LogIndex, Term, Tip};
 use bytes::Bytes;
 use fail::fail_point;
@@ -340,7 +341,8 @@ impl Writer {
         // What was queued before, such as a truncation, must come before in the log too.
         inner.jobs.run(Kind::Other, Batch::default(), false).await?;
         self.write_head(&head)?;
-        Ok(inner.jobs.run(Kind::Other, Batch::default(), true).await?)
+        let durable = !planted(Mutation::HeadWithoutSync);
+        Ok(inner.jobs.run(Kind::Other, Batch::default(), durable).await?)
     }
 
     fn write_head(&self, head: &Head) -> Result<(), HeadError> {
@@ -548,6 +550,10 @@ impl Draft<'_> {
             let header = HeaderRecord { hash: tip.hash, header: entry.block.header().clone() };
             self.batch.put(Family::Headers, number_key(tip.height.0), encode(&header));
             self.batch.put(Family::Index, tip.hash.to_bytes(), encode(&tip));
+            if planted(Mutation::Register) {
+                let before = self.applied.tip;
+                self.batch.delete(Family::Bodies, body_key(before.height, before.hash));
+            }
             if self.with_bodies {
                 self.batch.put(Family::Bodies, body_key(tip.height, tip.hash), encode(entry.block.data()));
             }

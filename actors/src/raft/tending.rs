@@ -7,6 +7,7 @@ use std::time::Duration;
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use baton_messages::cluster::Condition;
 use baton_messages::command::Command;
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::Term;
 use baton_storage::raft_types::TypeConfig;
 use openraft::ServerState;
@@ -186,7 +187,8 @@ impl Raft {
 
 /// The newest version that all of them know; `None` when one has not said.
 fn common_version(voters: impl Iterator<Item = Option<u8>>) -> Option<u8> {
-    voters.collect::<Option<Vec<u8>>>()?.into_iter().min()
+    let known = voters.collect::<Option<Vec<u8>>>()?.into_iter();
+    if planted(Mutation::ActivateEarly) { known.max() } else { known.min() }
 }
 
 #[cfg(test)]

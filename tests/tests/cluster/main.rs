@@ -1,6 +1,7 @@
 //! Clusters in virtual time: what they promise, and what happens when members go.
 
 mod basics;
+mod borrowed;
 mod chaos;
 mod failover;
 mod handoff;
