@@ -7,5 +7,7 @@ mod failover;
 mod handoff;
 mod log;
 mod membership;
+mod pause;
+mod trace;
 mod transactions;
 mod wire;
