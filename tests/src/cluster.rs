@@ -31,6 +31,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use baton_actors::raft::{Bootstrap, Peer};
+use baton_actors::signer::audit::MemoryAudit;
 use baton_messages::cluster::{
     ChangeError, ChangeMembers, ClusterView, GetCluster, MemberChange, TransferError, TransferLeadership,
 };
@@ -387,7 +388,8 @@ impl Cluster {
         let votes = self.up().filter_map(|index| Some((index, self.hosts[index].vote()?)));
         let (_, newest) = votes.max_by_key(|(_, vote)| (vote.leader_id.term, vote.committed))?;
         let leads = |index: &usize| self.hosts[*index].id() == newest.leader_id.voted_for;
-        self.up().find(leads).filter(|_| newest.committed)
+        let runs = |index: &usize| self.hosts[*index].node().is_some();
+        self.up().find(leads).filter(runs).filter(|_| newest.committed)
     }
 
     /// Waits until somebody leads; returns who.
@@ -717,7 +719,8 @@ impl Cluster {
         }
         let belong = self.hosts.iter().filter(|host| !self.left_out.contains(&host.index()));
         let machines: Vec<Machine> = belong.map(|host| host.machine()).collect();
-        check_chains(&machines);
+        let all: Vec<MemoryAudit> = self.hosts.iter().map(|host| host.machine().audit).collect();
+        check_chains(&machines, &all);
     }
 
     /// What every node is at, for messages.
