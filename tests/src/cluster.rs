@@ -22,6 +22,7 @@ mod checks;
 mod faults;
 mod gate;
 mod host;
+mod relay;
 mod tcp;
 mod together;
 
@@ -387,7 +388,8 @@ impl Cluster {
         let votes = self.up().filter_map(|index| Some((index, self.hosts[index].vote()?)));
         let (_, newest) = votes.max_by_key(|(_, vote)| (vote.leader_id.term, vote.committed))?;
         let leads = |index: &usize| self.hosts[*index].id() == newest.leader_id.voted_for;
-        self.up().find(leads).filter(|_| newest.committed)
+        let runs = |index: &usize| self.hosts[*index].node().is_some();
+        self.up().find(leads).filter(runs).filter(|_| newest.committed)
     }
 
     /// Waits until somebody leads; returns who.
