@@ -22,6 +22,7 @@ mod operator;
 pub(crate) mod panics;
 mod rest;
 mod sinks;
+mod trials;
 
 use std::time::Duration;
 

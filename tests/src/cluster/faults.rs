@@ -193,6 +193,12 @@ impl Cluster {
         self.hosts[index].script().clone()
     }
 
+    /// What a node's supervisor hears of leadership is late, and of several changes only the last
+    /// arrives; or no longer.
+    pub(crate) fn late_hints(&self, index: usize, late: bool) {
+        self.hosts[index].late_hints(late);
+    }
+
     /// The DA layer.
     pub(crate) fn ledger(&self) -> Ledger {
         self.hosts[0].with_machine(|machine| machine.ledger.clone())
