@@ -175,7 +175,6 @@ fn an_empty_value_means_that_nothing_was_said() {
 #[test]
 fn what_is_not_supported_yet_is_refused() {
     for (key, value) in [
-        ("node.aggregator", "false"),
         ("node.promotable", "true"),
         ("node.based_sequencer", "true"),
         ("node.light", "true"),
@@ -186,7 +185,20 @@ fn what_is_not_supported_yet_is_refused() {
         let said = aggregator().refusal(&[(key, value)]);
         assert!(said.contains(key) && said.contains("not supported yet"), "{said}");
     }
-    assert!(Home::with("").refusal(&[]).contains("node.aggregator"));
+}
+
+#[test]
+fn a_node_that_does_not_produce_follows_and_is_no_member_of_a_cluster() {
+    let (config, warnings) = Home::with("").load(&[], &[]).unwrap();
+    assert!(!config.node.aggregator && warnings.is_empty());
+    assert!(config.check_start().unwrap_err().to_string().contains("da.address"));
+    let da = [("da.address", "http://127.0.0.1:1"), ("da.namespace", "n")];
+    let (config, _) = Home::with("").load(&da, &[]).unwrap();
+    assert_eq!((config.check_start(), config.node.mode()), (Ok(()), "da"));
+    for (key, value) in [("raft.enable", "true"), ("raft.witness", "true"), ("node.catchup_timeout", "1s")] {
+        let said = Home::with("").refusal(&[(key, value), ("raft.raft_addr", "127.0.0.1:1")]);
+        assert!(said.contains(key) && said.contains("node.aggregator"), "{said}");
+    }
 }
 
 #[test]

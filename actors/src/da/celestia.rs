@@ -115,6 +115,8 @@ pub struct Celestia {
     payers: Payers,
     max_answer: usize,
     last_id: AtomicU64,
+    /// What the DA node announces, once somebody waits for it.
+    announcements: tokio::sync::Mutex<Option<(Namespace, Subscription)>>,
 }
 
 impl fmt::Debug for Celestia {
@@ -161,6 +163,7 @@ impl Celestia {
             ),
             max_answer: config.max_answer,
             last_id: AtomicU64::new(0),
+            announcements: tokio::sync::Mutex::default(),
         })
     }
 
@@ -385,6 +388,25 @@ impl DaLayer for Celestia {
     async fn header(&self, height: DaHeight) -> Result<DaHead, DaError> {
         let header: HeaderJson = self.call("header.GetByHeight", &(height.0,), Repeat::Freely).await?;
         Ok(header.head())
+    }
+
+    async fn announced(&self, namespace: Namespace) -> Result<DaHead, DaError> {
+        let mut announcements = self.announcements.lock().await;
+        if announcements.as_ref().is_none_or(|(of, _)| *of != namespace) {
+            *announcements = Some((namespace, self.subscribe(namespace).await?));
+        }
+        let Some((_, subscription)) = &mut *announcements else {
+            return Err(DaError::Unavailable("there is no subscription".to_owned()));
+        };
+        match subscription.next().await {
+            Some(event) => {
+                event.map(|event| DaHead { height: event.height, time: event.time.unwrap_or_default() })
+            }
+            None => {
+                *announcements = None;
+                Err(DaError::Unavailable("the DA node ended the subscription".to_owned()))
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use baton_actors::da_submitter::batching::{Batching, Strategy};
+use baton_actors::engine::kv::Roots;
 use zeroize::Zeroizing;
 
 use crate::cluster::security::{SecurityError, TlsSettings};
@@ -88,6 +89,11 @@ fn typed(home: &Path, settings: Settings) -> Config {
     Config {
         files: s.files(home),
         node: Node {
+            aggregator: s.bool("node.aggregator"),
+            readiness_max_behind: s.number("node.readiness_max_blocks_behind"),
+            readiness_window: s.number("node.readiness_window_seconds"),
+            reads_da: !s.text("da.address").is_empty(),
+            asks_peers: !s.list("p2p.peers").is_empty(),
             block_time: s.duration("node.block_time"),
             max_pending: backlog(s),
             lazy_mode: s.bool("node.lazy_mode"),
@@ -98,6 +104,7 @@ fn typed(home: &Path, settings: Settings) -> Config {
                 .unwrap_or(Duration::MAX),
         },
         da: Da {
+            start_height: s.number("da.start_height"),
             address: s.text("da.address"),
             auth_token: optional("da.auth_token").map(|text| Secret(Zeroizing::new(text))),
             submit_options: s.text("da.submit_options"),
@@ -123,7 +130,11 @@ fn typed(home: &Path, settings: Settings) -> Config {
             advertise: kv.as_ref().map(|kv| advertised(s, "kv.advertise", kv)).unwrap_or_default(),
             listen: kv,
         },
-        engine: Engine { kind: EngineKind::Kv, call_timeout: s.duration("engine.call_timeout") },
+        engine: Engine {
+            kind: EngineKind::Kv,
+            kv_roots: roots(s),
+            call_timeout: s.duration("engine.call_timeout"),
+        },
         queue: Queue {
             max_txs: s.size("queue.max_txs"),
             max_bytes: max_queue_bytes,
@@ -179,6 +190,14 @@ fn backlog(s: &Settings) -> u64 {
     or(s.number("node.max_pending_headers_and_data"), DEFAULT_BACKLOG)
 }
 
+/// A value of the table that the rule has let through.
+fn roots(s: &Settings) -> Roots {
+    match s.text("engine.kv_roots").as_str() {
+        "testapp" => Roots::Testapp,
+        _ => Roots::Tree,
+    }
+}
+
 fn raft(s: &Settings, home: &Path) -> Raft {
     let patience = s.duration("raft.heartbeat_timeout");
     let or_share = |name: &str, fifths: u32| {
@@ -229,6 +248,18 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     {
         let rule = "at half of the blocks that may wait for DA a batch goes out anyway: fewer items, or a longer backlog";
         return Err(contradiction(s, "da.batch_min_items", "node.max_pending_headers_and_data", rule));
+    }
+    if !config.node.aggregator {
+        for member in ["raft.enable", "raft.witness"] {
+            if s.bool(member) {
+                let rule = "a member of a cluster produces blocks: set node.aggregator to true, or leave the other out";
+                return Err(contradiction(s, member, "node.aggregator", rule));
+            }
+        }
+        if !s.duration("node.catchup_timeout").is_zero() {
+            let rule = "only a node that produces catches up before it does";
+            return Err(contradiction(s, "node.catchup_timeout", "node.aggregator", rule));
+        }
     }
     check_raft(config)?;
     check_tls(config)?;

@@ -11,8 +11,6 @@ const ONLY_FULL_NODES: &str =
     "only full nodes use it; an aggregator's readiness follows its role and its engine";
 const NO_KMS: &str = "it configures a KMS signer, and only the file signer is supported yet";
 const NO_PRUNING: &str = "pruning is not supported yet";
-const NO_FULL_NODES: &str =
-    "nodes that only follow a chain are not supported yet; set node.aggregator to true";
 
 /// All keys, in the order of the documentation.
 pub const KEYS: &[Key] = &[
@@ -20,8 +18,8 @@ pub const KEYS: &[Key] = &[
     Key::ignored("clear_cache", Bool, "false", "there is no cache to clear: what was submitted and included is in the log")
         .doc("Forget at start what is known about DA inclusion."),
     // node
-    Key::unsupported("node.aggregator", Bool, "false", &["true"], NO_FULL_NODES)
-        .doc("Produce blocks. `baton init` writes `true`."),
+    Key::same("node.aggregator", Bool, "false")
+        .doc("Produce blocks; otherwise follow a chain. `baton init` writes `true` unless told otherwise."),
     Key::unsupported("node.promotable", Bool, "false", &["false"], "proposer rotation is not supported yet")
         .doc("A full node that produces once the chain names it as proposer."),
     Key::unsupported("node.based_sequencer", Bool, "false", &["false"], "based sequencing is not supported yet")
@@ -52,9 +50,9 @@ pub const KEYS: &[Key] = &[
         "a node never produces before it holds and has executed everything committed, and an empty store never produces",
     )
     .doc("Catch up from DA and P2P before producing."),
-    Key::ignored("node.readiness_window_seconds", Count, "15", ONLY_FULL_NODES)
+    Key::translated("node.readiness_window_seconds", Count, "15", ONLY_FULL_NODES)
         .doc("Most seconds since the last block of a full node that is ready."),
-    Key::ignored("node.readiness_max_blocks_behind", Count, "15", ONLY_FULL_NODES)
+    Key::translated("node.readiness_max_blocks_behind", Count, "15", ONLY_FULL_NODES)
         .doc("Most blocks that a full node that is ready lags behind."),
     // da
     Key::same("da.address", Text, "").rule(Rule::Url).doc("JSON-RPC endpoint of the DA node. Needed at start."),
@@ -95,7 +93,7 @@ pub const KEYS: &[Key] = &[
     Key::same("da.batch_max_delay", Duration, "0s")
         .doc("How long `time` and `adaptive` wait after the last submission; 0: `da.block_time`. A new leader posts at once."),
     Key::same("da.batch_min_items", Count, "1").doc("Fewest blobs of a batch of `size`, `time` and `adaptive`; 0 means 1."),
-    Key::ignored("da.start_height", Count, "0", "the DA height a chain starts at is in its genesis (`da_start_height`)")
+    Key::translated("da.start_height", Count, "0", "a node that follows begins at the highest of it, the `da_start_height` of the genesis, and where it was")
         .doc("Where to start reading DA."),
     Key::own("da.max_blob_bytes", Bytes, "5242880")
         .rule(Rule::AtLeast(131_072))
@@ -120,6 +118,7 @@ pub const KEYS: &[Key] = &[
     Key::own("kv.advertise", Text, "").rule(Rule::ListenOrOff).doc("Where clients reach `kv.listen`, as `rpc.advertise`."),
     // engine
     Key::own("engine.kind", Text, "kv").rule(Rule::OneOf(&["kv"])).doc("The execution engine: `kv`, the embedded key-value app."),
+    Key::own("engine.kv_roots", Text, "tree").rule(Rule::OneOf(&["tree", "testapp"])).doc("What the state roots of `kv` are, the same on every node of a chain: `tree`, 32 bytes whatever the size of the state, or `testapp`, as ev-node's testapp computes them, which grow with the state: for chains that ev-node's testapp began or follows."),
     Key::own("engine.call_timeout", Duration, "10s").rule(Rule::Positive).doc("How long one call to the engine may take before the node counts it as away."),
     // queue, sequencer, block
     Key::own("queue.max_txs", Count, "100000").rule(Rule::Positive).doc("Most transactions in the queue. Beyond it, submissions are answered with 429."),
