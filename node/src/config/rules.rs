@@ -161,6 +161,14 @@ fn typed(home: &Path, settings: Settings) -> Config {
     }
 }
 
+/// A value of the table that the rule has let through.
+fn roots(s: &Settings) -> Roots {
+    match s.text("engine.kv_roots").as_str() {
+        "testapp" => Roots::Testapp,
+        _ => Roots::Tree,
+    }
+}
+
 fn batching(s: &Settings) -> Batching {
     let share = match s.fraction("da.batch_size_threshold") {
         // ev-node's words for "as usual".
@@ -188,14 +196,6 @@ fn batching(s: &Settings) -> Batching {
 /// Blocks that may wait for DA before production pauses.
 fn backlog(s: &Settings) -> u64 {
     or(s.number("node.max_pending_headers_and_data"), DEFAULT_BACKLOG)
-}
-
-/// A value of the table that the rule has let through.
-fn roots(s: &Settings) -> Roots {
-    match s.text("engine.kv_roots").as_str() {
-        "testapp" => Roots::Testapp,
-        _ => Roots::Tree,
-    }
 }
 
 fn raft(s: &Settings, home: &Path) -> Raft {
@@ -243,12 +243,6 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         let rule = "in lazy mode the interval must be longer than the block time";
         return Err(contradiction(s, "node.lazy_block_interval", "node.block_time", rule));
     }
-    if config.da.batching.strategy != Strategy::Immediate
-        && config.da.batching.min_items as u64 > config.da.batching.most_waiting
-    {
-        let rule = "at half of the blocks that may wait for DA a batch goes out anyway: fewer items, or a longer backlog";
-        return Err(contradiction(s, "da.batch_min_items", "node.max_pending_headers_and_data", rule));
-    }
     if !config.node.aggregator {
         for member in ["raft.enable", "raft.witness"] {
             if s.bool(member) {
@@ -260,6 +254,12 @@ fn check(config: &Config) -> Result<(), ConfigError> {
             let rule = "only a node that produces catches up before it does";
             return Err(contradiction(s, "node.catchup_timeout", "node.aggregator", rule));
         }
+    }
+    if config.da.batching.strategy != Strategy::Immediate
+        && config.da.batching.min_items as u64 > config.da.batching.most_waiting
+    {
+        let rule = "at half of the blocks that may wait for DA a batch goes out anyway: fewer items, or a longer backlog";
+        return Err(contradiction(s, "da.batch_min_items", "node.max_pending_headers_and_data", rule));
     }
     check_raft(config)?;
     check_tls(config)?;
