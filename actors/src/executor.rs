@@ -21,6 +21,7 @@ use baton_messages::chain::{Block, SignedHeader, Signer};
 use baton_messages::command::{Command, HeaderSignature};
 use baton_messages::engine::{EngineError, ExecuteBlock, Executed, FilterTxs, GetPosition};
 use baton_messages::executor::{GetProducerView, ProducerView, ProductionChanged};
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::raft::{Committed, ProposeBlock, ProposeError, Record, Settle};
 use baton_messages::sequencer::{AwaitTxs, DropTxs, NextBatch};
 use baton_messages::signer::{CheckGuard, NoteSigned, SignError, SignHeader};
@@ -156,6 +157,9 @@ pub struct Executor {
     round_began: Instant,
     /// What is logged about a block carries its height and term.
     round: Span,
+    /// The change of leadership that this grant came from. Its first block is a part of it, the
+    /// others follow from it: one trace tells what a failover cost.
+    failover: Span,
     last_block_at: Option<Instant>,
     pause: Option<String>,
     /// A block is due.
@@ -199,6 +203,7 @@ impl Executor {
             slot: Instant::now(),
             round_began: Instant::now(),
             round: Span::none(),
+            failover: Span::current(),
             last_block_at: None,
             pause: None,
             due: true,
@@ -351,7 +356,13 @@ impl Executor {
             may_be_empty: !self.config.lazy || self.idle_for() >= self.config.lazy_interval,
         };
         let height = self.reader.tip().height.next().max(self.reader.initial_height());
-        self.round = info_span!("block", height = height.0, term = self.grant.term.0);
+        self.round = match self.last_block_at {
+            None => info_span!(parent: &self.failover, "block", height = height.0, term = self.grant.term.0),
+            Some(_) => info_span!(parent: None, "block", height = height.0, term = self.grant.term.0),
+        };
+        if self.last_block_at.is_some() {
+            self.round.follows_from(&self.failover);
+        }
         let building = building.next_block().instrument(self.round.clone()).into_actor(self);
         ctx.spawn(building.map(|built, this, ctx| this.end_building(built, ctx)));
     }
@@ -398,6 +409,12 @@ impl Executor {
 
     fn begin_proposal(&mut self, block: Arc<Block>, ctx: &mut Context<Self>) {
         self.forget_recorded();
+        if planted(Mutation::ExecuteBeforeCommit) {
+            self.links.execute.do_send(ExecuteBlock { block: block.clone() });
+        }
+        if planted(Mutation::SignBeforeCommit) {
+            self.links.sign.do_send(SignHeader { grant: self.grant, block: block.clone() });
+        }
         fail::fail_point!("executor.before_propose");
         let propose = ProposeBlock {
             grant: self.grant,
@@ -434,7 +451,7 @@ impl Executor {
             }
             Ok(Err(error @ (ProposeError::Unknown(_) | ProposeError::Stopped(_)))) => {
                 self.metrics.unknown.inc();
-                self.in_doubt = Some(block.clone());
+                self.in_doubt = (!planted(Mutation::RetryWithSibling)).then(|| block.clone());
                 Error::Propose(error)
             }
             Err(source) => {

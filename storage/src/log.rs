@@ -166,6 +166,7 @@ impl Log {
             Content::Submitted(range) => EntryPayload::Normal(Command::Submitted(range)),
             Content::Included(height) => EntryPayload::Normal(Command::Included(height)),
             Content::Activate(version) => EntryPayload::Normal(Command::Activate(version)),
+            Content::Pause(reason) => EntryPayload::Normal(Command::Pause(reason)),
             Content::Block(record) => {
                 let height = record.header.height;
                 let Some(data) = chain::body(backend, height, record.hash)? else {
@@ -361,6 +362,7 @@ pub(crate) fn record_of(entry: &Entry) -> LogRecord {
         EntryPayload::Normal(Command::Submitted(range)) => Content::Submitted(*range),
         EntryPayload::Normal(Command::Included(height)) => Content::Included(*height),
         EntryPayload::Normal(Command::Activate(version)) => Content::Activate(*version),
+        EntryPayload::Normal(Command::Pause(reason)) => Content::Pause(reason.clone()),
         EntryPayload::Normal(Command::Block(entry)) => Content::Block(Box::new(BlockRecord {
             term: entry.term,
             hash: entry.block.hash(),

@@ -6,6 +6,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use baton_messages::codec::encode;
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{Hash, Height, LogIndex};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -178,7 +179,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let mut batch = Batch::default();
         batch.put(Family::Meta, meta::VOTE, encode(&VoteRecord::from(*vote)));
-        self.inner.jobs.run(Kind::Vote, batch, true).await.map_err(io_error)?;
+        let durable = !planted(Mutation::VoteWithoutSync);
+        self.inner.jobs.run(Kind::Vote, batch, durable).await.map_err(io_error)?;
         self.inner.log.lock().vote = Some(*vote);
         Ok(())
     }
@@ -220,7 +222,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         }
         let done =
             Box::new(move |result: Result<(), StoreError>| callback.io_completed(result.map_err(io_error)));
-        let job = self.inner.jobs.push(Job { kind: Kind::Append, batch, sync: true, done, room });
+        let sync = !planted(Mutation::AckBeforeSync);
+        let job = self.inner.jobs.push(Job { kind: Kind::Append, batch, sync, done, room });
         let written = self.inner.jobs.written();
         for entry in entries {
             state.push(entry, job, written);
@@ -237,6 +240,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             if from >= state.next() {
                 return Ok(());
             }
+            let from = if planted(Mutation::CutMatchingEntry) { from.saturating_sub(1) } else { from };
             let bodies = state.bodies_of(&*self.inner.backend, from, u64::MAX)?;
             self.release(state, bodies, batch)?;
             batch.delete_range(Family::Log, number_key(from), number_key(u64::MAX));

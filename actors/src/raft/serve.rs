@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::admit::{self, Denial};
 use super::change;
+use super::pausing;
 use super::shared::Shared;
 use super::transport::{Caller, Class, Serve};
 use super::wire::{self, Answer, Append, Call, JoinRefusal, RaftCall, Request};
@@ -86,6 +87,10 @@ async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<A
         }
         Request::Identify => Ok(Answer::Identity(shared.identity())),
         Request::Join { member } => Ok(Answer::Join(join(shared, caller, member, here.leads).await)),
+        Request::Pause { reason } => {
+            info!(from = %caller.name, ?reason, "a member hands on what an operator asked for");
+            Ok(Answer::Pause(pausing::record(shared, reason).await))
+        }
     }
 }
 

@@ -174,6 +174,24 @@ impl Shared {
         }
     }
 
+    /// Whether the membership has another address for this member than it is started with. One that
+    /// is started without an address for once is still where it was.
+    pub(super) fn has_moved(&self, view: &View) -> bool {
+        let known = view.membership_config.membership().get_node(&self.id());
+        let address = &self.own.address;
+        !address.is_empty() && known.is_some_and(|known| known.address != *address)
+    }
+
+    /// Where the other members are, the leader first.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let Some(view) = self.view() else { return vec![] };
+        let (own, leader) = (self.id(), view.current_leader);
+        let others = view.membership_config.membership().nodes().filter(|(id, _)| **id != own);
+        let mut others: Vec<_> = others.map(|(id, member)| (leader != Some(*id), &member.address)).collect();
+        others.sort_unstable();
+        others.into_iter().map(|(_, address)| address.clone()).collect()
+    }
+
     /// Who leads, as far as this node knows.
     pub(super) fn leader(&self) -> Option<(Member, LeaderHint)> {
         let view = self.view()?;

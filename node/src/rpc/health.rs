@@ -191,6 +191,7 @@ pub fn raft_node(node: &str, status: &NodeStatus, reasons: &[String]) -> Value {
         "reasons": reasons,
         "producing": supervisor.map(|supervisor| supervisor.grant.is_some() && supervisor.pause.is_none()),
         "pause": supervisor.map(|supervisor| supervisor.pause.clone()),
+        "paused": supervisor.map(|supervisor| supervisor.paused.clone()),
         "cluster_id": cluster.map(|cluster| cluster.cluster.map(|id| id.to_string())),
         "config_version": cluster.map(|cluster| cluster.version.0),
         "joint": cluster.map(|cluster| cluster.joint),

@@ -208,7 +208,7 @@ impl Host {
         &self.script
     }
 
-    pub(super) fn metrics(&self) -> Option<Metrics> {
+    pub(crate) fn metrics(&self) -> Option<Metrics> {
         self.metrics.borrow().clone()
     }
 

@@ -95,7 +95,7 @@ impl Together {
         let deadline = *started + until;
         runtime.block_on(async move {
             let mut time = pin!(sleep_until(deadline));
-            poll_fn(|cx| {
+            let came = poll_fn(|cx| {
                 for host in hosts.values_mut().filter(|host| !host.asleep) {
                     // A host without tasks has nothing to do; it stays.
                     let _ = Pin::new(&mut host.tasks).poll(cx);
@@ -105,7 +105,10 @@ impl Together {
                 }
                 time.as_mut().poll(cx).map(|()| true)
             })
-            .await
+            .await;
+            // Whoever has yielded is woken when the runtime goes round: it forgets them with us.
+            tokio::task::yield_now().await;
+            came
         })
     }
 }
