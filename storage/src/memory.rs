@@ -59,6 +59,7 @@ struct Platter {
     epoch: u64,
     generation: u64,
     kept_at_reopen: Option<Keep>,
+    syncs_late: bool,
     writes: u64,
     syncs: u64,
     hook: Option<Hook>,
@@ -116,6 +117,7 @@ impl Disk {
         let mut platter = self.lock();
         platter.lose(keep);
         platter.powered_off = false;
+        platter.syncs_late = false;
         platter.epoch += 1;
     }
 
@@ -128,6 +130,12 @@ impl Disk {
     /// a failed sync nobody knows. Everything, if not said.
     pub fn keep_at_reopen(&self, keep: Keep) {
         self.lock().kept_at_reopen = Some(keep);
+    }
+
+    /// From now on, until the next crash, a sync is answered and comes later: what a leader counted as
+    /// its own is lost with its power, although others hold it and it is committed.
+    pub fn sync_late(&self) {
+        self.lock().syncs_late = true;
     }
 
     /// How many batches were written since the disk was made.
@@ -263,7 +271,7 @@ impl Backend for Memory {
         {
             let mut platter = self.live()?;
             platter.syncs += 1;
-            let batches = std::mem::take(&mut platter.unsynced);
+            let batches = if platter.syncs_late { vec![] } else { std::mem::take(&mut platter.unsynced) };
             for batch in batches {
                 apply(&mut platter.durable, batch);
             }

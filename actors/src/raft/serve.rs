@@ -7,7 +7,7 @@ use baton_messages::cluster::{
 };
 use baton_messages::types::{Hash, Height, Member, MemberId, Tx};
 use baton_storage::raft_types::TypeConfig;
-use baton_storage::{Head, Snapshot};
+use baton_storage::{Head, Snapshot, VoteRecord};
 use bytes::Bytes;
 use openraft::errors::{Fatal, RaftError};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
@@ -18,7 +18,7 @@ use super::admit::{self, Denial};
 use super::change;
 use super::shared::Shared;
 use super::transport::{Caller, Class, Serve};
-use super::wire::{self, Answer, Append, Call, JoinRefusal, RaftCall, Request};
+use super::wire::{self, Answer, Append, Appended, Call, JoinRefusal, RaftCall, Request};
 
 /// Most bytes of blocks in one answer, whatever is asked for.
 const MAX_FETCH: u64 = 4 << 20;
@@ -77,7 +77,11 @@ async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<A
         Request::Raft(call) => raft(shared, call).await,
         Request::Condition(condition) => {
             shared.told(condition.clone());
-            shared.told.do_send(MemberTold(condition));
+            let leads = shared.is_heard_leading(caller.id);
+            // Who does not hear it now hears the next one in a heartbeat's time.
+            if shared.told.try_send(MemberTold { condition, leads }).is_err() {
+                shared.metrics.conditions_dropped.inc();
+            }
             Ok(Answer::Taken)
         }
         Request::Forward { txs, checked } => forwarded(shared, caller.id, here.leads, txs, checked).await,
@@ -96,8 +100,12 @@ async fn raft(shared: &Shared, call: RaftCall) -> Result<Answer, Refusal> {
         Call::PreVote(ballot) => Ok(raft.pre_vote(ballot.into()).await?.into()),
         Call::Append(append) => {
             adopt(shared, call.cluster).await?;
-            let answer = raft.append_entries(request_of(append)?).await?;
-            Ok(Answer::Append(answer.into()))
+            let leader = append.vote.voted_for;
+            let answer = Appended::from(raft.append_entries(request_of(append)?).await?);
+            if !matches!(answer, Appended::HigherVote(_)) {
+                shared.led_by(leader);
+            }
+            Ok(Answer::Append(answer))
         }
         Call::Snapshot { vote, head } => {
             adopt(shared, call.cluster).await?;
@@ -106,6 +114,9 @@ async fn raft(shared: &Shared, call: RaftCall) -> Result<Answer, Refusal> {
             let tip = head.tip();
             let snapshot = Snapshot { meta, snapshot: head };
             let answer = raft.install_full_snapshot(vote.into(), snapshot).await?;
+            if VoteRecord::from(answer.vote) == vote {
+                shared.led_by(vote.voted_for);
+            }
             info!(%tip, "went on from a snapshot of the leader");
             shared.metrics.snapshots_installed.inc();
             Ok(Answer::Snapshot(answer.vote.into()))

@@ -225,10 +225,14 @@ impl Handler<MembersChanged> for Supervisor {
 impl Handler<MemberTold> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, MemberTold(condition): MemberTold, ctx: &mut Context<Self>) {
+    fn handle(&mut self, message: MemberTold, ctx: &mut Context<Self>) {
+        let MemberTold { condition, leads } = message;
         let now = self.now();
         if self.leader == Some(condition.member) {
-            self.timeline.sign(now);
+            if leads && !condition.silent {
+                self.timeline.sign(now);
+                self.gate.heard(condition.member, now);
+            }
             let differs = condition.config != self.config.settings;
             let differs = differs.then(|| "other settings than the leader's".to_owned());
             if self.plan.trouble(Part::Settings) != differs.as_deref() {

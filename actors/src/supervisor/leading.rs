@@ -25,7 +25,6 @@ impl Supervisor {
             eligible: self.plan.reasons().is_empty(),
             closing: self.closing,
             role,
-            leader: self.leader,
             position: self.position(),
         };
         let actions = self.gate.look(&view);

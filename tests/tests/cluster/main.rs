@@ -6,5 +6,6 @@ mod failover;
 mod handoff;
 mod log;
 mod membership;
+mod reviewed;
 mod transactions;
 mod wire;
