@@ -12,7 +12,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant, RaftMetrics, ServerState};
 use tracing::warn;
 
-use super::{Raft, change, shared};
+use super::{Raft, shared};
 
 type MetricsWatch = openraft::alias::WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>;
 
@@ -64,7 +64,7 @@ impl Raft {
             for link in &self.links.term_applied {
                 link.do_send(applied);
             }
-            ctx.spawn(change::finish(self.shared.clone()).into_actor(self));
+            self.begin_finishing(ctx);
         }
         self.tended.observe(metrics, &self.metrics);
     }

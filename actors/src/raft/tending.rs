@@ -14,7 +14,7 @@ use openraft::errors::Fatal;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::Raft;
+use super::{Raft, change};
 use super::metrics::Metrics;
 use super::retention::{self, Holder, Limits, Situation};
 use super::shared::View;
@@ -33,6 +33,8 @@ pub(super) struct Tended {
     /// Committed, not yet applied: index and since when.
     committing: VecDeque<(u64, Instant)>,
     activating: bool,
+    /// A change of the membership that was left half done is being ended.
+    finishing: bool,
 }
 
 impl Tended {
@@ -74,7 +76,20 @@ impl Raft {
         if self.tended.beats.is_multiple_of(EVERY) {
             self.begin_purge(&view, ctx);
             self.begin_activation(&view, ctx);
+            let leads = view.state == ServerState::Leader;
+            if leads && self.told_applied == Some(Term(view.current_term)) && change::is_half_done(&view) {
+                self.begin_finishing(ctx);
+            }
         }
+    }
+
+    /// Ends a change of the membership that is half done, when nobody is at it.
+    pub(super) fn begin_finishing(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.tended.finishing, true) {
+            return;
+        }
+        let finished = change::finish(self.shared.clone());
+        ctx.spawn(finished.into_actor(self).map(|(), this, _| this.tended.finishing = false));
     }
 
     /// What the log may lose is decided by what members said last.

@@ -1,8 +1,12 @@
 //! What a review found by reading, as scenarios.
 
-use baton_messages::cluster::Pause;
+use std::time::Duration;
+
+use baton_actors::raft::Bootstrap;
+use baton_messages::cluster::{ChangeMembers, MemberChange, Pause};
 use baton_storage::memory::Keep;
-use sim::{Cluster, HEARTBEAT, cluster_run};
+use sim::net::Weather;
+use sim::{Cluster, HEARTBEAT, address, cluster_run, name};
 
 fn pause(cluster: &mut Cluster, index: usize) {
     let asked = cluster.ask(index, |node| async move {
@@ -42,6 +46,55 @@ fn a_leader_that_lost_its_tail_and_is_back_keeps_nobody_from_leading() {
         // The only one that may produce is it: somebody brings it level and hands over.
         cluster.reach(had.0 + 10);
         assert_eq!(cluster.leader(), Some(leader));
+        cluster.come_to_rest();
+    });
+}
+
+/// Of how many configurations the applied membership is.
+fn configurations(cluster: &Cluster, index: usize) -> usize {
+    cluster.reader(index).membership().membership().get_joint_config().len()
+}
+
+fn begin_change(cluster: &mut Cluster, index: usize, change: MemberChange) {
+    drop(cluster.begin(index, move |node| async move {
+        let message = ChangeMembers { change, version: None, force: false };
+        node.ports().cluster.change.send(message).await
+    }));
+}
+
+/// A leader dies between the two steps of a change; while the next one is elected, an operator's
+/// question keeps it from ending that change at once. Without a second look it stayed half done for
+/// the whole term, and every other change and every hand-over was refused.
+#[test]
+fn a_change_that_was_left_half_done_is_ended_however_busy_the_next_leader_was() {
+    cluster_run(62, |seed| {
+        let mut cluster = Cluster::start(3, seed);
+        cluster.reach_everywhere(5);
+        let learner = cluster.join();
+        cluster.until("the learner to follow", |cluster| cluster.heights()[learner].0 >= 10);
+        // It is there and answers nobody.
+        let mute = cluster.add_machine(Bootstrap::Join((0..3).map(address).collect()));
+        cluster.restart(mute);
+        cluster.partition(&[mute]);
+        cluster.net().set_weather(Weather { min_ms: 8, max_ms: 10, lost: 0 });
+        let old = cluster.wait_for_leader();
+        begin_change(&mut cluster, old, MemberChange::Promote(vec![name(learner)]));
+        cluster.pass(Duration::from_millis(4));
+        let joint = cluster.reader(old).last_log();
+        let others: Vec<usize> = (0..3).filter(|index| *index != old).collect();
+        cluster.until("the others to have the first step", |cluster| {
+            others.iter().all(|other| cluster.reader(*other).last_log() >= joint)
+        });
+        assert_eq!(configurations(&cluster, old), 1, "the leader does not know yet that it is committed");
+        cluster.kill(old);
+        cluster.until("another leader", |cluster| cluster.leader().is_some_and(|leader| leader != old));
+        let next = cluster.wait_for_leader();
+        let add = MemberChange::Add { name: name(mute), address: address(mute) };
+        begin_change(&mut cluster, next, add);
+        cluster.pass(Duration::from_secs(1));
+        assert_eq!(configurations(&cluster, next), 2, "it waits for an answer to the question");
+        cluster.until("the end of the change", |cluster| configurations(cluster, next) == 1);
+        assert_eq!(cluster.leader(), Some(next));
         cluster.come_to_rest();
     });
 }
