@@ -13,6 +13,7 @@ pub mod members;
 pub mod metrics;
 pub mod network;
 mod opening;
+pub mod plausible;
 mod ports;
 mod proposing;
 pub mod retention;

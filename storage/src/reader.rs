@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use crate::backend::{Direction, Family, StoreError};
 use crate::chain::{self, Chain};
-use crate::raft_types::StoredMembership;
+use crate::head::{Head, HeadError};
+use crate::raft_types::{LogId, StoredMembership};
 use crate::records::{RangeRecord, SignatureRecord, decode, number_key, range_key};
 use crate::store::Inner;
 
@@ -79,6 +80,23 @@ impl Reader {
         let chain = self.chain();
         let mut voters = chain.membership.membership().voter_ids();
         voters.next() == Some(own) && voters.next().is_none()
+    }
+
+    /// Whether a snapshot can be installed here, as far as can be told without what is before it.
+    /// One that covers no more than what is applied is not looked at: nobody installs it.
+    ///
+    /// # Errors
+    ///
+    /// `HeadError`: it contradicts itself, or what is committed here.
+    pub fn check_head(&self, head: &Head) -> Result<(), HeadError> {
+        let (tip, applied) = {
+            let chain = self.chain();
+            (chain.tip(), chain.applied.log.map(LogId::from))
+        };
+        if head.log_id() <= applied {
+            return Ok(());
+        }
+        head.check(&self.inner.genesis, &tip)
     }
 
     /// The version of log entries in force.

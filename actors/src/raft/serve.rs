@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use super::admit::{self, Denial};
 use super::change;
-use super::shared::Shared;
+use super::plausible::{self, Known};
+use super::shared::{Shared, View, record};
 use super::transport::{Caller, Class, Serve};
 use super::wire::{self, Answer, Append, Appended, Call, JoinRefusal, RaftCall, Request};
 
@@ -74,7 +75,11 @@ async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<A
     admit::admit(&here, caller.id, Shared::standing(view.as_ref(), caller.id), &request)?;
     shared.metrics.heard(&caller.name);
     match request {
-        Request::Raft(call) => raft(shared, call).await,
+        Request::Raft(call) => {
+            let known = view.as_ref().map_or_else(Known::default, known);
+            plausible::call(&call.call, &known).map_err(malformed)?;
+            raft(shared, call, &known).await
+        }
         Request::Condition(condition) => {
             shared.told(condition.clone());
             let leads = shared.is_heard_leading(caller.id);
@@ -93,24 +98,32 @@ async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<A
     }
 }
 
-async fn raft(shared: &Shared, call: RaftCall) -> Result<Answer, Refusal> {
+/// What calls are compared with.
+fn known(view: &View) -> Known {
+    Known { term: view.current_term, committed: record(view.local_committed) }
+}
+
+async fn raft(shared: &Shared, call: RaftCall, known: &Known) -> Result<Answer, Refusal> {
     let raft = shared.raft()?;
     match call.call {
         Call::Vote(ballot) => Ok(raft.vote(ballot.into()).await?.into()),
         Call::PreVote(ballot) => Ok(raft.pre_vote(ballot.into()).await?.into()),
         Call::Append(append) => {
-            adopt(shared, call.cluster).await?;
             let leader = append.vote.voted_for;
-            let answer = Appended::from(raft.append_entries(request_of(append)?).await?);
+            let request = request_of(append)?;
+            adopt(shared, call.cluster).await?;
+            let answer = Appended::from(raft.append_entries(request).await?);
             if !matches!(answer, Appended::HigherVote(_)) {
                 shared.led_by(leader);
             }
             Ok(Answer::Append(answer))
         }
         Call::Snapshot { vote, head } => {
-            adopt(shared, call.cluster).await?;
             let head = Head::decode(&head).map_err(malformed)?;
+            plausible::snapshot(&vote, record(head.log_id()), known).map_err(malformed)?;
+            shared.reader().check_head(&head).map_err(malformed)?;
             let meta = head.meta().map_err(malformed)?;
+            adopt(shared, call.cluster).await?;
             let tip = head.tip();
             let snapshot = Snapshot { meta, snapshot: head };
             let answer = raft.install_full_snapshot(vote.into(), snapshot).await?;

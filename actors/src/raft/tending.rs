@@ -14,10 +14,10 @@ use openraft::errors::Fatal;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Raft, change};
 use super::metrics::Metrics;
 use super::retention::{self, Holder, Limits, Situation};
 use super::shared::View;
+use super::{Raft, change};
 
 /// Conditions older than so many heartbeat intervals are not counted any more.
 const STALE: u32 = 100;

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use baton_actors::raft::Bootstrap;
+use baton_actors::raft::transport::{CallError, Class};
+use baton_actors::raft::wire::{self, Append, Ballot, Call, Content, RaftCall, Record, Request};
 use baton_messages::cluster::{ChangeMembers, MemberChange, Pause};
+use baton_messages::types::{MemberId, Term};
 use baton_storage::memory::Keep;
-use sim::net::Weather;
-use sim::{Cluster, HEARTBEAT, address, cluster_run, name};
+use baton_storage::{LogIdRecord, VoteRecord};
+use sim::{Cluster, HEARTBEAT, Weather, address, cluster_run, member, name};
 
 fn pause(cluster: &mut Cluster, index: usize) {
     let asked = cluster.ask(index, |node| async move {
@@ -95,6 +98,52 @@ fn a_change_that_was_left_half_done_is_ended_however_busy_the_next_leader_was() 
         assert_eq!(configurations(&cluster, next), 2, "it waits for an answer to the question");
         cluster.until("the end of the change", |cluster| configurations(cluster, next) == 1);
         assert_eq!(cluster.leader(), Some(next));
+        cluster.come_to_rest();
+    });
+}
+
+/// A voter whose memory or program is damaged: what openraft asserts, or does not look at, would end
+/// the others, leave a hole in their logs, or a term from which no election goes on (P9).
+#[test]
+fn what_contradicts_the_protocol_is_refused_whoever_says_it() {
+    cluster_run(63, |seed| {
+        let mut cluster = Cluster::start(3, seed);
+        cluster.reach_everywhere(5);
+        let leader = cluster.wait_for_leader();
+        let damaged = (0..3).find(|index| *index != leader).expect("three");
+        let witness = (0..3).find(|index| ![leader, damaged].contains(index)).expect("three");
+        let belongs = cluster.view(leader).cluster.expect("it belongs to a cluster");
+        cluster.kill(damaged);
+        let (term, last) = cluster.reader(witness).last_log().expect("it has a log");
+        let (machine, net) = (cluster.machine(damaged), cluster.net().clone());
+        let (own, target) = (member(damaged, &machine), member(witness, &cluster.machine(witness)));
+        let id = MemberId::of(machine.storage);
+        let elected = |term: Term| VoteRecord { term: term.0 + 1, voted_for: id, committed: true };
+        let previous = Some(LogIdRecord { term: term.0, index: last.0 });
+        let after = LogIdRecord { term: term.0, index: last.0 + 2 };
+        let entries = vec![Record { id: after, content: Content::Blank }];
+        let hole = Call::Append(Append { vote: elected(term), previous, committed: None, entries });
+        let vote = VoteRecord { term: u64::MAX, voted_for: id, committed: false };
+        let ballot = Call::Vote(Ballot { vote, last: Some(after), transfer: true });
+        let genesis = machine.genesis.hash();
+        let said = [hole, ballot];
+        let boot = 1_000;
+        let answers = cluster.ask(leader, move |_| async move {
+            let line = net.attach(&own, genesis, boot);
+            let mut answers = vec![];
+            for call in said {
+                let request = wire::encode(&Request::Raft(RaftCall { cluster: belongs, call }));
+                let within = Duration::from_millis(500);
+                answers.push(line.call(target.clone(), Class::Append, request, within).await);
+            }
+            answers
+        });
+        for answer in answers.expect("the node is up") {
+            let denied = matches!(&answer, Err(CallError::Denied(reason)) if reason.contains("no call"));
+            assert!(denied, "{answer:?}");
+        }
+        assert_eq!(cluster.reader(witness).last_log().map(|(term, _)| term), Some(term));
+        cluster.restart(damaged);
         cluster.come_to_rest();
     });
 }
