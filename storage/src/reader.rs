@@ -40,9 +40,12 @@ impl Reader {
         self.inner.chain.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers an error before it is handed on: a store that fails to read is in trouble.
+    /// Remembers an error before it is handed on: a store that fails to read is in trouble. One that
+    /// is being opened again was in trouble before, and may be open by now.
     fn seen<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Err(error) = &result {
+        if let Err(error) = &result
+            && !error.is_reopening()
+        {
             self.inner.jobs.report(error);
         }
         result
