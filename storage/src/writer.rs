@@ -175,6 +175,9 @@ impl Writer {
             let chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
             (chain.applied, chain.command_version)
         };
+        if !with_bodies {
+            follows(applied.log, entries)?;
+        }
         let mut draft = Draft {
             inner,
             applied,
@@ -401,6 +404,20 @@ impl Writer {
         let reason = format!("block {} stands on {parent}, but {found} is below it here", block.height());
         Err(BackfillError::Store(StoreError::Corrupt(reason)))
     }
+}
+
+/// Each entry of a log is applied once and none is left out: verdicts that agree depend on it.
+fn follows(applied: Option<LogIdRecord>, entries: &[Entry]) -> Result<(), StoreError> {
+    let mut wanted = applied.map(|applied| applied.index + 1);
+    for entry in entries {
+        let found = entry.log_id.index;
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+            let reason = format!("log entry {found} was to be applied where {wanted} follows");
+            return Err(StoreError::Corrupt(reason));
+        }
+        wanted = Some(found + 1);
+    }
+    Ok(())
 }
 
 fn parent_of(block: &Block) -> Result<Hash, StoreError> {
