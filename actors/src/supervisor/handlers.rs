@@ -80,6 +80,10 @@ impl Handler<LeadershipChanged> for Supervisor {
         self.gate.leader_changed(message.leader, self.now());
         let actions = self.plan.leadership_changed(message.term, message.role);
         self.act(actions, ctx);
+        // Whose settings these were leads no more: the others have to agree with this node now.
+        if message.role == Role::Leader && self.plan.trouble(Part::Settings).is_some() {
+            self.health(Part::Settings, None, ctx);
+        }
         self.review(ctx);
     }
 }

@@ -333,6 +333,24 @@ fn a_leader_that_came_back_and_leads_nothing_keeps_no_caretaker_from_standing() 
 }
 
 #[test]
+fn settings_that_differ_from_a_leaders_are_no_trouble_to_the_next_one() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        rig.supervisor.do_send(follows(1, 2));
+        rig.supervisor.do_send(ExecutionFollowed { height: Height(0), root: root_of(Height(0)) });
+        rig.hear(60, &[Condition { config: Hash::of(b"other"), ..fit(2) }]).await;
+        let reasons = rig.view().await.eligibility.reasons;
+        assert!(reasons.iter().any(|reason| reason.contains("other settings")), "D11: {reasons:?}");
+        elect(&rig.supervisor, 2);
+        pass(1).await;
+        let view = rig.view().await;
+        assert_eq!(view.eligibility.reasons, Vec::<String>::new(), "it is the leader whose settings count");
+        assert_eq!(view.grant.map(|grant| grant.term), Some(Term(2)));
+    });
+}
+
+#[test]
 fn a_hand_off_ends_with_the_last_block_everywhere_and_the_other_in_the_lead() {
     sim_run(1, || async {
         let log = Log::default();
