@@ -154,6 +154,8 @@ pub struct Raft {
     /// Whether nothing is said as a leader now.
     silent: Arc<AtomicBool>,
     lease_held: bool,
+    /// The term it leads, and when that was seen first.
+    leads_since: Option<(Term, tokio::time::Instant)>,
     tended: tending::Tended,
     /// Members that a condition is on its way to.
     telling: BTreeSet<MemberId>,
@@ -202,6 +204,7 @@ impl Raft {
             heartbeats: true,
             silent: Arc::default(),
             lease_held: false,
+            leads_since: None,
             tended: tending::Tended::default(),
             telling: BTreeSet::new(),
             proposing: Rc::default(),

@@ -147,3 +147,41 @@ fn what_contradicts_the_protocol_is_refused_whoever_says_it() {
         cluster.come_to_rest();
     });
 }
+
+/// Elected, and from that moment on unheard: no quorum ever acknowledged it, and its heartbeats arrive.
+#[test]
+fn a_leader_that_is_never_acknowledged_is_succeeded_although_everybody_hears_it() {
+    cluster_run(64, |seed| {
+        let mut cluster = Cluster::start(3, seed);
+        cluster.reach_everywhere(5);
+        cluster.net().set_weather(Weather { min_ms: 8, max_ms: 10, lost: 0 });
+        let old = cluster.wait_for_leader();
+        let next = (old + 1) % 3;
+        let before = cluster.heights()[old];
+        // A block may be on its way: then nothing is done.
+        for _ in 0..50 {
+            drop(cluster.begin_transfer(old, next));
+            cluster.pass(Duration::from_millis(3));
+            for _ in 0..40 {
+                if cluster.leader() == Some(next) {
+                    break;
+                }
+                cluster.step();
+            }
+            if cluster.leader() == Some(next) {
+                break;
+            }
+        }
+        assert_eq!(cluster.leader(), Some(next));
+        for other in (0..3).filter(|index| *index != next) {
+            cluster.cut_one_way(other, next);
+        }
+        let since = cluster.elapsed();
+        cluster.until("another leader", |cluster| cluster.leader() != Some(next));
+        let took = cluster.elapsed() - since;
+        assert!(took < Duration::from_secs(3), "S9: it took {took:?}");
+        cluster.reach(before.0 + 5);
+        cluster.heal();
+        cluster.come_to_rest();
+    });
+}
