@@ -14,7 +14,7 @@ use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::admit::{self, Denial};
+use super::admit::{self, Denial, Standing};
 use super::change;
 use super::plausible::{self, Known};
 use super::shared::{Shared, View, record};
@@ -72,7 +72,8 @@ fn malformed(reason: impl std::fmt::Display) -> Refusal {
 async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<Answer, Refusal> {
     let request = wire::request(&bytes).map_err(malformed)?;
     let (here, view) = shared.here();
-    admit::admit(&here, caller.id, Shared::standing(view.as_ref(), caller.id), &request)?;
+    let standing = Shared::standing(view.as_ref(), caller.id);
+    admit::admit(&here, caller.id, standing, &request)?;
     shared.metrics.heard(&caller.name);
     match request {
         Request::Raft(call) => {
@@ -80,6 +81,8 @@ async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<A
             plausible::call(&call.call, &known).map_err(malformed)?;
             raft(shared, call, &known).await
         }
+        // A node without a membership answers everybody, and remembers nobody: there is no end of them.
+        Request::Condition(_) if standing == Standing::Stranger => Ok(Answer::Taken),
         Request::Condition(condition) => {
             shared.told(condition.clone());
             let leads = shared.is_heard_leading(caller.id);
