@@ -74,8 +74,8 @@ pub enum BackfillError {
         /// The hash that is wanted.
         wanted: Hash,
     },
-    /// Its data are not what its header says.
-    #[error("block {0} contradicts itself: its data are not what its header says")]
+    /// Its data are not what its header says, or the block above.
+    #[error("block {0} has other data than its header or the block above says")]
     Contradiction(Height),
     /// The store failed.
     #[error(transparent)]
@@ -363,7 +363,13 @@ impl Writer {
         if height != wanted_height || found != wanted {
             return Err(BackfillError::NotLinked { height, found, wanted_height, wanted });
         }
-        if !verdict::agrees_with_itself(block) {
+        let stored = match above {
+            Some(_) => None,
+            None => chain::block(backend, height.next())?,
+        };
+        let above = above.or(stored.as_deref());
+        let agrees = above.is_none_or(|above| verdict::agrees_with_above(block, above));
+        if !agrees || !verdict::agrees_with_itself(block) {
             return Err(BackfillError::Contradiction(height));
         }
         if height == from {
