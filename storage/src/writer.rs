@@ -414,6 +414,26 @@ impl Writer {
         Ok(Some((height, chain::wanted_hash(&*inner.backend, height)?)))
     }
 
+    /// Notes the signature of a committed header that did not come in the log; it must have been
+    /// verified. Durable when it returns.
+    ///
+    /// # Errors
+    ///
+    /// `BackfillError` when it is for another header or the store fails.
+    pub async fn note_signature(&self, signature: &HeaderSignature) -> Result<(), BackfillError> {
+        let inner = &*self.inner;
+        let _repair = inner.repair.lock().await;
+        let HeaderSignature { height, hash, .. } = *signature;
+        let record = chain::header(&*inner.backend, height)?;
+        let wanted = record.map_or_else(Hash::default, |record| record.hash);
+        if wanted != hash {
+            return Err(BackfillError::NotLinked { height, found: hash, wanted_height: height, wanted });
+        }
+        let mut batch = Batch::default();
+        put_signature(&mut batch, height, hash, signature.signature.clone());
+        Ok(inner.jobs.run(Kind::Other, batch, true).await?)
+    }
+
     fn backfill_one(
         &self,
         backfill: &Backfill,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, MailboxError, Recipient, WrapFuture};
-use baton_messages::chain::Block;
+use baton_messages::chain::{Block, Signer};
 use baton_messages::cluster::{FetchBlocks, FetchError, FetchedBlock};
 use baton_messages::types::{Hash, Height};
 use baton_storage::{Backfill, BackfillError, Filler, Reader, StoreError, verdict};
@@ -20,7 +20,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::Syncer;
+use super::{Syncer, signatures};
 
 /// How missing bodies are fetched.
 #[derive(Clone, Debug)]
@@ -56,6 +56,8 @@ pub struct Source {
     pub fetch: Recipient<FetchBlocks>,
     /// Takes what they give.
     pub filler: Filler,
+    /// Who signs the chain's headers.
+    pub signer: Signer,
 }
 
 /// Why an attempt failed.
@@ -95,6 +97,8 @@ pub(super) enum Error {
     Fetch(#[from] FetchError),
     #[error("what came for block {0} is another one: it was thrown away")]
     Other(Height),
+    #[error("block {0} came without a signature that verifies")]
+    Unsigned(Height),
     #[error(transparent)]
     Backfill(#[from] BackfillError),
     #[error(transparent)]
@@ -107,6 +111,7 @@ impl Error {
             Self::NoReply(_) => "no_reply",
             Self::Fetch(_) => "nobody_has_it",
             Self::Other(_)
+            | Self::Unsigned(_)
             | Self::Backfill(
                 BackfillError::NotLinked { .. } | BackfillError::Contradiction(_) | BackfillError::Complete,
             ) => "other_block",
@@ -272,10 +277,9 @@ async fn fill(
     if blocks.is_empty() {
         return Err(Error::Other(from));
     }
-    let fill = |fetched: FetchedBlock| Backfill {
-        block: fetched.block,
-        signature: fetched.signature,
-        da: fetched.da,
+    let fill = |FetchedBlock { block, signature, da }: FetchedBlock| {
+        let signature = signature.filter(|signature| signatures::fits(&source, block.header(), signature));
+        Backfill { block, signature, da }
     };
     let blocks: Vec<Backfill> = blocks.into_iter().map(fill).collect();
     source.filler.backfill(&blocks).await?;
