@@ -74,7 +74,9 @@ fn is_complete_on_a_majority(now: &Situation) -> bool {
     let Some(lowest) = now.lowest_block else { return true };
     let voters = now.members.iter().filter(|member| member.voter);
     let complete = |member: &&Holder| {
-        member.last_log.is_some() && member.first_body <= lowest && member.tip.0.saturating_add(LAG) >= now.tip.0
+        member.last_log.is_some()
+            && member.first_body <= lowest
+            && member.tip.0.saturating_add(LAG) >= now.tip.0
     };
     let (all, good) = (voters.clone().count(), voters.filter(complete).count());
     good > all / 2

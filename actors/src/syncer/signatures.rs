@@ -45,11 +45,8 @@ pub(super) fn fits(source: &Source, header: &Header, signature: &Bytes) -> bool 
     if source.signer.pub_key.is_empty() {
         return true;
     }
-    let signed = SignedHeader {
-        header: header.clone(),
-        signature: signature.clone(),
-        signer: source.signer.clone(),
-    };
+    let signed =
+        SignedHeader { header: header.clone(), signature: signature.clone(), signer: source.signer.clone() };
     signed.verify_signature().is_ok()
 }
 
@@ -71,7 +68,8 @@ impl Syncer {
         let asked = FetchBlocks { from: height, hash, max_bytes: 1, down_to: height, attempt };
         let mended = async move {
             let blocks = source.fetch.send(asked).timeout(within).await??;
-            let given = blocks.into_iter().find(|given| given.block.hash() == hash).ok_or(Error::Other(height))?;
+            let given =
+                blocks.into_iter().find(|given| given.block.hash() == hash).ok_or(Error::Other(height))?;
             let Some(signature) = given.signature.filter(|it| fits(&source, given.block.header(), it)) else {
                 return Err(Error::Unsigned(height));
             };

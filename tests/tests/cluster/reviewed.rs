@@ -79,7 +79,7 @@ fn a_change_that_was_left_half_done_is_ended_however_busy_the_next_leader_was() 
         let mute = cluster.add_machine(Bootstrap::Join((0..3).map(address).collect()));
         cluster.restart(mute);
         cluster.partition(&[mute]);
-        cluster.net().set_weather(Weather { min_ms: 8, max_ms: 10, lost: 0 });
+        cluster.net().set_weather(Weather { min_ms: 8, max_ms: 10, ..Weather::default() });
         let old = cluster.wait_for_leader();
         begin_change(&mut cluster, old, MemberChange::Promote(vec![name(learner)]));
         cluster.pass(Duration::from_millis(4));
@@ -125,11 +125,12 @@ fn what_contradicts_the_protocol_is_refused_whoever_says_it() {
         let hole = Call::Append(Append { vote: elected(term), previous, committed: None, entries });
         let vote = VoteRecord { term: u64::MAX, voted_for: id, committed: false };
         let ballot = Call::Vote(Ballot { vote, last: Some(after), transfer: true });
-        let genesis = machine.genesis.hash();
+        let genesis = machine.genesis.clone();
         let said = [hole, ballot];
         let boot = 1_000;
         let answers = cluster.ask(leader, move |_| async move {
-            let line = net.attach(&own, genesis, boot);
+            let chain = (genesis.chain_id.as_str(), genesis.hash());
+            let line = net.attach(&own, chain, boot, machine.lives.clone());
             let mut answers = vec![];
             for call in said {
                 let request = wire::encode(&Request::Raft(RaftCall { cluster: belongs, call }));
@@ -143,8 +144,13 @@ fn what_contradicts_the_protocol_is_refused_whoever_says_it() {
             assert!(denied, "{answer:?}");
         }
         assert_eq!(cluster.reader(witness).last_log().map(|(term, _)| term), Some(term));
-        cluster.restart(damaged);
-        cluster.come_to_rest();
+        cluster.kill(witness);
+        cluster.restart(witness);
+        let height = cluster.heights()[leader];
+        cluster.until("more blocks on both", |cluster| {
+            [leader, witness].iter().all(|index| cluster.heights()[*index].0 >= height.0 + 5)
+        });
+        cluster.check();
     });
 }
 
@@ -154,7 +160,7 @@ fn a_leader_that_is_never_acknowledged_is_succeeded_although_everybody_hears_it(
     cluster_run(64, |seed| {
         let mut cluster = Cluster::start(3, seed);
         cluster.reach_everywhere(5);
-        cluster.net().set_weather(Weather { min_ms: 8, max_ms: 10, lost: 0 });
+        cluster.net().set_weather(Weather { min_ms: 8, max_ms: 10, ..Weather::default() });
         let old = cluster.wait_for_leader();
         let next = (old + 1) % 3;
         let before = cluster.heights()[old];
