@@ -19,7 +19,7 @@ use super::change;
 use super::plausible::{self, Known};
 use super::shared::{Shared, View, record};
 use super::transport::{Caller, Class, Serve};
-use super::wire::{self, Answer, Append, Appended, Call, JoinRefusal, RaftCall, Request};
+use super::wire::{self, Answer, Append, Call, JoinRefusal, RaftCall, Request};
 
 /// Most bytes of blocks in one answer, whatever is asked for.
 const MAX_FETCH: u64 = 4 << 20;
@@ -106,22 +106,27 @@ fn known(view: &View) -> Known {
     Known { term: view.current_term, committed: record(view.local_committed) }
 }
 
+/// A leader is heard when its call arrives, as openraft has it: the answer may wait for the disk.
+fn hear(shared: &Shared, vote: &VoteRecord, known: &Known) {
+    if vote.term >= known.term {
+        shared.led_by(vote.voted_for);
+    }
+}
+
 async fn raft(shared: &Shared, call: RaftCall, known: &Known) -> Result<Answer, Refusal> {
     let raft = shared.raft()?;
     match call.call {
         Call::Vote(ballot) => Ok(raft.vote(ballot.into()).await?.into()),
         Call::PreVote(ballot) => Ok(raft.pre_vote(ballot.into()).await?.into()),
         Call::Append(append) => {
-            let leader = append.vote.voted_for;
+            hear(shared, &append.vote, known);
             let request = request_of(append)?;
             adopt(shared, call.cluster).await?;
-            let answer = Appended::from(raft.append_entries(request).await?);
-            if !matches!(answer, Appended::HigherVote(_)) {
-                shared.led_by(leader);
-            }
-            Ok(Answer::Append(answer))
+            let answer = raft.append_entries(request).await?;
+            Ok(Answer::Append(answer.into()))
         }
         Call::Snapshot { vote, head } => {
+            hear(shared, &vote, known);
             let head = Head::decode(&head).map_err(malformed)?;
             plausible::snapshot(&vote, record(head.log_id()), known).map_err(malformed)?;
             shared.reader().check_head(&head).map_err(malformed)?;
@@ -130,9 +135,6 @@ async fn raft(shared: &Shared, call: RaftCall, known: &Known) -> Result<Answer, 
             let tip = head.tip();
             let snapshot = Snapshot { meta, snapshot: head };
             let answer = raft.install_full_snapshot(vote.into(), snapshot).await?;
-            if VoteRecord::from(answer.vote) == vote {
-                shared.led_by(vote.voted_for);
-            }
             info!(%tip, "went on from a snapshot of the leader");
             shared.metrics.snapshots_installed.inc();
             Ok(Answer::Snapshot(answer.vote.into()))

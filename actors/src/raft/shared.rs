@@ -53,7 +53,7 @@ struct State {
     raft: Option<Openraft>,
     /// What every member said last, this one too.
     conditions: BTreeMap<MemberId, (Condition, Instant)>,
-    /// From whom Raft took something last as from a leader, and when.
+    /// Which leader was heard last, and when.
     led_by: Option<(MemberId, Instant)>,
     /// What a node without a membership waits for.
     waiting: Option<String>,
@@ -134,7 +134,7 @@ impl Shared {
         self.state().waiting.clone()
     }
 
-    /// Raft took something from a member as from its leader.
+    /// A leader was heard.
     pub(super) fn led_by(&self, leader: MemberId) {
         self.state().led_by = Some((leader, Instant::now()));
     }
