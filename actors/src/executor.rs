@@ -148,6 +148,8 @@ pub struct Executor {
     unrecorded: VecDeque<HeaderSignature>,
     /// The last height that was queued for signing, or is signed.
     queued_to: Height,
+    /// The last block that this executor saw committed.
+    committed_to: Height,
     signing: bool,
     /// Why the last attempt to sign failed.
     unsigned_because: Option<String>,
@@ -197,6 +199,7 @@ impl Executor {
             unsigned: VecDeque::new(),
             unrecorded: VecDeque::new(),
             queued_to: Height(0),
+            committed_to: Height(0),
             signing: false,
             unsigned_because: None,
             recording: false,
@@ -277,6 +280,7 @@ impl Executor {
         self.unsigned.clear();
         let tip = self.reader.tip().height;
         self.queued_to = tip;
+        self.committed_to = tip;
         let mut height = tip;
         while height >= self.reader.initial_height() {
             if let Some(signed) = self.reader.signed_header(height, &self.signer)? {
@@ -469,7 +473,8 @@ impl Executor {
         self.last_block_at = Some(self.round_began);
         self.count(block);
         self.forget_recorded();
-        self.queue_for_signing(block);
+        self.committed_to = block.height();
+        self.queue_for_signing();
         fail::fail_point!("executor.after_commit_before_execute");
         self.begin_signing(ctx);
         let began = Instant::now();
@@ -481,15 +486,18 @@ impl Executor {
         }));
     }
 
-    /// Heights are signed without a gap, also when one of them came from somebody else.
-    fn queue_for_signing(&mut self, block: &Arc<Block>) {
-        while self.queued_to.next() < block.height() {
-            let Ok(Some(missed)) = self.reader.block(self.queued_to.next()) else { break };
-            self.queued_to = missed.height();
-            self.unsigned.push_back(missed);
+    /// Heights are signed without a gap, also when one of them came from somebody else. One that
+    /// cannot be read now is read again at the next tick.
+    fn queue_for_signing(&mut self) {
+        while self.queued_to < self.committed_to {
+            let height = self.queued_to.next();
+            match self.reader.block(height) {
+                Ok(Some(block)) => self.unsigned.push_back(block),
+                Ok(None) => return warn!(height = height.0, "a committed block is not here: not signed yet"),
+                Err(error) => return warn!(%error, height = height.0, "not signed yet"),
+            }
+            self.queued_to = height;
         }
-        self.queued_to = block.height();
-        self.unsigned.push_back(block.clone());
     }
 
     fn end_execution(
@@ -605,6 +613,15 @@ impl Executor {
                 self.unrecorded.push_back(signature);
                 self.begin_recording(ctx);
             }
+            // Another leader has signed since, and the guard follows the chain: nothing is left to do.
+            Ok(Err(error @ (SignError::BelowGuard { .. } | SignError::Gap { .. })))
+                if matches!(self.reader.signature(block.height()), Ok(Some(_))) =>
+            {
+                info!(%error, height = block.height().0, "signed by another leader");
+                self.unsigned.pop_front();
+                self.unsigned_because = None;
+                self.begin_signing(ctx);
+            }
             Ok(Err(error)) if is_for_a_person(&error) => {
                 error!(%error, "the guard refuses");
                 self.links.integrity_stop.do_send(IntegrityStop { reason: error.to_string() });
@@ -632,6 +649,7 @@ impl Executor {
             return;
         }
         self.forget_recorded();
+        self.queue_for_signing();
         self.begin_signing(ctx);
         let idle = self.last_block_at.is_none_or(|at| at.elapsed() >= self.config.record_signature_after);
         let due = !self.unsigned.is_empty() || idle;

@@ -561,7 +561,7 @@ impl Wiring {
             note_signed: signer_ports.note_signed.clone(),
             integrity_stop: self.integrity_stop.clone(),
         };
-        Notary::new(notary::Config::default(), links, reader.clone(), identity).start();
+        Notary::new(notary::Config::default(), links, reader.clone(), identity.clone()).start();
         sequencer_ctx.run(Sequencer::new(
             settings.sequencer,
             sequencer::Links { forward: Some(raft.clone().recipient()) },
@@ -578,7 +578,11 @@ impl Wiring {
             set_final: engine_ports.set_final.clone(),
             followed: supervisor.followed.clone(),
             trouble: supervisor.execution_trouble.clone(),
-            source: Some(backfill::Source { fetch: raft.clone().recipient(), filler: store.filler() }),
+            source: Some(backfill::Source {
+                fetch: raft.clone().recipient(),
+                filler: store.filler(),
+                signer: identity.clone(),
+            }),
         };
         if !is_swapped {
             syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));

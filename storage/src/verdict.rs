@@ -131,6 +131,19 @@ pub fn agrees_with_itself(block: &Block) -> bool {
     metadata_agrees && header.data_hash == block.data().commitment().0[..]
 }
 
+/// Whether the data of a block are those that the block above names. Headers do not say what a
+/// block's metadata holds, so two bodies may fit one header; only one of them was committed, and
+/// blobs on DA hold it byte for byte (P7). A block that names nothing says nothing, and data without
+/// transactions are never posted: nodes of ev-node that follow make those up, and differ.
+///
+/// No verdict of apply depends on it.
+#[must_use]
+pub fn agrees_with_above(block: &Block, above: &Block) -> bool {
+    let metadata = above.data().metadata.as_ref();
+    let named = metadata.map(|metadata| &metadata.last_data_hash).filter(|named| !named.is_empty());
+    block.txs().is_empty() || named.is_none_or(|named| block.data().hash().0[..] == named[..])
+}
+
 /// Decides about a signature: it must be for a committed header.
 ///
 /// `standing` is the place of a header with the signature's hash in the window below the tip.

@@ -76,8 +76,8 @@ pub enum BackfillError {
         /// The hash that is wanted.
         wanted: Hash,
     },
-    /// Its data are not what its header says.
-    #[error("block {0} contradicts itself: its data are not what its header says")]
+    /// Its data are not what its header says, or the block above.
+    #[error("block {0} has other data than its header or the block above says")]
     Contradiction(Height),
     /// The store failed.
     #[error(transparent)]
@@ -181,6 +181,9 @@ impl Writer {
             let chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
             (chain.applied, chain.command_version)
         };
+        if !with_bodies {
+            follows(applied.log, entries)?;
+        }
         let mut draft = Draft {
             inner,
             applied,
@@ -437,6 +440,26 @@ impl Writer {
         Ok(Some((height, chain::wanted_hash(&*inner.backend, height)?)))
     }
 
+    /// Notes the signature of a committed header that did not come in the log; it must have been
+    /// verified. Durable when it returns.
+    ///
+    /// # Errors
+    ///
+    /// `BackfillError` when it is for another header or the store fails.
+    pub async fn note_signature(&self, signature: &HeaderSignature) -> Result<(), BackfillError> {
+        let inner = &*self.inner;
+        let _repair = inner.repair.lock().await;
+        let HeaderSignature { height, hash, .. } = *signature;
+        let record = chain::header(&*inner.backend, height)?;
+        let wanted = record.map_or_else(Hash::default, |record| record.hash);
+        if wanted != hash {
+            return Err(BackfillError::NotLinked { height, found: hash, wanted_height: height, wanted });
+        }
+        let mut batch = Batch::default();
+        put_signature(&mut batch, height, hash, signature.signature.clone());
+        Ok(inner.jobs.run(Kind::Other, batch, true).await?)
+    }
+
     fn backfill_one(
         &self,
         backfill: &Backfill,
@@ -455,7 +478,13 @@ impl Writer {
         if height != wanted_height || found != wanted {
             return Err(BackfillError::NotLinked { height, found, wanted_height, wanted });
         }
-        if !verdict::agrees_with_itself(block) {
+        let stored = match above {
+            Some(_) => None,
+            None => chain::block(backend, height.next())?,
+        };
+        let above = above.or(stored.as_deref());
+        let agrees = above.is_none_or(|above| verdict::agrees_with_above(block, above));
+        if !agrees || !verdict::agrees_with_itself(block) {
             return Err(BackfillError::Contradiction(height));
         }
         if height == from {
@@ -496,6 +525,20 @@ impl Writer {
         let reason = format!("block {} stands on {parent}, but {found} is below it here", block.height());
         Err(BackfillError::Store(StoreError::Corrupt(reason)))
     }
+}
+
+/// Each entry of a log is applied once and none is left out: verdicts that agree depend on it.
+fn follows(applied: Option<LogIdRecord>, entries: &[Entry]) -> Result<(), StoreError> {
+    let mut wanted = applied.map(|applied| applied.index + 1);
+    for entry in entries {
+        let found = entry.log_id.index;
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+            let reason = format!("log entry {found} was to be applied where {wanted} follows");
+            return Err(StoreError::Corrupt(reason));
+        }
+        wanted = Some(found + 1);
+    }
+    Ok(())
 }
 
 fn parent_of(block: &Block) -> Result<Hash, StoreError> {

@@ -146,12 +146,6 @@ impl Peers {
         (now.saturating_sub(heard.at) <= within).then_some(&heard.condition)
     }
 
-    /// When a member was heard last.
-    #[must_use]
-    pub fn heard_at(&self, id: MemberId) -> Option<Moment> {
-        self.heard.get(&id).map(|heard| heard.at)
-    }
-
     /// How long ago each other member was heard, by name.
     pub fn ages(&self, now: Moment) -> impl Iterator<Item = (String, Option<Duration>)> + '_ {
         self.voters.iter().chain(&self.learners).filter(|(id, _)| **id != self.own).map(

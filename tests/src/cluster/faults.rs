@@ -84,7 +84,7 @@ impl Cluster {
     }
 
     /// Syncs of a node's disk do not return.
-    pub(crate) fn hang_disk(&self, index: usize) {
+    pub fn hang_disk(&self, index: usize) {
         self.hosts[index].gate().hang();
     }
 
@@ -188,8 +188,9 @@ impl Cluster {
         self.net.gone(&address(index));
     }
 
-    /// What a node's engine does.
-    pub(crate) fn script(&self, index: usize) -> Script {
+    /// What a node's engine does, in a cluster whose plan says `observed`.
+    #[must_use]
+    pub fn script(&self, index: usize) -> Script {
         self.hosts[index].script().clone()
     }
 

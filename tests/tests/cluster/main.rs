@@ -8,6 +8,6 @@ mod handoff;
 mod log;
 mod membership;
 mod pause;
-mod trace;
+mod reviewed;
 mod transactions;
 mod wire;

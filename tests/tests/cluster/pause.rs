@@ -22,10 +22,10 @@ fn resume(cluster: &mut Cluster, index: usize) -> Result<LogIndex, ChangeError> 
 /// A cluster that makes blocks and knows entries of the version of a pause.
 fn started(seed: u64) -> Cluster {
     let mut cluster = Cluster::start(3, seed);
+    cluster.reach_everywhere(5);
     cluster.until("entries of the newer version", |cluster| {
         (0..3).all(|index| cluster.reader(index).command_version() >= PAUSE_VERSION)
     });
-    cluster.reach_everywhere(5);
     cluster
 }
 
