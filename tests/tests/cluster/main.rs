@@ -2,6 +2,7 @@
 
 mod basics;
 mod chaos;
+mod damage;
 mod failover;
 mod handoff;
 mod log;
