@@ -39,6 +39,7 @@ has_capability() {
         network-namespaces) unshare --net --mount sh -c 'ip link add v0 type veth peer name v1 && ip link add b0 type bridge && mount -t tmpfs none /mnt' 2>/dev/null ;;
         mount) unshare --mount mount -t tmpfs none /mnt 2>/dev/null || unshare --user --map-root-user --mount mount -t tmpfs none /mnt 2>/dev/null ;;
         go) command -v go >/dev/null ;;
+        ev-node) [ -x "${BATON_EVNODE:-}" ] ;;
         by-hand) false ;;
         *) true ;;
     esac

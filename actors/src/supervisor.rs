@@ -22,6 +22,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture}
 use baton_messages::cluster::{
     Campaign, Condition, HandOffError, HandedOff, Heartbeats, Stand, TellCondition, TransferLeadership,
 };
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::signer::GetSignerView;
 use baton_messages::supervisor::{IntegrityStop, LeadershipAudited};
 use baton_messages::types::{Grant, Hash, LogIndex, MemberId, Role, Term};
@@ -326,6 +327,9 @@ impl Supervisor {
     /// Nothing starts until they are gone: the plan knows that they are stopping.
     fn begin_stop(&mut self, reason: &str, ctx: &mut Context<Self>) {
         warn!(%reason, "stopping the producers");
+        if planted(Mutation::ExitOnDemotion) {
+            self.links.integrity_stop.do_send(IntegrityStop { reason: reason.to_owned() });
+        }
         self.metrics.stops.inc();
         self.metrics.producing.set(0);
         let children = std::mem::take(&mut self.running);

@@ -69,7 +69,13 @@ pub struct TellCondition(pub Condition);
 /// Another member told how it is. Raft tells the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
-pub struct MemberTold(pub Condition);
+pub struct MemberTold {
+    /// What it told.
+    pub condition: Condition,
+    /// Raft here has taken something from it as from a leader within the longest election
+    /// time-out. Whom the stored vote names may have come back and lead nothing any more.
+    pub leads: bool,
+}
 
 /// The effective membership is another. Raft tells the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Message)]

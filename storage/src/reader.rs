@@ -12,7 +12,8 @@ use bytes::Bytes;
 use crate::backend::{Direction, Family, StoreError};
 use crate::chain::{self, Chain};
 use crate::follow::{Evidence, FollowRecord};
-use crate::raft_types::StoredMembership;
+use crate::head::{Head, HeadError};
+use crate::raft_types::{LogId, StoredMembership};
 use crate::records::{RangeRecord, SignatureRecord, decode, number_key, range_key};
 use crate::store::Inner;
 
@@ -40,9 +41,12 @@ impl Reader {
         self.inner.chain.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers an error before it is handed on: a store that fails to read is in trouble.
+    /// Remembers an error before it is handed on: a store that fails to read is in trouble. One that
+    /// is being opened again was in trouble before, and may be open by now.
     fn seen<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Err(error) = &result {
+        if let Err(error) = &result
+            && !error.is_reopening()
+        {
             self.inner.jobs.report(error);
         }
         result
@@ -86,6 +90,23 @@ impl Reader {
         let chain = self.chain();
         let mut voters = chain.membership.membership().voter_ids();
         voters.next() == Some(own) && voters.next().is_none()
+    }
+
+    /// Whether a snapshot can be installed here, as far as can be told without what is before it.
+    /// One that covers no more than what is applied is not looked at: nobody installs it.
+    ///
+    /// # Errors
+    ///
+    /// `HeadError`: it contradicts itself, or what is committed here.
+    pub fn check_head(&self, head: &Head) -> Result<(), HeadError> {
+        let (tip, applied) = {
+            let chain = self.chain();
+            (chain.tip(), chain.applied.log.map(LogId::from))
+        };
+        if head.log_id() <= applied {
+            return Ok(());
+        }
+        head.check(&self.inner.genesis, &tip)
     }
 
     /// The version of log entries in force.

@@ -10,6 +10,7 @@ use std::time::Duration;
 mod child;
 mod da_scan;
 mod devnet;
+mod evnode;
 mod follower;
 mod footprint;
 mod link;
@@ -24,6 +25,7 @@ mod verify;
 
 pub use child::{Child, baton, free_ports};
 pub use devnet::{Devnet, pid};
+pub use evnode::EvNode;
 pub use follower::{Follower, hashes};
 pub use footprint::Footprint;
 pub use link::{Link, Weather};

@@ -53,6 +53,8 @@ struct State {
     raft: Option<Openraft>,
     /// What every member said last, this one too.
     conditions: BTreeMap<MemberId, (Condition, Instant)>,
+    /// Which leader was heard last, and when.
+    led_by: Option<(MemberId, Instant)>,
     /// What a node without a membership waits for.
     waiting: Option<String>,
 }
@@ -130,6 +132,17 @@ impl Shared {
 
     pub(super) fn waiting(&self) -> Option<String> {
         self.state().waiting.clone()
+    }
+
+    /// A leader was heard.
+    pub(super) fn led_by(&self, leader: MemberId) {
+        self.state().led_by = Some((leader, Instant::now()));
+    }
+
+    /// Whether a member was heard as a leader lately.
+    pub(super) fn is_heard_leading(&self, id: MemberId) -> bool {
+        let led_by = self.state().led_by;
+        led_by.is_some_and(|(leader, at)| leader == id && at.elapsed() < self.times.election_max)
     }
 
     /// Remembers how a member is.

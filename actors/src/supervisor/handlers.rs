@@ -232,10 +232,14 @@ impl Handler<MembersChanged> for Supervisor {
 impl Handler<MemberTold> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, MemberTold(condition): MemberTold, ctx: &mut Context<Self>) {
+    fn handle(&mut self, message: MemberTold, ctx: &mut Context<Self>) {
+        let MemberTold { condition, leads } = message;
         let now = self.now();
         if self.leader == Some(condition.member) {
-            self.timeline.sign(now);
+            if leads && !condition.silent {
+                self.timeline.sign(now);
+                self.gate.heard(condition.member, now);
+            }
             let differs = condition.config != self.config.settings;
             let differs = differs.then(|| "other settings than the leader's".to_owned());
             if self.plan.trouble(Part::Settings) != differs.as_deref() {
@@ -262,28 +266,22 @@ impl Handler<HandOff> for Supervisor {
         if self.closing {
             return ready(Err(HandOffError::InProgress));
         }
-        let (ended, end) = oneshot::channel();
-        let begun = match to {
-            // Whether this node leads is said before whether there is such a voter.
-            Err(error) if self.leads().is_some() && self.hand_over.is_none() => Err(error),
-            Err(_) => self.begin_hand_over(None, Why::Operator, ctx),
-            Ok(to) => {
-                let before = self.asked.take();
-                self.asked = Some(ended);
-                let begun = self.begin_hand_over(to, Why::Operator, ctx);
-                if begun.is_err() {
-                    self.asked = before;
-                }
-                begun
-            }
+        let to = match to {
+            Ok(to) => to,
+            // Whether this node leads, and is not at it already, is said before whether there is such
+            // a voter.
+            Err(error) => return ready(Err(self.may_hand_over().err().unwrap_or(error))),
         };
-        match begun {
-            Err(error) => ready(Err(error)),
-            Ok(()) => Box::pin(async move {
-                let gone = || Err(HandOffError::Failed("the node is shutting down".to_owned()));
-                end.await.unwrap_or_else(|_| gone())
-            }),
+        let (ended, end) = oneshot::channel();
+        let before = self.asked.replace(ended);
+        if let Err(error) = self.begin_hand_over(to, Why::Operator, ctx) {
+            self.asked = before;
+            return ready(Err(error));
         }
+        Box::pin(async move {
+            let gone = || Err(HandOffError::Failed("the node is shutting down".to_owned()));
+            end.await.unwrap_or_else(|_| gone())
+        })
     }
 }
 

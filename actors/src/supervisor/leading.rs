@@ -26,7 +26,6 @@ impl Supervisor {
             eligible: self.plan.reasons().is_empty(),
             closing: self.closing,
             role,
-            leader: self.leader,
             position: self.position(),
         };
         let actions = self.gate.look(&view);
@@ -45,13 +44,8 @@ impl Supervisor {
         }
     }
 
-    /// Begins to give leadership to a voter, or to the best one.
-    pub(super) fn begin_hand_over(
-        &mut self,
-        to: Option<MemberId>,
-        why: Why,
-        ctx: &mut Context<Self>,
-    ) -> Result<(), HandOffError> {
+    /// The term this node leads and can give away.
+    pub(super) fn may_hand_over(&self) -> Result<Term, HandOffError> {
         let Some(term) = self.leads() else {
             let (term, _) = self.plan.role();
             return Err(HandOffError::NotLeader(self.leader.map(|leader| self.peers.hint(leader, term))));
@@ -59,6 +53,17 @@ impl Supervisor {
         if self.hand_over.is_some() || self.plan.is_given_away() {
             return Err(HandOffError::InProgress);
         }
+        Ok(term)
+    }
+
+    /// Begins to give leadership to a voter, or to the best one.
+    pub(super) fn begin_hand_over(
+        &mut self,
+        to: Option<MemberId>,
+        why: Why,
+        ctx: &mut Context<Self>,
+    ) -> Result<(), HandOffError> {
+        let term = self.may_hand_over()?;
         let (now, times) = (self.now(), self.config.times);
         let fit = match to {
             Some(to) => {

@@ -44,6 +44,8 @@ impl Drive {
         if history.seed.is_multiple_of(HAND_OFF_EVERY) {
             self.hand_off(block_time);
         }
+        self.trial(history);
+        self.wait("L1: not everybody has everything in the end", LEVEL_MS, |drive| drive.is_level());
         self.note_refusals();
         let retired = self.operator.retired.clone();
         self.cluster.leave_out(retired);
@@ -85,7 +87,7 @@ impl Drive {
     }
 
     /// Lets time pass, without deeds, until something holds.
-    fn wait(&mut self, what: &str, within_ms: u64, mut holds: impl FnMut(&mut Self) -> bool) {
+    pub(super) fn wait(&mut self, what: &str, within_ms: u64, mut holds: impl FnMut(&mut Self) -> bool) {
         let since = self.now_ms();
         let mut resumed = since;
         while !holds(self) {

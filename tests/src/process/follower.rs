@@ -37,7 +37,16 @@ impl Follower {
     ///
     /// When something does not work; that is true of all functions here.
     pub async fn new(genesis: &Path, da_url: &str, flags: &[&str]) -> Self {
-        Self::of(genesis, &[("--da.address", da_url), ("--da.namespace", NAMESPACES[0]), ("--da.data_namespace", NAMESPACES[1])], flags).await
+        Self::of(
+            genesis,
+            &[
+                ("--da.address", da_url),
+                ("--da.namespace", NAMESPACES[0]),
+                ("--da.data_namespace", NAMESPACES[1]),
+            ],
+            flags,
+        )
+        .await
     }
 
     /// As [`Follower::new`], of a chain with other namespaces.

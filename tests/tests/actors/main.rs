@@ -21,6 +21,7 @@ use baton_actors::executor::{self, Executor};
 use baton_actors::notary::{self, Notary};
 use baton_actors::reaper::{self, Reaper};
 use baton_actors::sequencer::{self, Sequencer};
+use baton_actors::signer::key::{FileKey, Key};
 use baton_actors::supervisor::{self, Producer, Supervisor};
 use baton_actors::syncer::{self, Syncer};
 use baton_actors::timekeeper::{self, Timekeeper};

@@ -149,7 +149,7 @@ impl Rig {
     async fn hear(&self, milliseconds: u64, members: &[Condition]) {
         for _ in 0..milliseconds.div_ceil(30) {
             for condition in members {
-                self.supervisor.do_send(MemberTold(condition.clone()));
+                self.supervisor.do_send(MemberTold { condition: condition.clone(), leads: true });
             }
             pass(30).await;
         }
@@ -318,9 +318,45 @@ fn a_member_that_is_level_says_so_at_once_while_the_leader_rests() {
         rig.hear(60, &[Condition { producing: true, ..fit(2) }]).await;
         pass(5).await;
         let _ = rig.told.take();
-        rig.supervisor.do_send(MemberTold(fit(2)));
+        rig.supervisor.do_send(MemberTold { condition: fit(2), leads: true });
         pass(1).await;
         assert_eq!(rig.told.count(), 1, "L4: the leader waits for it");
+    });
+}
+
+/// openraft names whom the stored vote names; that one came back without what it had committed.
+#[test]
+fn a_leader_that_came_back_and_leads_nothing_keeps_no_caretaker_from_standing() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        rig.supervisor.do_send(EngineHealthChanged { trouble: Some("away".to_owned()) });
+        rig.supervisor.do_send(follows(1, 2));
+        rig.hear(900, &[fit(2)]).await;
+        assert_eq!(rig.stand.count(), 0, "it is heard as a leader");
+        for _ in 0..60 {
+            rig.supervisor.do_send(MemberTold { condition: fit(2), leads: false });
+            pass(30).await;
+        }
+        assert!(rig.stand.count() >= 1, "P6: a cluster without a leader helps nobody");
+    });
+}
+
+#[test]
+fn settings_that_differ_from_a_leaders_are_no_trouble_to_the_next_one() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        rig.supervisor.do_send(follows(1, 2));
+        rig.supervisor.do_send(ExecutionFollowed { height: Height(0), root: root_of(Height(0)) });
+        rig.hear(60, &[Condition { config: Hash::of(b"other"), ..fit(2) }]).await;
+        let reasons = rig.view().await.eligibility.reasons;
+        assert!(reasons.iter().any(|reason| reason.contains("other settings")), "D11: {reasons:?}");
+        elect(&rig.supervisor, 2);
+        pass(1).await;
+        let view = rig.view().await;
+        assert_eq!(view.eligibility.reasons, Vec::<String>::new(), "it is the leader whose settings count");
+        assert_eq!(view.grant.map(|grant| grant.term), Some(Term(2)));
     });
 }
 
@@ -687,6 +723,7 @@ fn who_stops_hands_over_to_other_settings_before_nobody_and_who_leads_has_the_le
         rig.voters(3);
         let old = Condition { config: Hash::of(b"old"), producing: true, ..fit(2) };
         rig.supervisor.do_send(follows(1, 2));
+        rig.supervisor.do_send(ExecutionFollowed { height: Height(0), root: root_of(Height(0)) });
         rig.hear(60, &[old]).await;
         let view = rig.view().await;
         let differs = "settings: other settings than the leader's".to_owned();
