@@ -4,16 +4,19 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use sim::{Cluster, cluster_run};
+use tracing::Subscriber;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 
-/// A span: its name, its numbers, and the spans it is a part of or follows from.
-#[derive(Clone, Debug, Default)]
+/// A span: its name, its numbers, and the places of the spans it is a part of or follows from.
+#[derive(Clone, Debug)]
 struct Seen {
+    id: Id,
     name: &'static str,
     numbers: BTreeMap<&'static str, u64>,
-    causes: Vec<u64>,
+    causes: Vec<usize>,
 }
 
 impl Visit for Seen {
@@ -25,58 +28,54 @@ impl Visit for Seen {
 }
 
 thread_local! {
-    /// The spans of a thread that wants them. Other tests run at the same time.
+    /// The spans of a thread that wants them.
     static SPANS: RefCell<Option<Vec<Seen>>> = const { RefCell::new(None) };
 }
 
-/// Remembers the spans of the threads that want them.
+/// Remembers the spans of the thread that wants them.
 struct OfThisThread;
 
-fn with<T>(change: impl FnOnce(&mut Vec<Seen>) -> T) -> Option<T> {
-    SPANS.with_borrow_mut(|spans| spans.as_mut().map(change))
+/// The place of the newest span with this id: ids are used again.
+fn place(spans: &[Seen], id: &Id) -> Option<usize> {
+    spans.iter().rposition(|seen| seen.id == *id)
 }
 
-fn change(id: &Id, change: impl FnOnce(&mut Seen)) {
-    let index = usize::try_from(id.into_u64()).expect("small") - 1;
-    with(|spans| {
-        if let Some(seen) = spans.get_mut(index) {
-            change(seen);
-        }
-    });
+fn on(change: impl FnOnce(&mut Vec<Seen>)) {
+    SPANS.with_borrow_mut(|spans| spans.as_mut().map(change));
 }
 
-impl Subscriber for OfThisThread {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_span()
-    }
-
-    fn new_span(&self, attributes: &Attributes<'_>) -> Id {
-        let mut seen = Seen { name: attributes.metadata().name(), ..Seen::default() };
-        attributes.record(&mut seen);
-        seen.causes.extend(attributes.parent().map(Id::into_u64));
-        let added = with(|spans| {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for OfThisThread {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, _: Context<'_, S>) {
+        on(|spans| {
+            let causes = attributes.parent().and_then(|parent| place(spans, parent)).into_iter().collect();
+            let name = attributes.metadata().name();
+            let mut seen = Seen { id: id.clone(), name, numbers: BTreeMap::new(), causes };
+            attributes.record(&mut seen);
             spans.push(seen);
-            spans.len() as u64
         });
-        Id::from_u64(added.unwrap_or(1))
     }
 
-    fn record(&self, span: &Id, values: &Record<'_>) {
-        change(span, |seen| values.record(seen));
+    fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
+        on(|spans| {
+            if let Some(place) = place(spans, id) {
+                values.record(&mut spans[place]);
+            }
+        });
     }
 
-    fn record_follows_from(&self, span: &Id, follows: &Id) {
-        change(span, |seen| seen.causes.push(follows.into_u64()));
+    fn on_follows_from(&self, id: &Id, follows: &Id, _: Context<'_, S>) {
+        on(|spans| {
+            if let (Some(span), Some(cause)) = (place(spans, id), place(spans, follows)) {
+                spans[span].causes.push(cause);
+            }
+        });
     }
-
-    fn event(&self, _: &Event<'_>) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
 }
 
 #[test]
 fn every_block_of_a_term_belongs_to_the_trace_of_the_failover_that_began_it() {
-    tracing::subscriber::set_global_default(OfThisThread).expect("no other test here sets one");
+    let subscriber = tracing_subscriber::registry().with(OfThisThread);
+    tracing::subscriber::set_global_default(subscriber).expect("no other test here sets one");
     let spans = cluster_run(61, |seed| {
         SPANS.set(Some(vec![]));
         let mut cluster = Cluster::start(3, seed);
@@ -96,8 +95,7 @@ fn every_block_of_a_term_belongs_to_the_trace_of_the_failover_that_began_it() {
     let mut terms = BTreeMap::<u64, usize>::new();
     for block in blocks {
         let term = block.numbers["term"];
-        let failover = block.causes.iter().map(|id| &spans[usize::try_from(*id).expect("small") - 1]);
-        let failover = failover.clone().find(|span| span.name == "failover");
+        let failover = block.causes.iter().map(|cause| &spans[*cause]).find(|span| span.name == "failover");
         let failover = failover.unwrap_or_else(|| panic!("it belongs to no failover: {block:?}"));
         assert_eq!(failover.numbers.get("term"), Some(&term), "{block:?} of {failover:?}");
         *terms.entry(term).or_default() += 1;
