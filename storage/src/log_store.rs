@@ -201,7 +201,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(self.inner.log.lock().committed)
     }
 
-    /// The entries are readable when this returns, and durable when the callback is called.
+    /// The entries are readable when this returns, and durable when the callback is called. A store
+    /// in trouble takes none: openraft must not go on as if it could read them.
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
@@ -210,8 +211,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let entries: Vec<Entry> = entries.into_iter().collect();
         let room = self.inner.jobs.room().await;
         if let Some(trouble) = self.inner.jobs.trouble() {
-            callback.io_completed(Err(io_error(trouble)));
-            return Ok(());
+            return Err(io_error(trouble));
         }
         let mut state = self.inner.log.lock();
         let mut batch = Batch::default();

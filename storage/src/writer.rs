@@ -220,6 +220,11 @@ impl Writer {
     ///
     /// `StoreError` when the device fails or the data is damaged.
     pub fn build_head(&self) -> Result<Head, StoreError> {
+        // What is found damaged here nobody else may look at: it must not be tried for ever.
+        self.make_head().inspect_err(|error| self.inner.jobs.report(error))
+    }
+
+    fn make_head(&self) -> Result<Head, StoreError> {
         let inner = &*self.inner;
         let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (applied, membership, horizon, command_version) = {
@@ -242,7 +247,7 @@ impl Writer {
         let mut batch = Batch::default();
         batch.put(Family::Meta, meta::SNAPSHOT, head.encode());
         fail_point!("storage.before_snapshot");
-        inner.backend.write(batch).inspect_err(|error| inner.jobs.report(error))?;
+        inner.backend.write(batch)?;
         Ok(head)
     }
 
@@ -252,11 +257,12 @@ impl Writer {
     ///
     /// `StoreError` when the device fails or the data is damaged.
     pub fn current_head(&self) -> Result<Option<Head>, StoreError> {
-        let found = self.inner.backend.get(Family::Meta, meta::SNAPSHOT)?;
         let read = |bytes: Bytes| {
             Head::decode(&bytes).map_err(|error| StoreError::Corrupt(format!("snapshot: {error}")))
         };
-        found.map(read).transpose()
+        let found = self.inner.backend.get(Family::Meta, meta::SNAPSHOT);
+        let found = found.and_then(|found| found.map(read).transpose());
+        found.inspect_err(|error| self.inner.jobs.report(error))
     }
 
     /// Continues from a snapshot instead of the log before it. Durable when it returns.

@@ -32,6 +32,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use baton_actors::raft::{Bootstrap, Peer};
+use baton_actors::signer::audit::MemoryAudit;
 use baton_messages::cluster::{
     ChangeError, ChangeMembers, ClusterView, GetCluster, MemberChange, TransferError, TransferLeadership,
 };
@@ -719,7 +720,8 @@ impl Cluster {
         }
         let belong = self.hosts.iter().filter(|host| !self.left_out.contains(&host.index()));
         let machines: Vec<Machine> = belong.map(|host| host.machine()).collect();
-        check_chains(&machines);
+        let all: Vec<MemoryAudit> = self.hosts.iter().map(|host| host.machine().audit).collect();
+        check_chains(&machines, &all);
     }
 
     /// What every node is at, for messages.

@@ -19,7 +19,7 @@ mod draw;
 mod drive;
 mod event;
 mod operator;
-mod panics;
+pub(crate) mod panics;
 mod rest;
 mod sinks;
 mod trials;

@@ -123,7 +123,7 @@ impl Machine {
     #[must_use]
     pub fn wiped(&self, times: u64) -> Self {
         let (first, second) = self.storage.as_u64_pair();
-        let storage = uuid::Uuid::from_u64_pair(first ^ (times << 48), second);
+        let storage = uuid::Uuid::from_u64_pair((first << 16 >> 16) | (times << 48), second);
         Self { disk: Disk::new(), engine_disk: Disk::new(), storage, ..self.clone() }
     }
 
@@ -628,18 +628,19 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
 ///
 /// When a promise is broken.
 pub fn check_chain(machine: &Machine) {
-    check_chains(std::slice::from_ref(machine));
+    check_chains(std::slice::from_ref(machine), std::slice::from_ref(&machine.audit));
 }
 
 /// As `check_chain`, for all machines of a cluster: they hold the same chain, as far as they are,
-/// and nobody signed another header than anybody else.
+/// and nobody signed another header than anybody else; also nobody who left, whose record is
+/// among the audits.
 ///
 /// # Panics
 ///
 /// When a promise is broken.
-pub fn check_chains(machines: &[Machine]) {
+pub fn check_chains(machines: &[Machine], audits: &[MemoryAudit]) {
     let mut signed: BTreeMap<Height, Hash> = BTreeMap::new();
-    for line in machines.iter().flat_map(|machine| machine.audit.lines()) {
+    for line in audits.iter().flat_map(MemoryAudit::lines) {
         if let Event::Signed { height, hash, .. } = line.event {
             let before = signed.insert(height, hash);
             assert!(before.is_none_or(|before| before == hash), "I1: two headers of height {height} signed");

@@ -163,10 +163,10 @@ impl Checks {
         }
         let (term, whom) = (vote.leader_id.term, vote.leader_id.voted_for);
         if let Some(before) = seen.vote {
+            // Who has voted for somebody else follows whom the others elected in that term.
+            let same = whom == before.leader_id.voted_for && vote.committed >= before.committed;
             let kept = term > before.leader_id.term
-                || (term == before.leader_id.term
-                    && whom == before.leader_id.voted_for
-                    && vote.committed >= before.committed);
+                || (term == before.leader_id.term && (same || (vote.committed && !before.committed)));
             assert!(kept, "I10: n{index} promised {before} and says {vote} now");
         }
         seen.vote = Some(vote);

@@ -159,7 +159,9 @@ impl Cluster {
         let host = self.hosts[index].clone();
         let machine = host.machine().twin(host.image()?);
         let addresses = (0..self.hosts.len()).map(address).collect();
-        Some(self.start_guest(machine, Bootstrap::Join(addresses), Some(index)))
+        // An empty one would be a new machine with an old name.
+        let holds = machine.disk.holds_anything();
+        holds.then(|| self.start_guest(machine, Bootstrap::Join(addresses), Some(index)))
     }
 
     /// A single node of its own with the key and the guard of another one. `None`: that guard is
@@ -246,7 +248,11 @@ impl Cluster {
         let Some(membership) = self.membership() else { return false };
         let (storage, life) = (self.hosts[index].storage(), self.hosts[index].boot());
         let voters: BTreeSet<MemberId> = membership.membership().voter_ids().collect();
-        if !voters.contains(&self.id_of(index)) || membership.membership().get_joint_config().len() > 1 {
+        // Of two, the other one could never take it out of the membership.
+        if voters.len() < 3
+            || !voters.contains(&self.id_of(index))
+            || membership.membership().get_joint_config().len() > 1
+        {
             return false;
         }
         voters.iter().filter(|id| **id != self.id_of(index)).all(|id| {

@@ -57,7 +57,7 @@ pub(crate) struct Host {
     /// How far its wall clock is off, nanoseconds.
     skew: Cell<i64>,
     /// What its node counts in this life.
-    metrics: RefCell<Option<Metrics>>,
+    metrics: RefCell<Option<Rc<Metrics>>>,
     /// Its DA adapter in this life.
     da: RefCell<Option<DaPorts>>,
     /// Between Raft and its supervisor.
@@ -212,7 +212,7 @@ impl Host {
         &self.script
     }
 
-    pub(crate) fn metrics(&self) -> Option<Metrics> {
+    pub(crate) fn metrics(&self) -> Option<Rc<Metrics>> {
         self.metrics.borrow().clone()
     }
 
@@ -232,7 +232,7 @@ impl Host {
         self.damage_expected.set(expected);
         self.refused_to_start.set(false);
         if let Some(node) = self.node().filter(|_| expected) {
-            node.announce_alarm("damaged");
+            announce_damage(&node);
         }
     }
 
@@ -264,7 +264,7 @@ impl Host {
 
     /// Looks at a wiring before it starts: what it counts, and its DA adapter.
     fn look_at(&self, wiring: &mut Wiring) {
-        *self.metrics.borrow_mut() = Some(wiring.metrics.clone());
+        *self.metrics.borrow_mut() = Some(Rc::new(wiring.metrics.clone()));
         if self.plan.observed
             && let Some(layer) = wiring.parts.da.clone()
         {
@@ -316,6 +316,11 @@ impl Host {
         let vote = self.vote().map_or_else(|| "no vote".to_owned(), |vote| vote.to_string());
         format!("n{} {} {state} at {}, {vote}{trouble}", self.index, self.id(), self.tip())
     }
+}
+
+fn announce_damage(node: &Node) {
+    node.announce_alarm("damaged");
+    node.announce_alarm("checksum");
 }
 
 /// A life of a node; it ends with a crash.
@@ -377,7 +382,7 @@ pub(super) async fn live(host: Rc<Host>) {
     };
     let node = Rc::new(Node::start_over(&plan, store));
     if host.damage_expected.get() {
-        node.announce_alarm("damaged");
+        announce_damage(&node);
     }
     *host.node.borrow_mut() = Some(node.clone());
     while let Some(job) = waiting.recv().await {

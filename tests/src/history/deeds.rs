@@ -299,12 +299,18 @@ impl Drive {
             return Some(());
         }
         let image = self.cluster.host(index).image();
+        if let What::Restore { .. } = what {
+            // A disk that was empty then would be a new one with the old name.
+            image.as_ref().filter(|image| image.holds_anything())?;
+        }
         self.crash(index, Left::All, down_ms, "down");
         self.cluster.write_off(index);
         let disk = self.cluster.machine(index).disk;
         match what {
             What::Flip { pick, .. } => {
-                disk.damage(*pick)?;
+                let (family, key) = disk.damage(*pick)?;
+                let text = format!("{} {:02x?} is damaged", family.name(), &key[..]);
+                self.note(Some(index), EventKind::Trouble { text: Some(text) });
                 self.cluster.expect_damage(index, true);
             }
             _ => self.cluster.replace_disk(index, image?),
@@ -315,7 +321,8 @@ impl Drive {
 
     fn members(&mut self, what: &What) -> Option<()> {
         let leader = self.cluster.leader()?;
-        if self.operator.is_busy() {
+        // A learner of an older version would rightly stop when the voters' entries become newer.
+        if self.operator.is_busy() || !self.knows.is_empty() {
             return None;
         }
         let change = match what {
@@ -429,6 +436,10 @@ impl Drive {
             self.crash(index, Left::All, u64::MAX / 2, "a person sets it up anew");
         }
         self.operator.set_up_anew(index, &mut self.cluster);
+        if !self.knows.is_empty() {
+            // With the newest version.
+            self.knows.insert(index, 2);
+        }
         self.start(index);
     }
 
@@ -440,7 +451,8 @@ impl Drive {
             let told = host.node().is_some_and(|node| !node.alarms().is_empty() || node.trouble().is_some());
             assert!(
                 told || self.cluster.refused_to_start(index) || !host.is_up(),
-                "P8: n{index} read a damaged record and says nothing"
+                "P8: n{index} read a damaged record and says nothing; {}",
+                self.cluster.describe()
             );
             if told || self.cluster.refused_to_start(index) {
                 self.reached(Situation::DamageRefused);

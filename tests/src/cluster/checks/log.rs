@@ -121,19 +121,24 @@ impl Logs {
     fn durable(&self, host: &Host, hosts: &[Rc<Host>], index: u64, entry: Entry) {
         let Some(node) = host.node() else { return };
         let membership = node.reader().membership();
-        for voters in membership.membership().get_joint_config() {
+        if membership.log_id().is_some_and(|log| log.index > index) {
+            // It was decided under the membership before, which is not known any more.
+            return;
+        }
+        // Of two, the newer one is enough once it has been entered alone, which may be so already.
+        if let Some(voters) = membership.membership().get_joint_config().last() {
             let holds = |id: &MemberId| {
                 let member = hosts.iter().find(|host| host.id() == *id);
                 member.is_none_or(|member| {
-                    self.lost.contains(id)
-                        || member.with_machine(|machine| machine.disk.entry(index, true)) == Some(entry)
+                    self.lost.contains(id) || member.with_machine(|machine| machine.disk.holds(index, entry))
                 })
             };
             let held = voters.iter().filter(|id| holds(id)).count();
             assert!(
                 held * 2 > voters.len(),
-                "P3: n{} applied entry {index}, {held} of {} voters hold it durably",
+                "P3: n{} applied entry {index} of term {}, {held} of {} voters hold it durably ({membership})",
                 host.index(),
+                entry.0,
                 voters.len()
             );
         }
@@ -141,7 +146,7 @@ impl Logs {
 
     pub(super) fn holds_decided(&self, host: &Host) -> bool {
         let Some((index, decided)) = self.decided.last_key_value() else { return true };
-        host.with_machine(|machine| machine.disk.entry(*index, true)) == Some(*decided)
+        host.with_machine(|machine| machine.disk.holds(*index, *decided))
     }
 
     /// Leader completeness: the leader of a newer term than any before holds what was decided.
