@@ -166,6 +166,11 @@ impl Disk {
         Some(found)
     }
 
+    /// Damages this record: see `damage`.
+    pub fn damage_record(&self, family: Family, key: impl Into<Bytes>) {
+        self.lock().damaged.insert((family, key.into()));
+    }
+
     /// How often a damaged record was read, and its reader told.
     #[must_use]
     pub fn damage_seen(&self) -> u64 {

@@ -66,7 +66,7 @@ pub use net::{Net, SeenLives, Weather};
 pub use node::{Adjust, MAX_CLOCK_DRIFT, Machine, MakeEngine, Node, Plan, check_chain, check_chains};
 pub use power::{Cut, Power, Touched};
 pub use probe::{Probe, probe};
-pub use run::{SimClock, kept_seeds, listed_seeds, seeds, sim_run};
+pub use run::{SimClock, listed, listed_seeds, seeds, sim_run};
 pub use skip::skip;
 pub use stage::{GRANT, Stage, root_of, tx};
 

@@ -81,7 +81,7 @@ pub fn listed_seeds(test: &str, usual: u64, check: impl Fn(u64)) {
         return seeds([seed], check);
     }
     let count = number("BATON_SEEDS").unwrap_or(usual);
-    seeds(kept_seeds(test), &check);
+    seeds(listed(test), &check);
     seeds(0..count, |seed| {
         if seed > 0 && seed.is_multiple_of(PROGRESS_EVERY) {
             eprintln!("{test}: {seed} of {count} seeds");
@@ -96,7 +96,7 @@ pub fn listed_seeds(test: &str, usual: u64, check: impl Fn(u64)) {
 ///
 /// When the list cannot be read.
 #[must_use]
-pub fn kept_seeds(test: &str) -> Vec<u64> {
+pub fn listed(test: &str) -> Vec<u64> {
     regressions(include_str!("../seeds.txt"), test)
 }
 

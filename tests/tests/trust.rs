@@ -36,16 +36,6 @@ fn twenty_seeds_give_the_same_histories_again_beside_others_and_in_another_proce
     assert_eq!(there, here);
 }
 
-#[test]
-fn a_seed_that_once_broke_a_promise_breaks_none_any_more() {
-    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
-    for seed in sim::kept_seeds(sim::story::HISTORIES) {
-        let history = History::of(seed);
-        let outcome = history.run();
-        assert!(outcome.broken.is_none(), "{}", sim::story::failure(&history, &outcome, directory));
-    }
-}
-
 #[cfg(feature = "mutations")]
 #[test]
 fn every_planted_bug_is_found_within_two_hundred_seeds() {

@@ -193,9 +193,11 @@ impl Checks {
         if term > newest {
             self.logs.complete(host);
         }
-        let behind =
-            self.committed.last_key_value().map_or(0, |(tip, _)| tip.0.saturating_sub(host.tip().height.0));
-        if behind >= 2 {
+        // What its engine has executed is what it can build on.
+        let executed = host.metrics().map_or(0, |metrics| metrics.engine.height.get());
+        let reached = host.tip().height.0.min(u64::try_from(executed).unwrap_or_default());
+        let tip = self.committed.last_key_value().map_or(0, |(tip, _)| tip.0);
+        if !host.is_witness() && tip >= reached + 2 {
             self.notes.reached(Situation::LeaderBehind);
         }
         self.notes.note(Some(index), || EventKind::Leads { term });

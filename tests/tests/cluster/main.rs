@@ -3,6 +3,7 @@
 mod basics;
 mod borrowed;
 mod chaos;
+mod damage;
 mod failover;
 mod handoff;
 mod log;

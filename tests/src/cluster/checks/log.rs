@@ -53,8 +53,14 @@ impl Logs {
         if let Some((_, last)) = reader.last_log() {
             self.matching(host, last.0, seen);
         }
-        if let Some((applied, _)) = reader.applied() {
-            self.applied(host, hosts, applied.0, seen);
+        if let Some((applied, term)) = reader.applied() {
+            let entry = host.with_machine(|machine| machine.disk.entry(applied.0, false));
+            if entry.is_some_and(|entry| entry.0 == term.0) {
+                self.applied(host, hosts, applied.0, seen);
+            } else {
+                // It went on from a snapshot; its log, if there is one still, is none of it.
+                seen.applied = applied.0;
+            }
         }
     }
 
@@ -93,6 +99,7 @@ impl Logs {
 
     /// What is decided never changes, a quorum of voters holds it durably, and nobody goes back.
     fn applied(&mut self, host: &Host, hosts: &[Rc<Host>], applied: u64, seen: &mut SeenLog) {
+        let Some(node) = host.node() else { return };
         if applied < seen.applied {
             assert!(seen.went_back, "n{} applied {} and now {applied}", host.index(), seen.applied);
             seen.applied = applied;
@@ -100,6 +107,7 @@ impl Logs {
         seen.went_back = false;
         for index in seen.applied + 1..=applied {
             let Some(entry) = host.with_machine(|machine| machine.disk.entry(index, false)) else { continue };
+            let reader = node.reader();
             match self.decided.get(&index) {
                 Some(before) => {
                     assert_eq!(
