@@ -13,6 +13,7 @@ pub mod engine;
 pub mod epoch;
 pub mod executor;
 pub mod genesis;
+pub mod p2p;
 pub mod raft;
 pub mod sequencer;
 pub mod signer;
