@@ -683,14 +683,14 @@ where
     })
 }
 
-fn context<A: Actor<Context = Context<A>>>() -> Context<A> {
+pub(crate) fn context<A: Actor<Context = Context<A>>>() -> Context<A> {
     let mut context = Context::new();
     context.set_mailbox_capacity(MAILBOX);
     context
 }
 
 /// Starts an actor that may block: on an arbiter of its own, or in place.
-fn start_blocking<A>(threads: Threads, make: impl FnOnce() -> A + Send + 'static) -> Addr<A>
+pub(crate) fn start_blocking<A>(threads: Threads, make: impl FnOnce() -> A + Send + 'static) -> Addr<A>
 where
     A: Actor<Context = Context<A>>,
 {

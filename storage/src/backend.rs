@@ -139,6 +139,9 @@ impl StoreError {
     }
 }
 
+/// Goes on with a sync.
+pub type Go = Box<dyn FnOnce() + Send>;
+
 /// Direction of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -186,6 +189,12 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// `StoreError` when the device fails; then nothing is promised about unsynced writes.
     fn sync(&self) -> Result<(), StoreError>;
+
+    /// Asked before a sync when jobs run inline, in simulations: the way back when it may begin at
+    /// once, `None` when it is called later.
+    fn wait_to_sync(&self, go: Go) -> Option<Go> {
+        Some(go)
+    }
 
     /// Gives up the device: every later call fails. Returns when its lock is released.
     fn close(&self) {}

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::backend::{Direction, Family, StoreError};
 use crate::chain::{self, Chain};
+use crate::follow::{Evidence, FollowRecord};
 use crate::raft_types::StoredMembership;
 use crate::records::{RangeRecord, SignatureRecord, decode, number_key, range_key};
 use crate::store::Inner;
@@ -97,6 +98,18 @@ impl Reader {
     #[must_use]
     pub fn forced(&self) -> ForcedPosition {
         self.chain().applied.forced
+    }
+
+    /// Where following stands; `None` in the store of a node that produces.
+    #[must_use]
+    pub fn follow(&self) -> Option<FollowRecord> {
+        self.chain().follow.clone()
+    }
+
+    /// The pairs of headers that cannot both be in one chain.
+    #[must_use]
+    pub fn evidence(&self) -> Vec<Evidence> {
+        self.chain().evidence.clone()
     }
 
     /// The height of the chain's first block.

@@ -51,6 +51,10 @@ pub(crate) mod meta {
     pub(crate) const COMMAND_VERSION: &[u8] = b"command_version";
     /// A height, eight bytes, big-endian: no block up to it holds a queued transaction.
     pub(crate) const QUEUE_CHECKED: &[u8] = b"queue_checked";
+    /// `FollowRecord`: present on a node that follows a chain and has no log.
+    pub(crate) const FOLLOW: &[u8] = b"follow";
+    /// `Evidence`, with a number of one byte behind it.
+    pub(crate) const EVIDENCE: &[u8] = b"evidence";
 }
 
 /// Decodes a stored value; failure means damage.

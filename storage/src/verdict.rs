@@ -44,7 +44,38 @@ pub fn block(
     log_term: Term,
     entry: &BlockEntry,
 ) -> Decision {
-    match refusal(genesis, tip, log_term, entry) {
+    decide(genesis, tip, standing, log_term, entry, TimeRule::Rises)
+}
+
+/// As [`block`], for a block of a chain that is followed: it may have the time of the one before,
+/// as ev-node allows it.
+#[must_use]
+pub fn followed(
+    genesis: &Genesis,
+    tip: &Tip,
+    standing: Option<Tip>,
+    log_term: Term,
+    entry: &BlockEntry,
+) -> Decision {
+    decide(genesis, tip, standing, log_term, entry, TimeRule::MayRest)
+}
+
+/// What the time of a block must do after the one before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TimeRule {
+    Rises,
+    MayRest,
+}
+
+fn decide(
+    genesis: &Genesis,
+    tip: &Tip,
+    standing: Option<Tip>,
+    log_term: Term,
+    entry: &BlockEntry,
+    rule: TimeRule,
+) -> Decision {
+    match refusal(genesis, tip, log_term, entry, rule) {
         None => Decision::Commit(Tip {
             height: entry.block.height(),
             hash: entry.block.hash(),
@@ -55,13 +86,20 @@ pub fn block(
     }
 }
 
-fn refusal(genesis: &Genesis, tip: &Tip, log_term: Term, entry: &BlockEntry) -> Option<Refusal> {
+fn refusal(
+    genesis: &Genesis,
+    tip: &Tip,
+    log_term: Term,
+    entry: &BlockEntry,
+    rule: TimeRule,
+) -> Option<Refusal> {
     let header = entry.block.header();
     let first = tip.height == Height(0);
     let next = if first { genesis.initial_height } else { tip.height.next() };
     let parent: &[u8] = if first { &[] } else { &tip.hash.0 };
     // Equal times are refused, here and by whoever builds blocks (hazard E8).
-    let time_rises = if first { header.time == genesis.start_time } else { header.time > tip.time };
+    let rests = rule == TimeRule::MayRest && header.time == tip.time;
+    let time_rises = if first { header.time == genesis.start_time } else { rests || header.time > tip.time };
     if entry.term != log_term {
         Some(Refusal::Term)
     } else if header.chain_id != genesis.chain_id {

@@ -16,6 +16,7 @@ use openraft::EntryPayload;
 
 use crate::backend::{Batch, Family, StoreError};
 use crate::chain::{self, Chain};
+use crate::follow::{self, FollowRecord};
 use crate::head::{Head, HeadError};
 use crate::jobs::Kind;
 use crate::raft_types::{Entry, StoredMembership};
@@ -107,6 +108,8 @@ struct Draft<'a> {
     headers: BTreeMap<Height, Hash>,
     with_bodies: bool,
     command_version: u8,
+    /// The last block's time is late enough for the next one.
+    equal_times: bool,
 }
 
 impl Writer {
@@ -185,6 +188,7 @@ impl Writer {
             headers: BTreeMap::new(),
             with_bodies,
             command_version,
+            equal_times: false,
         };
         let verdicts = entries.iter().map(|entry| draft.entry(entry)).collect::<Result<Vec<_>, _>>()?;
         let Draft { applied, membership, mut batch, blocks, command_version, .. } = draft;
@@ -201,6 +205,71 @@ impl Writer {
         if let Some(membership) = membership {
             chain.membership = membership;
         }
+        for block in blocks {
+            chain.recent.insert(block);
+        }
+        Ok((verdicts, applied.tip))
+    }
+
+    pub(crate) fn apply_followed(
+        &self,
+        commands: &[Command],
+        record: &FollowRecord,
+    ) -> Result<Vec<Verdict>, StoreError> {
+        let inner = &*self.inner;
+        let turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = self.draft_followed(commands, record).inspect_err(|error| inner.jobs.report(error))?;
+        drop(turn);
+        let (verdicts, tip) = outcome;
+        let blocks = verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::Committed(tip) => Some((LogIndex(0), *tip)),
+            Verdict::Refused(..) | Verdict::Recorded | Verdict::Internal => None,
+        });
+        let refused = verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::Refused(refusal, _) => Some((LogIndex(0), *refusal)),
+            Verdict::Committed(_) | Verdict::Recorded | Verdict::Internal => None,
+        });
+        let (blocks, refused) = (blocks.collect(), refused.collect());
+        (self.notify)(AppliedEvent { tip, index: LogIndex(0), term: Term(0), blocks, refused });
+        Ok(verdicts)
+    }
+
+    fn draft_followed(
+        &self,
+        commands: &[Command],
+        record: &FollowRecord,
+    ) -> Result<(Vec<Verdict>, Tip), StoreError> {
+        let inner = &*self.inner;
+        if let Some(trouble) = inner.jobs.trouble() {
+            return Err(trouble);
+        }
+        let (applied, command_version) = {
+            let chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
+            (chain.applied, chain.command_version)
+        };
+        let mut draft = Draft {
+            inner,
+            applied,
+            membership: None,
+            batch: Batch::default(),
+            blocks: vec![],
+            places: BTreeMap::new(),
+            headers: BTreeMap::new(),
+            with_bodies: true,
+            command_version,
+            equal_times: true,
+        };
+        let apply = |command: &Command| draft.command(Term(0), command);
+        let verdicts = commands.iter().map(apply).collect::<Result<Vec<_>, _>>()?;
+        let Draft { applied, mut batch, blocks, .. } = draft;
+        batch.put(Family::Meta, meta::APPLIED, encode(&applied));
+        follow::put(&mut batch, record);
+        fail_point!("storage.before_follow");
+        inner.backend.write(batch)?;
+        fail_point!("storage.after_follow");
+        let mut chain = self.chain();
+        chain.applied = applied;
+        chain.follow = Some(record.clone());
         for block in blocks {
             chain.recent.insert(block);
         }
@@ -432,9 +501,15 @@ impl Draft<'_> {
                 self.membership = Some(StoredMembership::new(Some(entry.log_id), membership.clone()));
                 Ok(Verdict::Internal)
             }
-            EntryPayload::Normal(Command::Block(entry)) => self.block(term, entry),
-            EntryPayload::Normal(Command::Signature(signature)) => self.signature(signature),
-            EntryPayload::Normal(Command::Submitted(range)) => {
+            EntryPayload::Normal(command) => self.command(term, command),
+        }
+    }
+
+    fn command(&mut self, term: Term, command: &Command) -> Result<Verdict, StoreError> {
+        match command {
+            Command::Block(entry) => self.block(term, entry),
+            Command::Signature(signature) => self.signature(signature),
+            Command::Submitted(range) => {
                 let (verdict, progress) = verdict::submitted(&self.applied.tip, &self.applied.da, range);
                 if let Some(progress) = progress {
                     self.applied.da = progress;
@@ -442,12 +517,12 @@ impl Draft<'_> {
                 }
                 Ok(verdict)
             }
-            EntryPayload::Normal(Command::Included(height)) => {
+            Command::Included(height) => {
                 let (verdict, progress) = verdict::included(&self.applied.tip, &self.applied.da, *height);
                 self.applied.da = progress.unwrap_or(self.applied.da);
                 Ok(verdict)
             }
-            EntryPayload::Normal(Command::Activate(version)) => self.activate(*version),
+            Command::Activate(version) => self.activate(*version),
         }
     }
 
@@ -467,7 +542,8 @@ impl Draft<'_> {
 
     fn block(&mut self, term: Term, entry: &BlockEntry) -> Result<Verdict, StoreError> {
         let standing = self.standing(entry.block.hash())?;
-        let decision = verdict::block(&self.inner.genesis, &self.applied.tip, standing, term, entry);
+        let decide = if self.equal_times { verdict::followed } else { verdict::block };
+        let decision = decide(&self.inner.genesis, &self.applied.tip, standing, term, entry);
         if let Decision::Commit(tip) = decision {
             let header = HeaderRecord { hash: tip.hash, header: entry.block.header().clone() };
             self.batch.put(Family::Headers, number_key(tip.height.0), encode(&header));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Recipient};
 use baton::wiring::{self, Parts, Settings, Threads, Wiring};
+use baton_actors::da::DaLayer;
 use baton_actors::engine::Execution;
 use baton_actors::engine::kv::{self, Kv};
 use baton_actors::raft::transport::{Nobody, Transport};
@@ -27,11 +28,12 @@ use baton_messages::supervisor::{GetSupervisorView, IntegrityStop, SupervisorVie
 use baton_messages::types::{DaHeight, Hash, Height, Member, Place, Timestamp, Tip, Tx};
 use baton_storage::memory::{Disk, Effect, EffectOutcome, Keep};
 use baton_storage::raft_types::Vote;
-use baton_storage::{Completion, OpenOptions, Reader, Stats, Store};
+use baton_storage::{Completion, OpenError, OpenOptions, Reader, Stats, Store};
 use bytes::Bytes;
 
 use crate::client::{Ack, Oracle};
 use crate::da::{FakeDa, Ledger};
+use crate::net::SeenLives;
 use crate::power::Power;
 use crate::run::SimClock;
 
@@ -54,6 +56,8 @@ pub struct Machine {
     pub genesis: Genesis,
     /// The identity of its store.
     pub storage: uuid::Uuid,
+    /// The lives of other storages that it has met.
+    pub lives: SeenLives,
     seed: u64,
 }
 
@@ -78,6 +82,7 @@ impl Machine {
             oracle: Oracle::default(),
             genesis,
             storage: uuid::Uuid::from_u64_pair(seed, 1),
+            lives: SeenLives::default(),
             seed,
         }
     }
@@ -93,8 +98,24 @@ impl Machine {
             guard: MemoryGuard::default(),
             audit: MemoryAudit::default(),
             storage,
+            lives: SeenLives::default(),
             ..self.clone()
         }
+    }
+
+    /// A machine beside this one with a copy of its disk, guard and configuration.
+    #[must_use]
+    pub fn twin(&self, disk: Disk) -> Self {
+        let twin = Self {
+            disk,
+            engine_disk: Disk::new(),
+            guard: MemoryGuard::default(),
+            audit: MemoryAudit::default(),
+            lives: SeenLives::default(),
+            ..self.clone()
+        };
+        twin.guard.replace(self.guard.slots());
+        twin
     }
 
     /// This machine after its disk was lost: an empty one with a new identity. The guard's file,
@@ -109,6 +130,7 @@ impl Machine {
     /// The crash itself: what was not synced is lost but for `keep`.
     pub fn lose_power(&self, keep: Keep) {
         self.disk.set_hook(None);
+        self.disk.set_sync_wait(None);
         self.disk.crash(keep);
     }
 
@@ -144,15 +166,22 @@ impl Machine {
     /// As `open`.
     #[must_use]
     pub fn open_knowing(&self, version: u8) -> Store {
+        self.try_open(version).unwrap_or_else(|error| panic!("the store does not open again: {error}"))
+    }
+
+    /// As `open_knowing`.
+    ///
+    /// # Errors
+    ///
+    /// When what is on the disk is not a store of this chain, or is damaged.
+    pub fn try_open(&self, version: u8) -> Result<Store, OpenError> {
         match Store::in_memory_knowing(&self.disk, self.options(), version) {
-            Ok(store) => store,
-            Err(baton_storage::OpenError::NotInitialised(_)) => {
-                let store = Store::create_in_memory(&self.disk, self.options(), self.storage);
-                let store = store.expect("a new store");
+            Err(OpenError::NotInitialised(_)) => {
+                let store = Store::create_in_memory(&self.disk, self.options(), self.storage)?;
                 store.pretend_to_know(version);
-                store
+                Ok(store)
             }
-            Err(error) => panic!("the store does not open again: {error}"),
+            opened => opened,
         }
     }
 }
@@ -207,6 +236,8 @@ pub struct Plan {
     pub snapshot_after: u64,
     /// Log entries kept behind a snapshot.
     pub keep_entries: u64,
+    /// Whether it has neither engine nor key nor DA layer.
+    pub witness: bool,
 }
 
 impl Default for Plan {
@@ -235,12 +266,13 @@ impl Plan {
             transport: None,
             snapshot_after: 50,
             keep_entries: 20,
+            witness: false,
         }
     }
 }
 
 /// Hears that a person is needed.
-struct Alarm(Rc<std::cell::RefCell<Vec<String>>>);
+struct Alarm(Rc<std::cell::RefCell<Vec<String>>>, Power);
 
 impl Actor for Alarm {
     type Context = Context<Self>;
@@ -251,6 +283,7 @@ impl Handler<IntegrityStop> for Alarm {
 
     fn handle(&mut self, message: IntegrityStop, _: &mut Context<Self>) {
         self.0.borrow_mut().push(message.reason);
+        self.1.touch();
     }
 }
 
@@ -293,7 +326,8 @@ impl Node {
         })));
         let clock = SimClock::showing(Timestamp(START.0.saturating_add_signed(plan.clock_offset)));
         let alarms: Rc<std::cell::RefCell<Vec<String>>> = Rc::default();
-        let integrity_stop: Recipient<IntegrityStop> = Alarm(alarms.clone()).start().recipient();
+        let integrity_stop: Recipient<IntegrityStop> =
+            Alarm(alarms.clone(), plan.power.clone()).start().recipient();
         let parts = parts(plan, &machine, &store, &clock);
         let mut wiring = Wiring::new(settings(plan, &store), parts, integrity_stop);
         if let Some(adjust) = &plan.adjust {
@@ -326,6 +360,12 @@ impl Node {
     #[must_use]
     pub fn purged(&self) -> u64 {
         self.store.log().newest_within(0).0
+    }
+
+    /// Its store.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
     }
 
     /// It is a version of baton that knows log entries up to this one, whatever it has told.
@@ -460,9 +500,12 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
         world: World::bounded(Arc::new(clock.clone()), machine.seed, MAX_CLOCK_DRIFT),
         store: store.clone(),
         transport: plan.transport.clone().unwrap_or_else(|| Arc::new(Nobody)),
-        execution: Some(Box::new(move || execution.take())),
-        da: Some(Rc::new(FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency))),
-        signer: Some(signer_parts(&plan.power, machine, clock)),
+        execution: (!plan.witness)
+            .then(|| -> wiring::Make<Box<dyn Execution>> { Box::new(move || execution.take()) }),
+        da: (!plan.witness).then(|| -> Rc<dyn DaLayer> {
+            Rc::new(FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency))
+        }),
+        signer: (!plan.witness).then(|| signer_parts(&plan.power, machine, clock)),
         progress: Progress { last_block: store.reader().tip().height, last_signed: None },
         threads: Threads::Shared,
     }
@@ -550,6 +593,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             header_namespace: Namespace::of("headers"),
             data_namespace: Namespace::of("data"),
             signer: Signer::ed25519(&key(plan.machine.seed).public()),
+            batching: da_submitter::batching::Batching::default(),
             max_bytes: 20_000,
             max_blobs: 16,
             interval: Duration::from_millis(100),
@@ -563,10 +607,11 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             retry_after: Duration::from_millis(100),
             log_every: 1_000,
             backfill: syncer::backfill::Config::default(),
-            executes: true,
+            executes: !plan.witness,
         },
         supervisor: supervisor::Config {
             stalled_after: plan.block_time * 50,
+            witness: plan.witness,
             ..supervisor::Config::default()
         },
         signer: signer::Config {
@@ -635,7 +680,8 @@ struct Held {
 
 /// Where a member went on from a snapshot, what is below it is not looked at.
 fn check_one(machine: &Machine) -> Held {
-    let reader = machine.open().reader();
+    // Whatever version of baton it was.
+    let reader = machine.open_knowing(u8::MAX).reader();
     let tip = reader.tip().height;
     let first = reader.first_height_with_body();
     let mut places: BTreeMap<Hash, Vec<Place>> = BTreeMap::new();

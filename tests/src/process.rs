@@ -8,6 +8,7 @@
 mod child;
 mod da_scan;
 mod devnet;
+mod follower;
 mod footprint;
 mod link;
 mod load;
@@ -19,6 +20,7 @@ mod verify;
 
 pub use child::{Child, baton, free_ports};
 pub use devnet::{Devnet, pid};
+pub use follower::{Follower, hashes};
 pub use footprint::Footprint;
 pub use link::{Link, Weather};
 pub use load::Load;

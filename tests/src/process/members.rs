@@ -167,7 +167,9 @@ impl Members {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    fn da_url(&self) -> String {
+    /// The DA server.
+    #[must_use]
+    pub fn da_url(&self) -> String {
         format!("http://{}", self.address_of_da())
     }
 
