@@ -38,6 +38,7 @@ has_capability() {
         network-namespaces) unshare --net true 2>/dev/null || unshare --user --map-root-user --net true 2>/dev/null ;;
         mount) unshare --mount mount -t tmpfs none /mnt 2>/dev/null || unshare --user --map-root-user --mount mount -t tmpfs none /mnt 2>/dev/null ;;
         go) command -v go >/dev/null ;;
+        ev-node) [ -n "${BATON_EVNODE:-}" ] ;;
         by-hand) false ;;
         *) true ;;
     esac

@@ -11,7 +11,7 @@ use actix::Message;
 use bytes::Bytes;
 
 use crate::chain::{Block, P2pData, P2pSignedHeader, SignedHeader};
-use crate::types::{Grant, Height, Term};
+use crate::types::{Grant, Hash, Height, Term};
 use crate::wire::p2p::Service;
 
 /// Most items that [`FetchHeaders`] and [`FetchData`] ask for. They are split into requests of at
@@ -122,6 +122,14 @@ pub enum NotPublished {
         bytes: usize,
         /// The limit.
         limit: usize,
+    },
+    /// Another block stands at its height here, or none: nothing that is not committed is told (P1).
+    #[error("not published: height {height} is not committed here with the hash {hash}")]
+    NotCommitted {
+        /// The height.
+        height: Height,
+        /// The block's hash.
+        hash: Hash,
     },
     /// The network took none of it.
     #[error("not published: {0}")]

@@ -74,7 +74,9 @@ async fn a_full_node_catches_up_over_a_thousand_blocks_and_says_how_far_it_is() 
     let mut follower = Follower::new(&site.home.genesis(), &site.da_url(), &FOLLOW).await;
     follower.start();
     // Killed in the middle, and on it goes.
-    follower.until("some blocks", || async { follower.status().await["tip"]["height"].as_u64() > Some(200) }).await;
+    follower
+        .until("some blocks", || async { follower.status().await["tip"]["height"].as_u64() > Some(200) })
+        .await;
     follower.kill().await;
     follower.start();
     follower.reach(goal).await;

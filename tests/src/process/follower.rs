@@ -37,7 +37,16 @@ impl Follower {
     ///
     /// When something does not work; that is true of all functions here.
     pub async fn new(genesis: &Path, da_url: &str, flags: &[&str]) -> Self {
-        Self::of(genesis, &[("--da.address", da_url), ("--da.namespace", NAMESPACES[0]), ("--da.data_namespace", NAMESPACES[1])], flags).await
+        Self::of(
+            genesis,
+            &[
+                ("--da.address", da_url),
+                ("--da.namespace", NAMESPACES[0]),
+                ("--da.data_namespace", NAMESPACES[1]),
+            ],
+            flags,
+        )
+        .await
     }
 
     /// As [`Follower::new`], of a chain with other namespaces.
@@ -64,6 +73,7 @@ impl Follower {
         let address = |offset| SocketAddr::from((Ipv4Addr::LOCALHOST, self.port + offset)).to_string();
         let flags = [
             ("--home", self.home.root().display().to_string()),
+            ("--evnode.p2p.listen_address", "/ip4/127.0.0.1/tcp/0".to_owned()),
             ("--evnode.rpc.address", address(0)),
             ("--kv-endpoint", address(1)),
         ];
