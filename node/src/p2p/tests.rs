@@ -61,7 +61,8 @@ impl Swarm {
     /// Dials another one and waits until each knows that the other listens to gossip.
     async fn connect(&mut self, other: &mut Self) {
         self.dial(other);
-        for (one, with) in [(&mut *self, other.id.clone()), (other, self.id.clone())] {
+        let (own, others) = (self.id.clone(), other.id.clone());
+        for (one, with) in [(self, others), (other, own)] {
             let (mut serves_it, mut subscribed) = (None, 0);
             one.until(|event| {
                 match event {
