@@ -12,6 +12,7 @@ pub mod executor;
 pub mod journal;
 pub mod notary;
 pub mod observer;
+pub mod p2p;
 pub mod raft;
 pub mod reaper;
 pub mod record_file;

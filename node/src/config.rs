@@ -35,7 +35,7 @@ pub struct Config {
     pub node: Node,
     /// The DA layer.
     pub da: Da,
-    /// Gossip and exchange; not used yet.
+    /// Gossip and exchange.
     pub p2p: P2p,
     /// RPC, health and metrics.
     pub rpc: Rpc,
@@ -138,10 +138,10 @@ pub struct Da {
     pub max_response_bytes: usize,
 }
 
-/// Gossip and exchange; accepted, not used yet.
+/// Gossip and exchange.
 #[derive(Clone, Debug)]
 pub struct P2p {
-    /// Where peers reach this node.
+    /// Where peers reach this node; empty: the network is off.
     pub listen_address: String,
     /// Seeds.
     pub peers: Vec<String>,

@@ -162,6 +162,7 @@ impl Following {
             rollback: engine_ports.rollback.clone(),
             set_final: engine_ports.set_final.clone(),
             followed: observer.clone().recipient(),
+            library: None,
             trouble: observer.clone().recipient(),
             source: None,
         };

@@ -261,7 +261,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let told = failure(&History::of(7), &outcome(vec![]), directory.path());
         assert!(told.contains("make replay SEED=7\n"), "{told}");
-        assert!(told.contains("no_history_breaks_a_promise 7 I2: two blocks\n"), "{told}");
+        assert!(told.contains(&format!("{HISTORIES} 7 I2: two blocks\n")), "{told}");
         assert!(directory.path().join("seed-7.svg").exists() && directory.path().join("seed-7.txt").exists());
     }
 }

@@ -1,19 +1,19 @@
-//! What a trace shows of a failover.
+//! What a trace shows of a failover. In a process of its own: who else asked first for a span that
+//! nobody wanted to see would decide that nobody does.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use sim::{Cluster, cluster_run};
-use tracing::Subscriber;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
+use tracing::{Subscriber, subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Registry};
 
-/// A span: its name, its numbers, and the places of the spans it is a part of or follows from.
-#[derive(Clone, Debug)]
+/// A span: its name, its numbers, and the spans it is a part of or follows from.
+#[derive(Clone, Debug, Default)]
 struct Seen {
-    id: Id,
     name: &'static str,
     numbers: BTreeMap<&'static str, u64>,
     causes: Vec<usize>,
@@ -27,57 +27,58 @@ impl Visit for Seen {
     fn record_debug(&mut self, _: &Field, _: &dyn std::fmt::Debug) {}
 }
 
-thread_local! {
-    /// The spans of a thread that wants them.
-    static SPANS: RefCell<Option<Vec<Seen>>> = const { RefCell::new(None) };
+#[derive(Debug, Default)]
+struct All {
+    seen: Vec<Seen>,
+    /// Where the spans that are open are; an id is used again when its span is closed.
+    open: HashMap<Id, usize>,
 }
 
-/// Remembers the spans of the thread that wants them.
-struct OfThisThread;
+/// Remembers every span.
+#[derive(Clone, Debug, Default)]
+struct Spans(Arc<Mutex<All>>);
 
-/// The place of the newest span with this id: ids are used again.
-fn place(spans: &[Seen], id: &Id) -> Option<usize> {
-    spans.iter().rposition(|seen| seen.id == *id)
+impl Spans {
+    fn all(&self) -> MutexGuard<'_, All> {
+        self.0.lock().expect("nobody panics with it")
+    }
 }
 
-fn on(change: impl FnOnce(&mut Vec<Seen>)) {
-    SPANS.with_borrow_mut(|spans| spans.as_mut().map(change));
-}
-
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for OfThisThread {
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, _: Context<'_, S>) {
-        on(|spans| {
-            let causes = attributes.parent().and_then(|parent| place(spans, parent)).into_iter().collect();
-            let name = attributes.metadata().name();
-            let mut seen = Seen { id: id.clone(), name, numbers: BTreeMap::new(), causes };
-            attributes.record(&mut seen);
-            spans.push(seen);
-        });
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut seen = Seen { name: attributes.metadata().name(), ..Seen::default() };
+        attributes.record(&mut seen);
+        let mut all = self.all();
+        let parent = context.span(id).and_then(|span| span.parent()).map(|parent| parent.id());
+        seen.causes.extend(parent.and_then(|parent| all.open.get(&parent)).copied());
+        all.seen.push(seen);
+        let index = all.seen.len() - 1;
+        all.open.insert(id.clone(), index);
     }
 
-    fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
-        on(|spans| {
-            if let Some(place) = place(spans, id) {
-                values.record(&mut spans[place]);
-            }
-        });
+    fn on_record(&self, span: &Id, values: &Record<'_>, _: Context<'_, S>) {
+        let mut all = self.all();
+        let index = all.open[span];
+        values.record(&mut all.seen[index]);
     }
 
-    fn on_follows_from(&self, id: &Id, follows: &Id, _: Context<'_, S>) {
-        on(|spans| {
-            if let (Some(span), Some(cause)) = (place(spans, id), place(spans, follows)) {
-                spans[span].causes.push(cause);
-            }
-        });
+    fn on_follows_from(&self, span: &Id, follows: &Id, _: Context<'_, S>) {
+        let mut all = self.all();
+        let (index, cause) = (all.open[span], all.open[follows]);
+        all.seen[index].causes.push(cause);
+    }
+
+    fn on_close(&self, id: Id, _: Context<'_, S>) {
+        self.all().open.remove(&id);
     }
 }
 
 #[test]
 fn every_block_of_a_term_belongs_to_the_trace_of_the_failover_that_began_it() {
-    let subscriber = tracing_subscriber::registry().with(OfThisThread);
-    tracing::subscriber::set_global_default(subscriber).expect("no other test here sets one");
-    let spans = cluster_run(61, |seed| {
-        SPANS.set(Some(vec![]));
+    let spans = Spans::default();
+    let seen = spans.clone();
+    cluster_run(61, move |seed| {
+        let _traced = subscriber::set_default(Registry::default().with(seen));
         let mut cluster = Cluster::start(3, seed);
         cluster.reach_everywhere(5);
         for _ in 0..2 {
@@ -88,14 +89,15 @@ fn every_block_of_a_term_belongs_to_the_trace_of_the_failover_that_began_it() {
             cluster.restart(leader);
         }
         cluster.come_to_rest();
-        SPANS.take().expect("it was set")
     });
+    let spans = &spans.all().seen;
     let blocks: Vec<&Seen> = spans.iter().filter(|span| span.name == "block").collect();
     assert!(blocks.len() > 20, "{} blocks", blocks.len());
     let mut terms = BTreeMap::<u64, usize>::new();
     for block in blocks {
         let term = block.numbers["term"];
-        let failover = block.causes.iter().map(|cause| &spans[*cause]).find(|span| span.name == "failover");
+        let failover = block.causes.iter().map(|cause| &spans[*cause]);
+        let failover = failover.clone().find(|span| span.name == "failover");
         let failover = failover.unwrap_or_else(|| panic!("it belongs to no failover: {block:?}"));
         assert_eq!(failover.numbers.get("term"), Some(&term), "{block:?} of {failover:?}");
         *terms.entry(term).or_default() += 1;

@@ -123,6 +123,7 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
         metrics: scraped.clone(),
         counters: rpc_metrics,
         limits,
+        net_info: None,
     };
     let server = rpc::Server::on(rpc_listener, rpc_parts);
     let (closing, _) = watch::channel(false);
