@@ -42,6 +42,7 @@ fn a_leader_that_lost_its_tail_and_is_back_keeps_nobody_from_leading() {
         assert_eq!(cluster.leader(), Some(leader), "it leads still");
         let had = cluster.heights()[others[0]];
         cluster.crash(leader, Keep::None);
+        cluster.release_disk(leader);
         cluster.pass(HEARTBEAT);
         cluster.restart(leader);
         cluster.pass(HEARTBEAT);
