@@ -22,6 +22,7 @@ mod checks;
 mod faults;
 mod gate;
 mod host;
+mod relay;
 mod tcp;
 mod together;
 
@@ -36,6 +37,7 @@ use baton_messages::cluster::{
     ChangeError, ChangeMembers, ClusterView, GetCluster, MemberChange, TransferError, TransferLeadership,
 };
 use baton_messages::command::Command;
+use baton_messages::mutation::inherit;
 use baton_messages::raft::{ProposeError, Record};
 use baton_messages::sequencer::{AwaitTx, GetQueueView, Level};
 use baton_messages::supervisor::GetSupervisorView;
@@ -69,7 +71,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// When the check does.
 #[allow(clippy::disallowed_methods)] // A fresh thread: no state of an earlier run is in its locals.
 pub fn cluster_run<T: Send + 'static>(seed: u64, check: impl FnOnce(u64) -> T + Send + 'static) -> T {
+    let inherit = inherit();
     let thread = std::thread::spawn(move || {
+        inherit();
         seed_chance(Some(seed));
         check(seed)
     });
@@ -174,6 +178,17 @@ impl Cluster {
             cluster.restart(index);
         }
         cluster
+    }
+
+    /// As `start`; this changes the wiring of each node before each of its starts.
+    #[must_use]
+    pub fn swapped(
+        count: usize,
+        seed: u64,
+        adjust: impl Fn(usize, &mut baton::wiring::Wiring) + 'static,
+    ) -> Self {
+        let plan = ClusterPlan { adjust: Some(Rc::new(adjust)), ..ClusterPlan::default() };
+        Self::start_with(count, seed, plan)
     }
 
     /// Machines that form a cluster once they are started; none is.

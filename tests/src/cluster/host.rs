@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Actor;
-use baton::wiring::{DaPorts, Metrics, Wiring};
+use actix::{Actor, Addr};
+use baton::wiring::{Between, DaPorts, Metrics, SupervisorPorts, Wiring};
 use baton_actors::da::Da;
 use baton_actors::raft::Bootstrap;
 use baton_actors::world::World;
@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::gate::Gate;
+use super::relay::{Late, Relay};
 use super::{AdjustNode, ClusterPlan, Way, member, name, tcp};
 use crate::engine::{FakeEngine, Script};
 use crate::net::Net;
@@ -59,6 +60,8 @@ pub(crate) struct Host {
     metrics: RefCell<Option<Rc<Metrics>>>,
     /// Its DA adapter in this life.
     da: RefCell<Option<DaPorts>>,
+    /// Between Raft and its supervisor.
+    relay: Rc<RefCell<Option<Addr<Relay>>>>,
     lives: Cell<u64>,
     /// The boot counter of its life, or of the last one.
     boot: Cell<u64>,
@@ -104,6 +107,7 @@ impl Host {
             skew: Cell::new(0),
             metrics: RefCell::default(),
             da: RefCell::default(),
+            relay: Rc::default(),
             lives: Cell::new(0),
             boot: Cell::new(0),
             damage_expected: Cell::new(false),
@@ -208,7 +212,7 @@ impl Host {
         &self.script
     }
 
-    pub(super) fn metrics(&self) -> Option<Rc<Metrics>> {
+    pub(crate) fn metrics(&self) -> Option<Rc<Metrics>> {
         self.metrics.borrow().clone()
     }
 
@@ -268,6 +272,21 @@ impl Host {
             let ports = DaPorts::of(&da);
             *self.da.borrow_mut() = Some(ports.clone());
             wiring.da = Some(ports);
+        }
+        if self.plan.observed {
+            let here = self.relay.clone();
+            wiring.supervisor = Some(Between::new(move |ports: SupervisorPorts| {
+                let relay = Relay::new(ports.leadership.clone()).start();
+                *here.borrow_mut() = Some(relay.clone());
+                SupervisorPorts { leadership: relay.recipient(), ..ports }
+            }));
+        }
+    }
+
+    /// What its supervisor hears of leadership is late, and of several changes it hears the last.
+    pub(super) fn late_hints(&self, late: bool) {
+        if let Some(relay) = &*self.relay.borrow() {
+            relay.do_send(Late(late));
         }
     }
 
