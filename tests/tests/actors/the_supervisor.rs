@@ -731,10 +731,10 @@ fn who_stops_hands_over_to_other_settings_before_nobody_and_who_leads_has_the_le
         elect(&rig.supervisor, 2);
         let other =
             Condition { config: Hash::of(b"old"), ..unfit(2, "settings: other settings than the leader's") };
-        rig.hear(90, &[other.clone()]).await;
+        rig.hear(90, std::slice::from_ref(&other)).await;
         assert!(rig.view().await.eligibility.reasons.is_empty(), "its own settings are the leader's now");
         assert_eq!(*rig.hand_off(None).borrow(), None);
-        rig.hear(60, &[other.clone()]).await;
+        rig.hear(60, std::slice::from_ref(&other)).await;
         assert_eq!(rig.transfers.count(), 0, "an order to a member with other settings is refused");
         rig.supervisor.do_send(Shutdown);
         rig.hear(90, &[other]).await;
