@@ -272,6 +272,17 @@ impl Raft {
         self.begin_reopen(fatal.to_string(), ctx);
     }
 
+    /// A store can fail where openraft writes nothing, on a node that waits to belong to a cluster:
+    /// nobody else opens it again.
+    fn mind_the_store(&mut self, ctx: &mut Context<Self>) {
+        if self.raft.is_some()
+            && let Some(trouble) = self.store.trouble()
+        {
+            error!(%trouble, "the store failed under raft");
+            self.begin_reopen(trouble.to_string(), ctx);
+        }
+    }
+
     /// Nobody leads here until the store is open again.
     fn begin_reopen(&mut self, trouble: String, ctx: &mut Context<Self>) {
         if self.closing {
@@ -334,6 +345,7 @@ impl Actor for Raft {
         self.shared.transport.serve(Some(serve::serve(self.shared.clone())));
         self.begin_open(ctx);
         ctx.run_interval(self.config.heartbeat_interval, |this, ctx| {
+            this.mind_the_store(ctx);
             this.check_lease();
             this.tend(ctx);
         });

@@ -105,7 +105,8 @@ async fn join(shared: &Shared, addresses: Vec<String>) -> Result<(), String> {
     let mut asked = vec![];
     let mut reason = "nobody to ask".to_owned();
     while let Some(address) = next.pop() {
-        if asked.contains(&address) {
+        // Who had this node's disk before may have led, and others still say so.
+        if asked.contains(&address) || address == shared.own.address {
             continue;
         }
         let answer =

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use actix::MailboxError;
 use baton_actors::raft::Bootstrap;
-use baton_actors::signer::slot::Slots;
+use baton_actors::signer::guard::Guard;
+use baton_actors::signer::slot::ChainId;
 use baton_messages::sequencer::{Receipt, SubmitTxs};
 use baton_messages::supervisor::Shutdown;
 use baton_messages::types::{Hash, Height, MemberId, Tx};
@@ -168,10 +169,9 @@ impl Cluster {
     /// empty still.
     pub(crate) fn start_stray(&mut self, like: usize) -> Option<usize> {
         let model = self.hosts[like].machine();
-        let (height, _) = self.reached_heights();
-        if height.0 < 2 || model.guard.slots() == Slots::Missing {
-            return None;
-        }
+        let chain = ChainId { name: model.genesis.chain_id.clone(), genesis: model.genesis.hash() };
+        // A guard that holds no header yet protects nothing.
+        Guard::open(&model.guard.slots(), &chain).ok()??.guarded()?;
         let machine = model.another(FIRST_GUEST + self.guests.len());
         machine.guard.replace(model.guard.slots());
         Some(self.start_guest(machine, Bootstrap::Sole, None))

@@ -1,8 +1,13 @@
-//! Records that are damaged on the disk of one member.
+//! Disks of single members that fail or are damaged.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_actors::raft::Bootstrap;
 use baton_messages::types::Height;
-use baton_storage::backend::Family;
-use sim::{Cluster, ClusterPlan, cluster_run};
+use baton_storage::backend::{Family, StoreError};
+use baton_storage::memory::{Effect, EffectOutcome};
+use sim::{Cluster, ClusterPlan, address, cluster_run};
 
 /// A record that nobody reads but who builds the next snapshot: the node tells it and stops (P8).
 /// It does not open its store again and again, and the others go on.
@@ -50,5 +55,29 @@ fn a_damaged_body_is_never_served_to_others() {
         let block = cluster.reader(joined).block(Height(3)).expect("readable").expect("fetched");
         let original = cluster.reader(leader).block(Height(3)).expect("readable").expect("there");
         assert_eq!(block.hash(), original.hash());
+    });
+}
+
+/// Nothing is written by Raft on a node that belongs to no cluster yet: the store is opened again
+/// all the same (P8).
+#[test]
+fn a_node_that_waits_for_a_cluster_opens_its_store_again_after_a_failure() {
+    cluster_run(73, |seed| {
+        let mut cluster = Cluster::of(1, seed, ClusterPlan::default());
+        let joining = cluster.add_machine(Bootstrap::Join(vec![address(0)]));
+        cluster.restart(joining);
+        cluster.pass(Duration::from_millis(200));
+        let disk = cluster.machine(joining).disk;
+        disk.set_hook(Some(Arc::new(|effect| match effect {
+            Effect::BeforeSync => EffectOutcome::Fail(StoreError::Io("cable".into())),
+            _ => EffectOutcome::Continue,
+        })));
+        cluster.submit(joining, "a=1");
+        cluster.until("the store to fail", |cluster| cluster.node(joining).trouble().is_some());
+        disk.set_hook(None);
+        cluster.until("the store to be open again", |cluster| cluster.node(joining).trouble().is_none());
+        cluster.restart(0);
+        cluster.until("the learner to follow", |cluster| cluster.heights()[joining].0 > 5);
+        cluster.come_to_rest();
     });
 }
