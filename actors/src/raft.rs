@@ -13,6 +13,8 @@ pub mod members;
 pub mod metrics;
 pub mod network;
 mod opening;
+mod pausing;
+pub mod plausible;
 mod ports;
 mod proposing;
 pub mod retention;
@@ -153,6 +155,8 @@ pub struct Raft {
     /// Whether nothing is said as a leader now.
     silent: Arc<AtomicBool>,
     lease_held: bool,
+    /// The term it leads, and when that was seen first.
+    leads_since: Option<(Term, tokio::time::Instant)>,
     tended: tending::Tended,
     /// Members that a condition is on its way to.
     telling: BTreeSet<MemberId>,
@@ -201,6 +205,7 @@ impl Raft {
             heartbeats: true,
             silent: Arc::default(),
             lease_held: false,
+            leads_since: None,
             tended: tending::Tended::default(),
             telling: BTreeSet::new(),
             proposing: Rc::default(),
@@ -272,6 +277,17 @@ impl Raft {
         self.begin_reopen(fatal.to_string(), ctx);
     }
 
+    /// A store can fail where openraft writes nothing, on a node that waits to belong to a cluster:
+    /// nobody else opens it again.
+    fn mind_the_store(&mut self, ctx: &mut Context<Self>) {
+        if self.raft.is_some()
+            && let Some(trouble) = self.store.trouble()
+        {
+            error!(%trouble, "the store failed under raft");
+            self.begin_reopen(trouble.to_string(), ctx);
+        }
+    }
+
     /// Nobody leads here until the store is open again.
     fn begin_reopen(&mut self, trouble: String, ctx: &mut Context<Self>) {
         if self.closing {
@@ -334,6 +350,7 @@ impl Actor for Raft {
         self.shared.transport.serve(Some(serve::serve(self.shared.clone())));
         self.begin_open(ctx);
         ctx.run_interval(self.config.heartbeat_interval, |this, ctx| {
+            this.mind_the_store(ctx);
             this.check_lease();
             this.tend(ctx);
         });

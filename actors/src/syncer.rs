@@ -17,6 +17,7 @@ pub mod catch_up;
 pub mod follow;
 pub mod inclusion;
 pub mod rules;
+mod signatures;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,6 +188,10 @@ pub struct Syncer {
     in_trouble: bool,
     /// Filling in missing bodies.
     fill: backfill::State,
+    /// A signature that was passed over is being asked for.
+    mending: bool,
+    /// How many were.
+    mendings: u32,
     /// The timer of the next attempt after a failure.
     retry: Option<SpawnHandle>,
     /// Following a chain from outside, where there is no Raft.
@@ -212,6 +217,8 @@ impl Syncer {
             busy: false,
             in_trouble: false,
             fill: backfill::State::default(),
+            mending: false,
+            mendings: 0,
             retry: None,
             follow: None,
             closing: None,
@@ -375,6 +382,7 @@ impl Actor for Syncer {
         self.begin_fill(ctx);
         self.begin_step(ctx);
         ctx.run_interval(self.config.retry_after * LOOK_EVERY, Self::look_after_engine);
+        ctx.run_interval(self.config.backfill.longest_pause, Self::begin_mending);
         if self.follow.is_some() {
             ctx.run_interval(TEND_EVERY, Self::tend);
         }

@@ -31,7 +31,7 @@ use baton_messages::supervisor::{IntegrityStop, Shutdown};
 use baton_messages::types::{Hash, Timestamp};
 use baton_storage::{Reader, Store};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::admin;
@@ -284,6 +284,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         }
     };
     let mut servers = vec![];
+    let stop_asked = Arc::new(Notify::new());
     let desk = Desk {
         node: config.raft.node_id.clone(),
         links: admin::Links {
@@ -291,6 +292,8 @@ async fn serve(start: Start) -> Result<(), ExitError> {
             hand_off: node.hand_off.clone(),
             pause: node.pause.clone(),
             resume: node.resume.clone(),
+            prepare_stop: node.prepare_stop.clone(),
+            stop: stop_asked.clone(),
             change: node.cluster.change.clone(),
             journal: Some(journal.recipient()),
         },
@@ -329,7 +332,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     };
     DiskWatch::new(watch, node.disk.clone(), disk_metrics).start();
 
-    let ended = signals.told_to_stop(alarmed).await;
+    let ended = signals.told_to_stop(alarmed, &stop_asked).await;
     let _ = closing.send(true);
     stop(&node, &store).await;
     for server in servers {
@@ -370,13 +373,21 @@ impl Signals {
         Ok(Self { terminate, interrupt })
     }
 
-    /// Waits for a signal, or for the news that a person is needed.
-    async fn told_to_stop(mut self, alarmed: oneshot::Receiver<String>) -> Result<(), ExitError> {
+    /// Waits for a signal, an operator's command, or for the news that a person is needed.
+    async fn told_to_stop(
+        mut self,
+        alarmed: oneshot::Receiver<String>,
+        asked: &Notify,
+    ) -> Result<(), ExitError> {
         tokio::select! {
             biased;
             Ok(reason) = alarmed => Err(ExitError::integrity(reason)),
             _ = self.terminate.recv() => {
                 info!("SIGTERM: stopping");
+                Ok(())
+            }
+            () = asked.notified() => {
+                info!("an operator's command: stopping");
                 Ok(())
             }
             _ = self.interrupt.recv() => {

@@ -303,6 +303,15 @@ fn election_times_follow_from_ev_nodes_and_keep_their_relations() {
     }
 }
 
+/// A lease that ends before the next heartbeat: the leader gives up although nothing is wrong.
+#[test]
+fn hashicorp_raft_652_a_lease_is_longer_than_three_heartbeats_or_refused() {
+    let flags = |lease| [("raft.heartbeat_interval", "50ms"), ("raft.election_timeout_min", "60ms"), lease];
+    let error = aggregator().refusal(&flags(("raft.election_timeout_max", "150ms")));
+    assert!(error.contains("more than three heartbeat intervals"), "{error}");
+    assert!(aggregator().load(&flags(("raft.election_timeout_max", "151ms")), &[]).is_ok());
+}
+
 #[test]
 fn values_that_do_not_go_together_are_refused_and_both_are_named() {
     for (flags, parts) in [

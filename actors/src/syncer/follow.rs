@@ -425,7 +425,11 @@ impl Following {
         if let Err(wrong) = header.validate_data(&ready.data) {
             warn!(%wrong, height = height.0, from = %ready.data_from, "data do not belong to their header: dropped");
             self.metrics.refuse("foreign");
-            self.candidates.reject_data(height, &ready.data_from);
+            match ready.data.txs.is_empty() {
+                // The data were made from the header: that is wrong then.
+                true => self.candidates.reject(height),
+                false => self.candidates.reject_data(height, &ready.data_from),
+            }
             return Ok(None);
         }
         let empty = ready.data.txs.is_empty();

@@ -18,7 +18,7 @@ use baton_messages::genesis::Genesis;
 use baton_messages::supervisor::Shutdown;
 use baton_messages::types::DaHeight;
 use baton_storage::{FollowError, Store};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tracing::{info, warn};
 
 use super::{Alarm, RESERVE, STOP_WITHIN, Signals, SystemClock, celestia_config, close, seed};
@@ -167,7 +167,7 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
     };
     DiskWatch::new(watch, node.disk.clone(), disk_metrics).start();
 
-    let ended = signals.told_to_stop(alarmed).await;
+    let ended = signals.told_to_stop(alarmed, &Notify::new()).await;
     let _ = closing.send(true);
     stop(&node, &store).await;
     for server in servers {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use baton_messages::mutation::inherit;
 use baton_messages::types::Hash;
 use baton_storage::runtime::seed_chance;
 
@@ -11,7 +12,7 @@ use super::clients::Clients;
 use super::deeds::{End, HandingOff};
 use super::draw::Chance;
 use super::operator::Operator;
-use super::sinks::Asked;
+use super::sinks::{Asked, Refusals};
 use super::{Broken, Coverage, Deed, EventKind, History, Left, Outcome, Situation, What, panics};
 use crate::cluster::{Cluster, ClusterPlan};
 use crate::net::Weather;
@@ -22,8 +23,10 @@ const LIMIT: Duration = Duration::from_secs(300);
 pub(super) fn run(history: &History) -> Outcome {
     let (sender, receiver) = mpsc::channel();
     let history = history.clone();
+    let inherit = inherit();
     #[allow(clippy::disallowed_methods)] // A fresh thread: no state of an earlier run is in its locals.
     let thread = std::thread::spawn(move || {
+        inherit();
         seed_chance(Some(history.seed));
         panics::listen();
         // Nobody listens any more when it took too long.
@@ -96,6 +99,7 @@ pub(super) struct Drive {
     pub(super) doomed: BTreeMap<usize, (Left, u64)>,
     pub(super) handing_off: Vec<HandingOff>,
     pub(super) asked: Vec<Asked>,
+    pub(super) refusals: Refusals,
     pub(super) voters: usize,
     /// The version of log entries that a node is started with from now on.
     pub(super) knows: BTreeMap<usize, u8>,
@@ -139,6 +143,7 @@ impl Drive {
             doomed: BTreeMap::new(),
             handing_off: vec![],
             asked: vec![],
+            refusals: Refusals::default(),
             voters: shape.voters,
             knows,
             joined: 0,
@@ -208,6 +213,7 @@ impl Drive {
             self.end(end);
         }
         self.answers();
+        self.refusals.check(&self.cluster);
         let Self { cluster, clients, operator, chance, .. } = self;
         clients.step(now, cluster, chance);
         operator.step(now, cluster);
