@@ -451,8 +451,8 @@ fn a_flood_is_ignored_beyond_the_rate_and_takes_nothing_from_others() {
         }
         pass(50).await;
         let bytes = Bytes::from(header_item(&chain, 1).encode());
-        for _ in 0..5 {
-            for _ in 0..800 {
+        for _ in 0..12 {
+            for _ in 0..900 {
                 net.gossip("flood", "follower", Service::Headers, bytes.clone());
             }
             pass(50).await;

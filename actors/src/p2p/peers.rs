@@ -41,8 +41,9 @@ impl Default for Config {
             ban_for: Duration::from_secs(600),
             longest_ban: Duration::from_secs(6 * 3600),
             max_bans: 1024,
-            messages_per_second: 200,
-            burst: 2000,
+            // A header and data for each block, and blocks may come every millisecond.
+            messages_per_second: 2000,
+            burst: 4000,
             asks_per_peer: 4,
             questions_per_second: 100,
         }
@@ -222,7 +223,7 @@ impl Peers {
             Deed::Gossiped(Verdict::Accept) => known.score + 1,
             Deed::Gossiped(Verdict::Ignore) => known.score,
             Deed::Gossiped(Verdict::Reject) => known.score - 25,
-            Deed::TooMuch => known.score - 1,
+            Deed::TooMuch => harmless(-1, known.score),
             Deed::Served { bytes, took } => {
                 let millis = (took.as_secs_f64() * 1000.0).max(0.1);
                 let speed = bytes as f64 / millis;
@@ -423,12 +424,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_banned_for_silence_or_for_having_nothing() {
+    fn nobody_is_banned_for_silence_or_haste_or_for_having_nothing() {
         let (mut peers, now) = book(&["a", "b"]);
         let a = PeerId::from("a");
         for _ in 0..1000 {
             assert_eq!(peers.did(&a, Deed::Silent, now), Consequence::None);
             assert_eq!(peers.did(&a, Deed::HadNothing, now), Consequence::None);
+            assert_eq!(peers.did(&a, Deed::TooMuch, now), Consequence::None);
         }
         assert_eq!(order(&peers), ["b", "a"], "it is asked last");
     }

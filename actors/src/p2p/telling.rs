@@ -12,6 +12,9 @@ use super::library::Library;
 /// Bytes that a pubsub message adds to its payload, and more.
 const ENVELOPE: usize = 1024;
 
+/// Bytes after which no older block is told again.
+const MAX_TAIL: usize = 8 << 20;
+
 /// Messages to publish in this order, and the size of one that is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Messages {
@@ -82,13 +85,18 @@ impl Telling {
         let Some(mut newest) = library.newest()? else { return Ok((messages, Height(0))) };
         newest = below.map_or(newest, |below| newest.min(below.previous()));
         let lowest = Height(newest.0.saturating_sub(self.tail - 1)).max(self.reader.initial_height());
-        let mut height = lowest;
-        while height <= newest {
+        let (mut blocks, mut bytes, mut height) = (vec![], 0, newest);
+        while height >= lowest && bytes < MAX_TAIL {
             if let (Some(header), Some(data)) = (library.header(height)?, library.data(height)?) {
-                messages.add(Service::Headers, header.encode());
-                messages.add(Service::Data, data.encode());
+                let (header, data) = (header.encode(), data.encode());
+                bytes += header.len() + data.len();
+                blocks.push((header, data));
             }
-            height = height.next();
+            height = height.previous();
+        }
+        for (header, data) in blocks.into_iter().rev() {
+            messages.add(Service::Headers, header);
+            messages.add(Service::Data, data);
         }
         Ok((messages, newest))
     }
