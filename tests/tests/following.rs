@@ -51,8 +51,8 @@ fn follow(plan: FollowPlan, height: Height) {
 
 #[test]
 fn a_full_node_follows_a_node_while_it_produces() {
-    let (machine, second) = (Machine::new(2), Machine::new(2).another(1));
-    let second = Machine { ledger: machine.ledger.clone(), ..second };
+    let machine = Machine::new(2);
+    let second = machine.another(1);
     let (producer, follower) = (machine.clone(), second.clone());
     sim_run(2, move || async move {
         let node = Node::start(&Plan::on(producer, Power::default()));
@@ -241,7 +241,7 @@ fn halves_in_any_order_at_any_place_of_da_make_the_same_chain() {
     let goal = included(&machine);
     for order in 0..4 {
         let follower = machine.another(order);
-        let shuffled = Machine { ledger: machine.ledger.shuffled(order as u64), ..follower };
+        let shuffled = follower.beside(machine.ledger.shuffled(order as u64));
         follow(FollowPlan::on(shuffled.clone(), Power::default()), goal);
         check_follows(&shuffled, &machine);
     }
