@@ -31,7 +31,7 @@ cd "$work"
 rpc_of() { echo "127.0.0.1:$((base + ${1#node} * 10))"; }
 
 start_node() {
-    baton start --home "$1" --rpc.address "$(rpc_of "$1")" --kv.listen "" --node.block_time 100ms \
+    baton start --home "$1" --rpc.address "$(rpc_of "$1")" --kv.listen "" --p2p.listen_address "" --node.block_time 100ms \
         --signer.passphrase_file passphrase >>"$1.log" 2>&1 &
     running[$1]=$!
     until_true "$1 to answer" curl -sf -o /dev/null "http://$(rpc_of "$1")/health/live"

@@ -16,6 +16,7 @@ use baton_actors::da_submitter::{self, DaSubmitter};
 use baton_actors::engine::{self, Engine, Execution};
 use baton_actors::executor::{self, Executor};
 use baton_actors::notary::{self, Notary};
+use baton_actors::p2p::{self, P2p};
 use baton_actors::raft::transport::Transport;
 use baton_actors::raft::{self, Raft};
 use baton_actors::reaper::{self, Reaper};
@@ -33,6 +34,9 @@ use baton_messages::cluster::{
 use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
+};
+use baton_messages::p2p::{
+    FetchByHash, FetchData, FetchHead, FetchHeaders, GetNetInfo, PublishBlock, PublishTail, ReportPeer,
 };
 use baton_messages::raft::{BlocksApplied, GetRaftView, ProposeBlock, Record, Settle};
 use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, PostTxs, SubmitTxs};
@@ -69,6 +73,8 @@ pub struct Settings {
     pub supervisor: supervisor::Config,
     /// The signer.
     pub signer: signer::Config,
+    /// The peer-to-peer actor; used where [`Parts::p2p`] is set.
+    pub p2p: Option<p2p::Config>,
 }
 
 /// What every actor counts.
@@ -85,6 +91,7 @@ pub struct Metrics {
     pub syncer: syncer::Metrics,
     pub timekeeper: timekeeper::Metrics,
     pub supervisor: supervisor::Metrics,
+    pub p2p: p2p::Metrics,
 }
 
 impl Metrics {
@@ -100,6 +107,7 @@ impl Metrics {
         self.syncer.register(registry);
         self.timekeeper.register(registry);
         self.supervisor.register(registry);
+        self.p2p.register(registry);
     }
 }
 
@@ -133,6 +141,8 @@ pub struct Parts {
     pub progress: signer::guard::Progress,
     /// Where blocking actors run.
     pub threads: Threads,
+    /// The peer-to-peer network; `None` where it is off.
+    pub p2p: Option<p2p::Parts>,
 }
 
 impl fmt::Debug for Parts {
@@ -334,6 +344,46 @@ impl DaPorts {
     }
 }
 
+/// What can be said to the peer-to-peer actor.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct P2pPorts {
+    pub publish: Recipient<PublishBlock>,
+    pub publish_tail: Recipient<PublishTail>,
+    pub fetch_headers: Recipient<FetchHeaders>,
+    pub fetch_data: Recipient<FetchData>,
+    pub fetch_head: Recipient<FetchHead>,
+    pub fetch_by_hash: Recipient<FetchByHash>,
+    pub report: Recipient<ReportPeer>,
+    pub net_info: Recipient<GetNetInfo>,
+}
+
+impl P2pPorts {
+    /// The ports of an actor that hears all of it.
+    pub fn of<A>(actor: &Addr<A>) -> Self
+    where
+        A: Hears<PublishBlock>
+            + Hears<PublishTail>
+            + Hears<FetchHeaders>
+            + Hears<FetchData>
+            + Hears<FetchHead>
+            + Hears<FetchByHash>
+            + Hears<ReportPeer>
+            + Hears<GetNetInfo>,
+    {
+        Self {
+            publish: port(actor),
+            publish_tail: port(actor),
+            fetch_headers: port(actor),
+            fetch_data: port(actor),
+            fetch_head: port(actor),
+            fetch_by_hash: port(actor),
+            report: port(actor),
+            net_info: port(actor),
+        }
+    }
+}
+
 /// An actor that hears a message, wherever it runs.
 pub trait Hears<M>: Actor<Context: ToEnvelope<Self, M>> + Handler<M>
 where
@@ -350,7 +400,7 @@ where
 {
 }
 
-fn port<A, M>(actor: &Addr<A>) -> Recipient<M>
+pub(crate) fn port<A, M>(actor: &Addr<A>) -> Recipient<M>
 where
     A: Hears<M>,
     M: Message + Send + 'static,
@@ -384,6 +434,8 @@ pub struct Wiring {
     pub signer: Option<SignerPorts>,
     /// Instead of the DA adapter.
     pub da: Option<DaPorts>,
+    /// Instead of the peer-to-peer actor.
+    pub p2p: Option<P2pPorts>,
     /// Instead of the executor.
     pub executor: Option<Producer>,
     /// Instead of the reaper.
@@ -409,6 +461,8 @@ pub struct Node {
     pub engine: EnginePorts,
     /// The signer.
     pub signer: SignerPorts,
+    /// The peer-to-peer actor; `None` where the network is off.
+    pub p2p: Option<P2pPorts>,
     /// End the node, in this order; each answers when it has.
     pub shutdown: Vec<Recipient<Shutdown>>,
     /// What the supervisor does.
@@ -444,6 +498,7 @@ impl Wiring {
             engine: None,
             signer: None,
             da: None,
+            p2p: None,
             executor: None,
             reaper: None,
             da_submitter: None,
@@ -456,7 +511,7 @@ impl Wiring {
     #[must_use]
     pub fn start(self) -> Node {
         let Self { settings, metrics, parts, .. } = self;
-        let Parts { world, store, transport, execution, da, signer, progress, threads } = parts;
+        let Parts { world, store, transport, execution, da, signer, progress, threads, p2p } = parts;
         let reader = store.reader();
 
         let sequencer_ctx = context::<Sequencer>();
@@ -492,6 +547,14 @@ impl Wiring {
         let timekeeper =
             context::<Timekeeper>().run(Timekeeper::new(metrics.timekeeper.clone(), world.clone()));
 
+        let p2p = p2p.zip(settings.p2p).map(|(parts, config)| {
+            // A member takes blocks from the log only: the actor judges gossip by the store.
+            let (links, metrics) = (p2p::Links::default(), metrics.p2p.clone());
+            let (world, reader) = (world.clone(), reader.clone());
+            start_blocking(threads, move || P2p::new(config, links, metrics, world, reader, parts))
+        });
+        let p2p_ports = self.p2p.or_else(|| p2p.as_ref().map(P2pPorts::of));
+
         let producers = Producers {
             world,
             reader: reader.clone(),
@@ -500,6 +563,7 @@ impl Wiring {
             raft: raft_ports.clone(),
             signer: signer_ports.clone(),
             da: da_ports,
+            p2p: p2p_ports.clone(),
             supervisor: supervisor.clone(),
             integrity_stop: self.integrity_stop.clone(),
         };
@@ -550,12 +614,15 @@ impl Wiring {
             rollback: engine_ports.rollback.clone(),
             set_final: engine_ports.set_final.clone(),
             followed: supervisor.clone().recipient(),
+            library: p2p.clone().map(Addr::recipient),
             trouble: supervisor.clone().recipient(),
             source: Some(backfill::Source { fetch: raft.clone().recipient(), filler: store.filler() }),
         };
         syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
+        let mut leadership = vec![supervisor.clone().recipient(), sequencer.clone().recipient()];
+        leadership.extend(p2p.map(Addr::recipient));
         let links = raft::Links {
-            leadership: vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
+            leadership,
             term_applied: vec![syncer.clone().recipient(), supervisor.clone().recipient()],
             lease: supervisor.clone().recipient(),
             applied: vec![
@@ -579,6 +646,7 @@ impl Wiring {
             sequencer: sequencer_ports,
             engine: engine_ports,
             signer: signer_ports,
+            p2p: p2p_ports,
             shutdown: vec![supervisor.clone().recipient(), raft.recipient()],
             supervisor: supervisor.clone().recipient(),
             hand_off: supervisor.clone().recipient(),
@@ -599,6 +667,7 @@ struct Producers {
     raft: RaftPorts,
     signer: SignerPorts,
     da: DaPorts,
+    p2p: Option<P2pPorts>,
     supervisor: Addr<Supervisor>,
     integrity_stop: Recipient<IntegrityStop>,
 }
@@ -620,6 +689,10 @@ impl Producers {
             sign: self.signer.sign.clone(),
             production: self.supervisor.clone().recipient(),
             integrity_stop: self.integrity_stop.clone(),
+            publish: self
+                .p2p
+                .as_ref()
+                .map(|p2p| executor::Publish { block: p2p.publish.clone(), tail: p2p.publish_tail.clone() }),
         };
         let (metrics, world, reader) = (metrics.executor.clone(), self.world.clone(), self.reader.clone());
         finishing_producer("executor", move |grant| {

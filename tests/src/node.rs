@@ -152,6 +152,16 @@ impl Machine {
         key(self.seed)
     }
 
+    /// A signature by the chain's key; the guard does not hear of it.
+    ///
+    /// # Panics
+    ///
+    /// When the key fails, which this one does not.
+    #[must_use]
+    pub fn sign(&self, payload: &[u8]) -> Bytes {
+        key(self.seed).sign(payload).expect("a key in memory signs")
+    }
+
     fn options(&self) -> OpenOptions {
         OpenOptions {
             path: PathBuf::from("memory"),
@@ -526,6 +536,7 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
         signer: (!plan.witness).then(|| signer_parts(&plan.power, machine, clock)),
         progress: Progress { last_block: store.reader().tip().height, last_signed: None },
         threads: Threads::Shared,
+        p2p: None,
     }
 }
 
@@ -636,6 +647,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },
             initial_height: genesis.initial_height,
         },
+        p2p: None,
     }
 }
 
