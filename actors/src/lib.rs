@@ -9,6 +9,7 @@ pub mod da_retriever;
 pub mod da_submitter;
 pub mod engine;
 pub mod executor;
+pub mod gatherer;
 pub mod journal;
 pub mod notary;
 pub mod observer;

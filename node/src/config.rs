@@ -440,10 +440,13 @@ impl Config {
             return Ok(());
         }
         if !self.node.aggregator {
-            if self.da.address.is_empty() {
-                return not_set("da.address", "a node that follows a chain needs a DA node to read it from");
+            if self.da.address.is_empty() && self.p2p.peers.is_empty() {
+                return not_set(
+                    "da.address",
+                    "a node that follows a chain needs a DA node or p2p.peers to get it from",
+                );
             }
-            if self.da.namespace.is_empty() {
+            if self.da.namespace.is_empty() && !self.da.address.is_empty() {
                 return not_set("da.namespace", "it must be that of the chain that is followed");
             }
             return Ok(());

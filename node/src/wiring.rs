@@ -409,7 +409,7 @@ where
 {
 }
 
-fn port<A, M>(actor: &Addr<A>) -> Recipient<M>
+pub(crate) fn port<A, M>(actor: &Addr<A>) -> Recipient<M>
 where
     A: Hears<M>,
     M: Message + Send + 'static,

@@ -47,6 +47,7 @@ mod following;
 pub mod history;
 #[cfg(feature = "mutations")]
 pub mod mutants;
+mod neighbours;
 mod net;
 mod node;
 mod p2p_net;
@@ -65,6 +66,7 @@ pub use cluster::{AdjustNode, Cluster, ClusterPlan, HEARTBEAT, Way, address, clu
 pub use da::{FakeDa, Ledger};
 pub use engine::{CALLS, FakeEngine, Script};
 pub use following::{FollowPlan, FollowingNode, check_follows};
+pub use neighbours::Neighbours;
 pub use net::{Net, SeenLives, Weather};
 pub use node::{Adjust, MAX_CLOCK_DRIFT, Machine, MakeEngine, Node, Plan, check_chain, check_chains};
 pub use p2p_net::{P2pNet, Script as PeerScript};

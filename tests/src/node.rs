@@ -118,6 +118,12 @@ impl Machine {
         twin
     }
 
+    /// This machine beside another DA layer.
+    #[must_use]
+    pub fn beside(&self, ledger: Ledger) -> Self {
+        Self { ledger, ..self.clone() }
+    }
+
     /// This machine after its disk was lost: an empty one with a new identity. The guard's file,
     /// which lies beside the key, is still there.
     #[must_use]
