@@ -17,7 +17,7 @@ use crate::cli::args::{Cli, Command, DaArgs, NodeArgs, StoreCommand};
 use crate::config::{Env, Flags, Settings};
 use crate::exit::{ExitCode, ExitError};
 use crate::logging::{self, note, print};
-use crate::{dev_da, devnet, init, load, run, store_tool, tls_tool};
+use crate::{dev_da, devnet, import, init, load, run, store_tool, tls_tool};
 
 /// The version of the program and, where the build knows it, of its source.
 #[must_use]
@@ -65,6 +65,10 @@ fn run(cli: Cli) -> Result<(), ExitError> {
         Command::Init(mut args) => {
             args.node = with_home(args.node);
             init::run(&args)
+        }
+        Command::Import(mut args) => {
+            args.node = with_home(args.node);
+            import::run(&args)
         }
         Command::Start(args) => run::run(start::prepare(&with_home(*args))?),
         Command::Handoff(mut args) => {

@@ -13,6 +13,7 @@ pub mod failpoints;
 pub mod following;
 pub mod genesis;
 pub mod home;
+pub mod import;
 pub mod init;
 pub mod keys;
 pub mod kv_http;

@@ -43,6 +43,7 @@ use crate::config::Config;
 use crate::disk::{self, DiskWatch};
 use crate::exit::ExitError;
 use crate::failpoints;
+use crate::import;
 use crate::keys;
 use crate::kv_http::{self, KvHttp};
 use crate::metrics;
@@ -150,6 +151,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let identity = store.identity();
     info!(chain = %identity.chain_id, storage = %identity.storage, boot = identity.boot,
         tip = store.reader().tip().height.0, "opened the store");
+    let begins = import::begins_at(&config.files, &store.reader())?;
     start::check_produces(&store)?;
     start::check_first(&config, store.reader().membership().membership().voter_ids().next().is_some())?;
     failpoints::pass("node.store_opened");
@@ -207,6 +209,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let mut settings = settings(&config, &genesis, &store, &signer);
     settings.p2p = network_config;
     let mut wiring = Wiring::new(settings, parts, alarm.recipient());
+    wiring.settings.supervisor.begins_after = begins.map(|finished| (finished.height, finished.hash));
     wiring.blocks = vec![journal.clone().recipient()];
     wiring.leadership_audit = vec![journal.clone().recipient()];
     wiring.members.push(journal.clone().recipient());
@@ -453,7 +456,7 @@ fn signer_parts(
     Ok(signer::Parts { key: Box::new(key), guard: Box::new(guard), audit: Box::new(audit), now, metrics })
 }
 
-fn celestia_config(config: &Config) -> Result<celestia::Config, ExitError> {
+pub(crate) fn celestia_config(config: &Config) -> Result<celestia::Config, ExitError> {
     let options = match config.da.submit_options.trim() {
         "" => "{}",
         options => options,

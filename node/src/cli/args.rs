@@ -43,6 +43,9 @@ pub struct NodeArgs {
 pub enum Command {
     /// Make a home: configuration, keys, genesis, guard and store, a cluster of one.
     Init(Box<InitArgs>),
+    /// Go on with the chain of a single ev-node sequencer: make a home from its home that follows
+    /// the chain, and take the chain over once that sequencer has stopped.
+    Import(Box<ImportArgs>),
     /// Run the node.
     #[command(aliases = ["node", "run"])]
     Start(Box<NodeArgs>),
@@ -109,6 +112,43 @@ pub struct InitArgs {
     /// Derive the key of `signer.json` without effort. It protects nothing: for tests.
     #[arg(long, hide = true)]
     pub insecure_fast_kdf: bool,
+
+    /// Where, and settings for the new configuration.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Arguments of `import`.
+#[derive(Clone, Debug, Args)]
+pub struct ImportArgs {
+    /// The home of the old sequencer. Nothing of it is changed.
+    #[arg(long, value_name = "EVNODE_HOME")]
+    pub from: Option<PathBuf>,
+
+    /// Take the chain over. The old sequencer must have stopped for good.
+    #[arg(long, requires = "at")]
+    pub finish: bool,
+
+    /// The height of the old sequencer's last block.
+    #[arg(long, value_name = "HEIGHT", requires = "finish")]
+    pub at: Option<u64>,
+
+    /// The header hash of that block, to be compared.
+    #[arg(long, value_name = "HEX", requires = "finish")]
+    pub hash: Option<String>,
+
+    /// Where the old sequencer's RPC is reached [default: `rpc.address` of its configuration]. Nothing
+    /// may answer there any more when the chain is taken over.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub old_rpc: Option<String>,
+
+    /// The old home keeps its key; it is certain that nobody starts it again.
+    #[arg(long, requires = "finish")]
+    pub old_key_stays: bool,
+
+    /// Go on although the DA layer does not say whether it has later blocks.
+    #[arg(long, requires = "finish")]
+    pub unreachable_ok: bool,
 
     /// Where, and settings for the new configuration.
     #[command(flatten)]

@@ -87,6 +87,7 @@ pub(super) fn bring(config: &Config, args: &InitArgs) -> Result<(), ExitError> {
         place(&files.genesis(), &bytes, from)?;
     }
     if let Some(directory) = &args.signer_from {
+        crate::import::bring_record(directory, files)?;
         let from = signer_in(directory)?;
         let bytes = files::read_private(&from, LIMIT).map_err(keys::KeysError::from)?;
         place(&files.signer(), &bytes, &from)?;
@@ -106,7 +107,7 @@ pub(super) fn mark(files: &Home) -> Result<(), ExitError> {
 }
 
 /// Puts a file in place; the same one may be there already, as after an init that was cut short.
-fn place(to: &Path, bytes: &[u8], from: &Path) -> Result<(), ExitError> {
+pub(crate) fn place(to: &Path, bytes: &[u8], from: &Path) -> Result<(), ExitError> {
     if std::fs::read(to).is_ok_and(|there| there == bytes) {
         return Ok(());
     }

@@ -100,6 +100,10 @@ impl Rig {
     }
 
     fn with(config: supervisor::Config, producers: Vec<Producer>) -> Self {
+        Self::over(config, producers, &Stage::new())
+    }
+
+    fn over(config: supervisor::Config, producers: Vec<Producer>, stage: &Stage) -> Self {
         let (integrity_stop, alarms) = probe(|_: &IntegrityStop| ());
         let (tell, told) = probe(|_: &TellCondition| ());
         let (campaign, campaigns) = probe(|_: &Campaign| ());
@@ -598,6 +602,42 @@ fn a_leader_whose_disk_hangs_stops_its_heartbeats_when_a_transfer_is_vain_until_
         assert_eq!(rig.heartbeats.count(), 0, "S6: well for a moment is not well");
         rig.hear(1_200, &others).await;
         assert_eq!(rig.heartbeats.take(), [Heartbeats { enabled: true }]);
+    });
+}
+
+#[test]
+fn nothing_is_produced_before_the_last_block_of_a_chain_that_was_taken_over_is_here() {
+    sim_run(1, || async {
+        let (whole, stage, log) = (Stage::new(), Stage::new(), Log::default());
+        whole.grow(3);
+        stage.grow(2);
+        let last = whole.tip();
+        let after = |hash| supervisor::Config {
+            begins_after: Some((last.height, hash)),
+            ..supervisor::Config::default()
+        };
+        let rig = Rig::over(after(last.hash), vec![logging("a", &log)], &stage);
+        rig.voters(1);
+        elect(&rig.supervisor, 1);
+        pass(2_000).await;
+        assert_eq!(*log.borrow(), Vec::<String>::new(), "M3");
+        let view = rig.view().await;
+        assert_eq!(view.grant, None);
+        let reasons = view.eligibility.reasons.join("; ");
+        assert!(reasons.contains("takeover: the chain goes on after height 3"), "{reasons}");
+        stage.grow(1);
+        pass(2_000).await;
+        assert_eq!(*log.borrow(), ["start a"], "it is here now");
+
+        // Another chain of the same length is not it.
+        let (other, log) = (Stage::new(), Log::default());
+        other.grow(4);
+        let rig = Rig::over(after(other.tip().hash), vec![logging("a", &log)], &other);
+        rig.voters(1);
+        elect(&rig.supervisor, 1);
+        pass(2_000).await;
+        assert!(rig.view().await.eligibility.reasons.iter().any(|reason| reason.contains("here is")));
+        assert_eq!(*log.borrow(), Vec::<String>::new());
     });
 }
 
