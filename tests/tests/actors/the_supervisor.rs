@@ -100,10 +100,10 @@ impl Rig {
     }
 
     fn with(config: supervisor::Config, producers: Vec<Producer>) -> Self {
-        Self::over(config, producers, &Stage::new())
+        Self::over(config, producers, Stage::new())
     }
 
-    fn over(config: supervisor::Config, producers: Vec<Producer>, stage: &Stage) -> Self {
+    fn over(config: supervisor::Config, producers: Vec<Producer>, stage: Stage) -> Self {
         let (integrity_stop, alarms) = probe(|_: &IntegrityStop| ());
         let (tell, told) = probe(|_: &TellCondition| ());
         let (campaign, campaigns) = probe(|_: &Campaign| ());
@@ -115,7 +115,6 @@ impl Rig {
         let (transfer, transfers) = probe(move |_: &TransferLeadership| answers.borrow().clone());
         let cluster = supervisor::ClusterLinks { tell, campaign, stand, heartbeats, transfer };
         let links = supervisor::Links { integrity_stop, cluster, signer_view: None, audit: vec![audit] };
-        let stage = Stage::new();
         let busy = Rc::new(Cell::new(None));
         let busy_for = busy.clone();
         let sources = supervisor::Sources {
@@ -616,7 +615,7 @@ fn nothing_is_produced_before_the_last_block_of_a_chain_that_was_taken_over_is_h
             begins_after: Some((last.height, hash)),
             ..supervisor::Config::default()
         };
-        let rig = Rig::over(after(last.hash), vec![logging("a", &log)], &stage);
+        let rig = Rig::over(after(last.hash), vec![logging("a", &log)], stage);
         rig.voters(1);
         elect(&rig.supervisor, 1);
         pass(2_000).await;
@@ -625,14 +624,14 @@ fn nothing_is_produced_before_the_last_block_of_a_chain_that_was_taken_over_is_h
         assert_eq!(view.grant, None);
         let reasons = view.eligibility.reasons.join("; ");
         assert!(reasons.contains("takeover: the chain goes on after height 3"), "{reasons}");
-        stage.grow(1);
+        rig.stage.grow(1);
         pass(2_000).await;
         assert_eq!(*log.borrow(), ["start a"], "it is here now");
 
         // Another chain of the same length is not it.
         let (other, log) = (Stage::new(), Log::default());
         other.grow(4);
-        let rig = Rig::over(after(other.tip().hash), vec![logging("a", &log)], &other);
+        let rig = Rig::over(after(other.tip().hash), vec![logging("a", &log)], other);
         rig.voters(1);
         elect(&rig.supervisor, 1);
         pass(2_000).await;
