@@ -10,6 +10,7 @@ pub mod engine;
 pub mod executor;
 pub mod journal;
 pub mod notary;
+pub mod quiet;
 pub mod raft;
 pub mod reaper;
 pub mod record_file;

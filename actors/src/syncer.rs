@@ -30,6 +30,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tracing::{debug, error, info, warn};
 
+use crate::quiet::Quiet;
+
 /// How the syncer behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -59,7 +61,7 @@ pub struct Links {
     /// Makes an included block final.
     pub set_final: Recipient<SetFinal>,
     /// Hears how far execution is.
-    pub followed: Recipient<ExecutionFollowed>,
+    pub followed: Vec<Recipient<ExecutionFollowed>>,
     /// Hears what keeps execution from going on.
     pub trouble: Recipient<ExecutionTrouble>,
     /// Where missing bodies come from; `None` where this node is all there is.
@@ -166,6 +168,8 @@ pub struct Syncer {
     look: bool,
     busy: bool,
     in_trouble: bool,
+    /// What was said last about it.
+    quiet: Quiet,
     /// Filling in missing bodies.
     fill: backfill::State,
     /// The timer of the next attempt after a failure.
@@ -188,6 +192,7 @@ impl Syncer {
             look: false,
             busy: false,
             in_trouble: false,
+            quiet: Quiet::default(),
             fill: backfill::State::default(),
             retry: None,
         }
@@ -291,7 +296,9 @@ impl Syncer {
     fn followed(&mut self, height: Height, root: StateRoot) {
         self.metrics.height.set(i64::try_from(height.0).unwrap_or(i64::MAX));
         self.position = Some((height, root.clone()));
-        self.links.followed.do_send(ExecutionFollowed { height, root });
+        for link in &self.links.followed {
+            link.do_send(ExecutionFollowed { height, root: root.clone() });
+        }
     }
 
     fn log_replay(&self, height: Height) {
@@ -309,7 +316,8 @@ impl Syncer {
             _ if integrity => error!(%error, "execution cannot go on"),
             // Who fetches them says how far that is.
             Error::NoBody { .. } if self.in_trouble => debug!(%error, "execution waits"),
-            _ => warn!(%error, "execution waits"),
+            _ if self.quiet.says(&error.to_string()) => warn!(%error, "execution waits"),
+            _ => debug!(%error, "execution waits"),
         }
         // The engine may have lost its last executions: look again where it is.
         if !integrity {
@@ -322,6 +330,7 @@ impl Syncer {
 
     fn end_of_trouble(&mut self) {
         if std::mem::take(&mut self.in_trouble) {
+            self.quiet.is_over();
             let height = self.position.as_ref().map_or(Height(0), |(height, _)| *height);
             self.links.trouble.do_send(ExecutionTrouble { height, trouble: None, integrity: false });
         }

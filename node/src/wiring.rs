@@ -549,7 +549,7 @@ impl Wiring {
             execute: engine_ports.execute.clone(),
             rollback: engine_ports.rollback.clone(),
             set_final: engine_ports.set_final.clone(),
-            followed: supervisor.clone().recipient(),
+            followed: vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
             trouble: supervisor.clone().recipient(),
             source: Some(backfill::Source { fetch: raft.clone().recipient(), filler: store.filler() }),
         };
