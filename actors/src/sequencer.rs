@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, MailboxError, Recipient, SpawnHandle, WrapFuture};
 use baton_messages::cluster::{ForwardError, ForwardTxs};
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::sequencer::Receipt;
 use baton_messages::types::{Hash, Height};
 use baton_storage::backend::StoreError;
@@ -211,6 +212,7 @@ impl Sequencer {
     /// The replay window begins so many blocks before the tip, after this one.
     fn window_start(&self) -> Height {
         let window = u64::try_from(self.config.replay_window).unwrap_or(u64::MAX);
+        let window = if planted(Mutation::WindowFromTip) { 0 } else { window };
         let before = self.reader.tip().height.0.saturating_sub(window);
         Height(before).max(self.reader.initial_height().previous())
     }
@@ -382,6 +384,10 @@ impl Sequencer {
                 });
                 let refused: Vec<(Hash, &str)> = refused.collect();
                 if self.forwarder.taken_over(batch, now, !refused.is_empty()) {
+                    if planted(Mutation::ForgetForwarded) {
+                        let taken = batch.txs.iter().filter_map(|tx| self.queue.remove(&tx.hash()));
+                        self.store.remove(&taken.collect::<Vec<u64>>());
+                    }
                     let count =
                         if batch.repeated { &self.metrics.sent_again } else { &self.metrics.forwarded };
                     count.inc_by(receipts.len() as u64);

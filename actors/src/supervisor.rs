@@ -22,6 +22,7 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture}
 use baton_messages::cluster::{
     Campaign, Condition, HandOffError, HandedOff, Heartbeats, Stand, TellCondition, TransferLeadership,
 };
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::signer::GetSignerView;
 use baton_messages::supervisor::{IntegrityStop, LeadershipAudited};
 use baton_messages::types::{Grant, Hash, LogIndex, MemberId, Role, Term};
@@ -317,12 +318,18 @@ impl Supervisor {
             info!(term = grant.term.0, "granted: starting the producers");
             self.end_stage(granted);
         });
-        self.running = self.producers.iter().map(|producer| (producer.start)(grant)).collect();
+        // What they do under this grant is a consequence of the failover that it ends.
+        let failover = self.failover.clone();
+        let start = || self.producers.iter().map(|producer| (producer.start)(grant)).collect();
+        self.running = failover.in_scope(start);
     }
 
     /// Nothing starts until they are gone: the plan knows that they are stopping.
     fn begin_stop(&mut self, reason: &str, ctx: &mut Context<Self>) {
         warn!(%reason, "stopping the producers");
+        if planted(Mutation::ExitOnDemotion) {
+            self.links.integrity_stop.do_send(IntegrityStop { reason: reason.to_owned() });
+        }
         self.metrics.stops.inc();
         self.metrics.producing.set(0);
         let children = std::mem::take(&mut self.running);
@@ -381,6 +388,21 @@ impl Supervisor {
         }
     }
 
+    /// An operator's pause is in the log: whoever has applied it knows it.
+    fn follow_pause(&mut self, ctx: &mut Context<Self>) {
+        let pause = self.sources.reader.pause();
+        if self.plan.pause() == pause.as_deref() {
+            return;
+        }
+        match pause.as_deref() {
+            Some(reason) => warn!(reason, "an operator has stopped production"),
+            None => info!("an operator lets production go on"),
+        }
+        self.metrics.paused.set(i64::from(pause.is_some()));
+        let actions = self.plan.pause_changed(pause.as_deref().map(str::to_owned));
+        self.act(actions, ctx);
+    }
+
     /// Does what is due, whatever made it so.
     fn review(&mut self, ctx: &mut Context<Self>) {
         self.review_election();
@@ -395,6 +417,8 @@ impl Supervisor {
         if self.leads().is_some() {
             self.timeline.sign(now);
         }
+        // A snapshot may have brought one.
+        self.follow_pause(ctx);
         let hangs = self.storage.look(now, (self.sources.busy_for)());
         self.health_if_changed(Part::Storage, hangs, ctx);
         let due = self.plan.grant().is_some() && self.due && !self.lease_lapsed && self.finishing.is_none();
@@ -481,6 +505,7 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        self.follow_pause(ctx);
         ctx.run_interval(self.config.look_after, |this, ctx| {
             this.look_after_producers(ctx);
             this.begin_signer_look(ctx);

@@ -71,6 +71,10 @@ fn run(cli: Cli) -> Result<(), ExitError> {
             args.node.home = args.node.home.or(before);
             ask(cluster::hand_off(args))
         }
+        Command::Stop(mut args) => {
+            args.node.home = args.node.home.or(before);
+            ask(cluster::stop(args))
+        }
         Command::Pause(mut args) => {
             args.node.home = args.node.home.or(before);
             ask(cluster::pause(args))
@@ -129,6 +133,7 @@ fn refuse_home(said: bool, command: &Command) -> Result<(), ExitError> {
         Command::Init(_)
         | Command::Start(_)
         | Command::Handoff(_)
+        | Command::Stop(_)
         | Command::Pause(_)
         | Command::Resume(_)
         | Command::Cluster(_)

@@ -4,6 +4,8 @@
 //! who ask without end cost the actors next to nothing. An actor that does not answer
 //! in time is a part that is missing, never a question that hangs (P8).
 
+pub mod following;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -112,7 +114,7 @@ impl Handler<GetNodeStatus> for Board {
                 signer,
                 cluster,
             );
-            NodeStatus { tip, da, store_trouble, raft, supervisor, queue, signer, cluster }
+            NodeStatus { tip, da, store_trouble, raft, supervisor, queue, signer, cluster, follow: None }
         };
         let answer = answer.boxed_local().shared();
         self.last = Some((now, answer.clone()));

@@ -4,6 +4,8 @@
 //! and run late. [`Wiring`] is public before anything starts, so that a test replaces any actor
 //! or outside link by its own.
 
+mod inside;
+
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,7 +30,7 @@ use baton_actors::world::World;
 use baton_messages::chain;
 use baton_messages::cluster::{
     Campaign, ChangeMembers, FetchBlocks, ForwardTxs, ForwardedTxs, GetCluster, HandOff, Heartbeats,
-    MemberTold, MembersChanged, Pause, Resume, Stand, TellCondition, TransferLeadership,
+    MemberTold, MembersChanged, Pause, PrepareStop, Resume, Stand, TellCondition, TransferLeadership,
 };
 use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
@@ -45,6 +47,7 @@ use baton_storage::{Reader, Store};
 use prometheus_client::registry::Registry;
 
 use crate::witness::Absent;
+pub use inside::{Between, SupervisorPorts, SyncerPorts};
 
 /// How the actors behave, one part each.
 #[derive(Clone, Debug)]
@@ -244,6 +247,8 @@ impl RaftPorts {
 pub struct ClusterPorts {
     pub view: Recipient<GetCluster>,
     pub change: Recipient<ChangeMembers>,
+    pub pause: Recipient<Pause>,
+    pub resume: Recipient<Resume>,
     pub transfer: Recipient<TransferLeadership>,
     pub tell: Recipient<TellCondition>,
     pub campaign: Recipient<Campaign>,
@@ -259,6 +264,8 @@ impl ClusterPorts {
     where
         A: Hears<GetCluster>
             + Hears<ChangeMembers>
+            + Hears<Pause>
+            + Hears<Resume>
             + Hears<TransferLeadership>
             + Hears<TellCondition>
             + Hears<Campaign>
@@ -270,6 +277,8 @@ impl ClusterPorts {
         Self {
             view: port(actor),
             change: port(actor),
+            pause: port(actor),
+            resume: port(actor),
             transfer: port(actor),
             tell: port(actor),
             campaign: port(actor),
@@ -384,6 +393,11 @@ pub struct Wiring {
     pub signer: Option<SignerPorts>,
     /// Instead of the DA adapter.
     pub da: Option<DaPorts>,
+    /// Instead of the syncer.
+    pub syncer: Option<SyncerPorts>,
+    /// Between the supervisor and those who talk to it; the real one runs in any case, and starts
+    /// the producers when it hears that it may.
+    pub supervisor: Option<Between<SupervisorPorts>>,
     /// Instead of the executor.
     pub executor: Option<Producer>,
     /// Instead of the reaper.
@@ -409,6 +423,8 @@ pub struct Node {
     pub engine: EnginePorts,
     /// The signer.
     pub signer: SignerPorts,
+    /// The DA adapter.
+    pub da: DaPorts,
     /// End the node, in this order; each answers when it has.
     pub shutdown: Vec<Recipient<Shutdown>>,
     /// What the supervisor does.
@@ -419,6 +435,8 @@ pub struct Node {
     pub pause: Recipient<Pause>,
     /// Resumes production.
     pub resume: Recipient<Resume>,
+    /// Says whether the others can do without this node.
+    pub prepare_stop: Recipient<PrepareStop>,
     /// Hear how the disk is.
     pub disk: Vec<Recipient<DiskHealthChanged>>,
     /// The store, to read.
@@ -444,6 +462,8 @@ impl Wiring {
             engine: None,
             signer: None,
             da: None,
+            syncer: None,
+            supervisor: None,
             executor: None,
             reaper: None,
             da_submitter: None,
@@ -465,11 +485,18 @@ impl Wiring {
         let supervisor_ctx = context::<Supervisor>();
         let (sequencer, raft) = (sequencer_ctx.address(), raft_ctx.address());
         let (syncer, supervisor) = (syncer_ctx.address(), supervisor_ctx.address());
+        let supervisor = SupervisorPorts::of(&supervisor);
+        let supervisor = match self.supervisor {
+            Some(Between(between)) => between(supervisor),
+            None => supervisor,
+        };
+        let is_swapped = self.syncer.is_some();
+        let syncer = self.syncer.unwrap_or_else(|| SyncerPorts::of(&syncer));
 
         let engine_ports = self.engine.unwrap_or_else(|| {
             let links = engine::Links {
-                executed: vec![sequencer.clone().recipient(), supervisor.clone().recipient()],
-                health: supervisor.clone().recipient(),
+                executed: vec![sequencer.clone().recipient(), supervisor.executed.clone()],
+                health: supervisor.engine_health.clone(),
             };
             let Some(execution) = execution else { return EnginePorts::of(&Absent.start()) };
             let (config, metrics) = (settings.engine.clone(), metrics.engine.clone());
@@ -499,7 +526,7 @@ impl Wiring {
             sequencer: sequencer_ports.clone(),
             raft: raft_ports.clone(),
             signer: signer_ports.clone(),
-            da: da_ports,
+            da: da_ports.clone(),
             supervisor: supervisor.clone(),
             integrity_stop: self.integrity_stop.clone(),
         };
@@ -534,7 +561,7 @@ impl Wiring {
             note_signed: signer_ports.note_signed.clone(),
             integrity_stop: self.integrity_stop.clone(),
         };
-        Notary::new(notary::Config::default(), links, reader.clone(), identity).start();
+        Notary::new(notary::Config::default(), links, reader.clone(), identity.clone()).start();
         sequencer_ctx.run(Sequencer::new(
             settings.sequencer,
             sequencer::Links { forward: Some(raft.clone().recipient()) },
@@ -549,24 +576,30 @@ impl Wiring {
             execute: engine_ports.execute.clone(),
             rollback: engine_ports.rollback.clone(),
             set_final: engine_ports.set_final.clone(),
-            followed: vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
-            trouble: supervisor.clone().recipient(),
-            source: Some(backfill::Source { fetch: raft.clone().recipient(), filler: store.filler() }),
+            followed: vec![supervisor.followed.clone(), sequencer.clone().recipient()],
+            trouble: supervisor.execution_trouble.clone(),
+            source: Some(backfill::Source {
+                fetch: raft.clone().recipient(),
+                filler: store.filler(),
+                signer: identity.clone(),
+            }),
         };
-        syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
+        if !is_swapped {
+            syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
+        }
         let links = raft::Links {
-            leadership: vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
-            term_applied: vec![syncer.clone().recipient(), supervisor.clone().recipient()],
-            lease: supervisor.clone().recipient(),
+            leadership: vec![supervisor.leadership.clone(), sequencer.clone().recipient()],
+            term_applied: vec![syncer.term_applied, supervisor.term_applied.clone()],
+            lease: supervisor.lease.clone(),
             applied: vec![
                 sequencer.clone().recipient(),
-                syncer.recipient(),
-                supervisor.clone().recipient(),
+                syncer.applied,
+                supervisor.applied.clone(),
                 timekeeper.recipient(),
             ],
-            health: supervisor.clone().recipient(),
-            told: self.told.unwrap_or_else(|| supervisor.clone().recipient()),
-            members: [vec![supervisor.clone().recipient()], self.members].concat(),
+            health: supervisor.raft_health.clone(),
+            told: self.told.unwrap_or_else(|| supervisor.told.clone()),
+            members: [vec![supervisor.members.clone()], self.members].concat(),
             blocks: self.blocks,
             forwarded: sequencer_ports.forwarded.clone(),
             integrity_stop: self.integrity_stop,
@@ -575,16 +608,18 @@ impl Wiring {
 
         Node {
             raft: raft_ports,
+            pause: cluster_ports.pause.clone(),
+            resume: cluster_ports.resume.clone(),
             cluster: cluster_ports,
             sequencer: sequencer_ports,
             engine: engine_ports,
             signer: signer_ports,
-            shutdown: vec![supervisor.clone().recipient(), raft.recipient()],
-            supervisor: supervisor.clone().recipient(),
-            hand_off: supervisor.clone().recipient(),
-            pause: supervisor.clone().recipient(),
-            resume: supervisor.clone().recipient(),
-            disk: vec![sequencer.recipient(), supervisor.recipient()],
+            da: da_ports,
+            shutdown: vec![supervisor.shutdown, raft.recipient()],
+            supervisor: supervisor.view,
+            hand_off: supervisor.hand_off,
+            prepare_stop: supervisor.prepare_stop,
+            disk: vec![sequencer.recipient(), supervisor.disk],
             reader,
         }
     }
@@ -599,7 +634,7 @@ struct Producers {
     raft: RaftPorts,
     signer: SignerPorts,
     da: DaPorts,
-    supervisor: Addr<Supervisor>,
+    supervisor: SupervisorPorts,
     integrity_stop: Recipient<IntegrityStop>,
 }
 
@@ -618,7 +653,7 @@ impl Producers {
             note_signed: self.signer.note_signed.clone(),
             check_guard: self.signer.check_guard.clone(),
             sign: self.signer.sign.clone(),
-            production: self.supervisor.clone().recipient(),
+            production: self.supervisor.production.clone(),
             integrity_stop: self.integrity_stop.clone(),
         };
         let (metrics, world, reader) = (metrics.executor.clone(), self.world.clone(), self.reader.clone());
@@ -653,7 +688,7 @@ impl Producers {
             sign_data: self.signer.sign_data.clone(),
             position: self.engine.position.clone(),
             record: self.raft.record.clone(),
-            state: self.supervisor.clone().recipient(),
+            state: self.supervisor.da_state.clone(),
         };
         let (metrics, world, reader) =
             (metrics.da_submitter.clone(), self.world.clone(), self.reader.clone());
@@ -683,14 +718,14 @@ where
     })
 }
 
-fn context<A: Actor<Context = Context<A>>>() -> Context<A> {
+pub(crate) fn context<A: Actor<Context = Context<A>>>() -> Context<A> {
     let mut context = Context::new();
     context.set_mailbox_capacity(MAILBOX);
     context
 }
 
 /// Starts an actor that may block: on an arbiter of its own, or in place.
-fn start_blocking<A>(threads: Threads, make: impl FnOnce() -> A + Send + 'static) -> Addr<A>
+pub(crate) fn start_blocking<A>(threads: Threads, make: impl FnOnce() -> A + Send + 'static) -> Addr<A>
 where
     A: Actor<Context = Context<A>>,
 {

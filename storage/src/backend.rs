@@ -132,12 +132,28 @@ pub enum StoreError {
     Newer(String),
 }
 
+/// What is said of a device between letting go of it and having it again.
+const REOPENING: &str = "the store is being opened again";
+
 impl StoreError {
+    /// What is answered while the device is being opened again.
+    pub(crate) fn reopening() -> Self {
+        Self::Io(REOPENING.into())
+    }
+
+    /// Whether it is only that. It says nothing about the device.
+    pub(crate) fn is_reopening(&self) -> bool {
+        matches!(self, Self::Io(text) if text == REOPENING)
+    }
+
     /// What a batch of an earlier generation is answered.
     pub(crate) fn reopened() -> Self {
         Self::Io("the store was opened again meanwhile".into())
     }
 }
+
+/// Goes on with a sync.
+pub type Go = Box<dyn FnOnce() + Send>;
 
 /// Direction of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,11 +203,18 @@ pub trait Backend: Send + Sync + 'static {
     /// `StoreError` when the device fails; then nothing is promised about unsynced writes.
     fn sync(&self) -> Result<(), StoreError>;
 
+    /// Asked before a sync when jobs run inline, in simulations: the way back when it may begin at
+    /// once, `None` when it is called later.
+    fn wait_to_sync(&self, go: Go) -> Option<Go> {
+        Some(go)
+    }
+
     /// Gives up the device: every later call fails. Returns when its lock is released.
     fn close(&self) {}
 
     /// Lets go of the device and takes it again after a failure; what was written and is still
-    /// there is read anew. Blocks while a write-ahead log is replayed.
+    /// there is read anew. Blocks while a write-ahead log is replayed; other calls do not wait for
+    /// that, they fail.
     ///
     /// # Errors
     ///

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fail::fail_point;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::time::Instant;
 use tracing::{debug, error};
 
 use crate::backend::{Backend, Batch, Operation, StoreError};
@@ -22,7 +23,8 @@ pub enum Completion {
     /// On one dedicated thread per store, with group commit.
     #[default]
     Thread,
-    /// At once, on the caller. For simulations: no thread, no clock.
+    /// At once, on the caller. For simulations: no thread, no clock. Where the backend lets a
+    /// sync wait, what is queued meanwhile goes with the next group.
     Inline,
 }
 
@@ -64,6 +66,8 @@ struct Queue {
     /// Number of the last queued job that is not a vote.
     pushed: u64,
     closing: bool,
+    /// A group that ran inline waits for its sync.
+    waiting: bool,
 }
 
 impl Queue {
@@ -146,9 +150,9 @@ impl Jobs {
         let number = queue.pushed;
         match self.shared.completion {
             Completion::Inline => {
-                let background = queue.take_background();
+                queue.jobs.push_back(job);
                 drop(queue);
-                self.shared.run(vec![job], background, number);
+                self.shared.run_inline();
             }
             Completion::Thread => {
                 queue.jobs.push_back(job);
@@ -179,14 +183,10 @@ impl Jobs {
     pub(crate) fn background(&self, batch: Batch) {
         let mut queue = lock(&self.shared.queue);
         queue.background.operations.extend(batch.operations);
-        if self.shared.completion == Completion::Inline {
-            let background = queue.take_background();
-            let number = queue.pushed;
-            drop(queue);
-            self.shared.run(vec![], background, number);
-        } else {
-            drop(queue);
-            self.shared.wake.notify_one();
+        drop(queue);
+        match self.shared.completion {
+            Completion::Inline => self.shared.run_inline(),
+            Completion::Thread => self.shared.wake.notify_one(),
         }
     }
 
@@ -247,7 +247,14 @@ impl Jobs {
             // A panic of the thread is reported as trouble by the thread itself.
             let _ = thread.join();
         }
-        let background = lock(&self.shared.queue).take_background();
+        let (left, background) = {
+            let mut queue = lock(&self.shared.queue);
+            (std::mem::take(&mut queue.jobs), queue.take_background())
+        };
+        // Only where a sync waits inline: nobody comes back to them.
+        for job in left {
+            (job.done)(Err(closed()));
+        }
         self.shared.run(vec![], background, self.written());
         if self.trouble().is_none()
             && let Err(trouble) = self.shared.backend.sync()
@@ -318,6 +325,51 @@ impl Shared {
         }
     }
 
+    /// Runs what is queued on the caller, unless a sync is waited for.
+    fn run_inline(self: &Arc<Self>) {
+        loop {
+            let mut queue = lock(&self.queue);
+            if queue.waiting || queue.is_empty() {
+                return;
+            }
+            let group = Vec::from(std::mem::take(&mut queue.jobs));
+            let background = queue.take_background();
+            let number = queue.pushed;
+            queue.waiting = group.iter().any(|job| job.sync);
+            let sync = queue.waiting;
+            drop(queue);
+            if !sync {
+                self.run(group, background, number);
+                continue;
+            }
+            let generation = self.backend.generation();
+            let (shared, began) = (self.clone(), Instant::now());
+            let (group, written) = {
+                let mut group = group;
+                let written = self.write_group(&mut group, background, number);
+                (group, written)
+            };
+            *lock(&self.counters.busy_since) = Some(began);
+            let go = Box::new(move || {
+                let result = written.and_then(|()| {
+                    // Somebody opened the store again meanwhile: what was written may be gone.
+                    match shared.backend.generation() == generation {
+                        true => shared.sync_group(&group),
+                        false => Err(StoreError::reopened()),
+                    }
+                });
+                *lock(&shared.counters.busy_since) = None;
+                lock(&shared.queue).waiting = false;
+                shared.finish(group, &result);
+                shared.run_inline();
+            });
+            match self.backend.wait_to_sync(go) {
+                Some(go) => go(),
+                None => return,
+            }
+        }
+    }
+
     /// Writes a group, syncs once, and says so in order.
     fn run(&self, mut group: Vec<Job>, background: Batch, number: u64) {
         if group.is_empty() && background.is_empty() {
@@ -330,7 +382,12 @@ impl Shared {
             *lock(&self.counters.busy_since) = None;
             result
         };
-        if let Err(trouble) = &result {
+        self.finish(group, &result);
+    }
+
+    /// Tells everybody how their group went.
+    fn finish(&self, group: Vec<Job>, result: &Result<(), StoreError>) {
+        if let Err(trouble) = result {
             self.report(trouble);
             // Those who wait for a write look for trouble when they wake.
             self.written.send_replace(u64::MAX);
@@ -343,20 +400,23 @@ impl Shared {
     }
 
     fn write(&self, group: &mut [Job], background: Batch, number: u64) -> Result<(), StoreError> {
+        self.write_group(group, background, number)?;
+        self.sync_group(group)
+    }
+
+    fn write_group(&self, group: &mut [Job], background: Batch, number: u64) -> Result<(), StoreError> {
         if let Some(trouble) = lock(&self.trouble).clone() {
             return Err(trouble);
         }
         fail_point!("storage.full", |_| Err(StoreError::Full("fail point".into())));
         let has = |kind| group.iter().any(|job: &Job| job.kind == kind);
-        let (append, queue, vote, purge) =
-            (has(Kind::Append), has(Kind::Queue), has(Kind::Vote), has(Kind::Purge));
+        let (append, queue, purge) = (has(Kind::Append), has(Kind::Queue), has(Kind::Purge));
         if append {
             fail_point!("storage.before_append");
         }
         if purge {
             fail_point!("storage.before_purge");
         }
-        let sync = group.iter().any(|job| job.sync);
         let mut batch = Batch::default();
         for job in group.iter_mut() {
             batch.operations.append(&mut job.batch.operations);
@@ -380,7 +440,13 @@ impl Shared {
         if queue {
             fail_point!("storage.queue_before_sync");
         }
-        if sync {
+        Ok(())
+    }
+
+    fn sync_group(&self, group: &[Job]) -> Result<(), StoreError> {
+        let has = |kind| group.iter().any(|job: &Job| job.kind == kind);
+        let (append, queue, vote) = (has(Kind::Append), has(Kind::Queue), has(Kind::Vote));
+        if group.iter().any(|job| job.sync) {
             self.sync()?;
         }
         if append {
@@ -410,7 +476,6 @@ impl Shared {
     fn now(&self) -> Option<Instant> {
         match self.completion {
             Completion::Inline => None,
-            #[allow(clippy::disallowed_methods, reason = "the storage thread does not exist in simulations")]
             Completion::Thread => Some(Instant::now()),
         }
     }

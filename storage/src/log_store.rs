@@ -3,9 +3,10 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use baton_messages::codec::encode;
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{Hash, Height, LogIndex};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -76,6 +77,14 @@ impl LogStore {
         Ok(chain::header(&*self.inner.backend, height)?.is_some_and(|record| record.hash == hash))
     }
 
+    /// Whether a body may be that of a committed block: below the tip also when the header there is
+    /// not here yet. It may be filled in at this moment, and find the body stored.
+    fn may_be_committed(&self, height: Height, hash: Hash) -> Result<bool, StoreError> {
+        let header = chain::header(&*self.inner.backend, height)?;
+        let tip = self.inner.chain.read().unwrap_or_else(PoisonError::into_inner).tip();
+        Ok(header.map_or(height <= tip.height, |record| record.hash == hash))
+    }
+
     /// Removes bodies from a batch's point of view: those nobody refers to any more.
     fn release(
         &self,
@@ -84,7 +93,7 @@ impl LogStore {
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
         for (height, hash) in bodies {
-            if state.release(height, hash).is_some() && !self.is_committed(height, hash)? {
+            if state.release(height, hash).is_some() && !self.may_be_committed(height, hash)? {
                 batch.delete(Family::Bodies, body_key(height, hash));
             }
         }
@@ -174,11 +183,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.clone()
     }
 
-    /// The vote is durable when this returns. It goes ahead of appends that wait.
+    /// The vote is durable when this returns. It waits for no room in the queue, and for what was
+    /// queued before it: a vote on disk without those entries would be a promise about a log that a
+    /// crash takes away (ADR 3).
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let mut batch = Batch::default();
         batch.put(Family::Meta, meta::VOTE, encode(&VoteRecord::from(*vote)));
-        self.inner.jobs.run(Kind::Vote, batch, true).await.map_err(io_error)?;
+        let durable = !planted(Mutation::VoteWithoutSync);
+        self.inner.jobs.run(Kind::Vote, batch, durable).await.map_err(io_error)?;
         self.inner.log.lock().vote = Some(*vote);
         Ok(())
     }
@@ -199,7 +211,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(self.inner.log.lock().committed)
     }
 
-    /// The entries are readable when this returns, and durable when the callback is called.
+    /// The entries are readable when this returns, and durable when the callback is called. A store
+    /// in trouble takes none: openraft must not go on as if it could read them.
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
@@ -208,8 +221,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let entries: Vec<Entry> = entries.into_iter().collect();
         let room = self.inner.jobs.room().await;
         if let Some(trouble) = self.inner.jobs.trouble() {
-            callback.io_completed(Err(io_error(trouble)));
-            return Ok(());
+            return Err(io_error(trouble));
         }
         let mut state = self.inner.log.lock();
         let mut batch = Batch::default();
@@ -225,7 +237,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             callback.io_completed(result.map_err(io_error));
         });
-        let job = self.inner.jobs.push(Job { kind: Kind::Append, batch, sync: true, done, room });
+        let sync = !planted(Mutation::AckBeforeSync);
+        let job = self.inner.jobs.push(Job { kind: Kind::Append, batch, sync, done, room });
         let written = self.inner.jobs.written();
         for entry in entries {
             state.push(entry, job, written);
@@ -242,6 +255,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             if from >= state.next() {
                 return Ok(());
             }
+            let from = if planted(Mutation::CutMatchingEntry) { from.saturating_sub(1) } else { from };
             let bodies = state.bodies_of(&*self.inner.backend, from, u64::MAX)?;
             self.release(state, bodies, batch)?;
             batch.delete_range(Family::Log, number_key(from), number_key(u64::MAX));

@@ -1,13 +1,15 @@
 //! The in-memory twin: a disk that survives crashes and loses what was not synced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use baton_messages::types::Hash;
 use bytes::Bytes;
 
-use crate::backend::{Backend, Batch, Direction, Family, Operation, StoreError};
+use crate::backend::{Backend, Batch, Direction, Family, Go, Operation, StoreError};
+use crate::records::{Applied, LogRecord, decode, meta, number_key};
 
 /// How much of the unsynced write-ahead log a crash leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,9 @@ pub enum Keep {
     None,
     /// The first so many unsynced batches.
     Prefix(usize),
+    /// The first so many, and a part of the next: its checksum does not fit, so recovery leaves
+    /// it out and ends there.
+    Torn(usize),
 }
 
 /// The moments at which a simulation may interfere.
@@ -44,6 +49,9 @@ pub enum EffectOutcome {
     Fail(StoreError),
 }
 
+/// Lets a sync wait: takes the way on and uses it later, or gives it back.
+pub type SyncWait = Arc<dyn Fn(Go) -> Option<Go> + Send + Sync>;
+
 /// Decides at every effect.
 pub type Hook = Arc<dyn Fn(Effect) -> EffectOutcome + Send + Sync>;
 
@@ -62,16 +70,26 @@ struct Platter {
     writes: u64,
     syncs: u64,
     hook: Option<Hook>,
+    sync_wait: Option<SyncWait>,
+    /// Records whose checksum does not fit what lies there.
+    damaged: BTreeSet<(Family, Bytes)>,
+    /// How often a damaged record was read.
+    damage_seen: u64,
+    torn: u64,
+    lost: u64,
 }
 
 impl Platter {
     /// What was not synced is lost but for `keep`; the rest is durable.
     fn lose(&mut self, keep: Keep) {
+        let all = self.unsynced.len();
         let kept = match keep {
-            Keep::All => self.unsynced.len(),
+            Keep::All => all,
             Keep::None => 0,
-            Keep::Prefix(count) => count.min(self.unsynced.len()),
+            Keep::Prefix(count) | Keep::Torn(count) => count.min(all),
         };
+        self.torn += u64::from(matches!(keep, Keep::Torn(_)) && kept < all);
+        self.lost += (all - kept) as u64;
         let survivors: Vec<Batch> = self.unsynced.drain(..).take(kept).collect();
         for batch in survivors {
             apply(&mut self.durable, batch);
@@ -130,6 +148,86 @@ impl Disk {
         self.lock().kept_at_reopen = Some(keep);
     }
 
+    /// Lets syncs wait as this says, where store jobs run inline; `None` stops it.
+    pub fn set_sync_wait(&self, wait: Option<SyncWait>) {
+        self.lock().sync_wait = wait;
+    }
+
+    /// Damages one durable record, chosen by a number: its checksum does not fit any more, and
+    /// whoever reads it is told so. Says which; `None` when there is nothing.
+    pub fn damage(&self, pick: u64) -> Option<(Family, Bytes)> {
+        let mut platter = self.lock();
+        let count: usize = platter.durable.values().map(BTreeMap::len).sum();
+        let at = usize::try_from(pick % (count.max(1) as u64)).unwrap_or_default();
+        let mut all =
+            platter.durable.iter().flat_map(|(family, table)| table.keys().map(|key| (*family, key)));
+        let found = all.nth(at).map(|(family, key)| (family, key.clone()))?;
+        platter.damaged.insert(found.clone());
+        Some(found)
+    }
+
+    /// How often a damaged record was read, and its reader told.
+    #[must_use]
+    pub fn damage_seen(&self) -> u64 {
+        self.lock().damage_seen
+    }
+
+    /// How many crashes tore a write in two, and how many writes were lost in all.
+    #[must_use]
+    pub fn losses(&self) -> (u64, u64) {
+        let platter = self.lock();
+        (platter.torn, platter.lost)
+    }
+
+    /// Another disk with what is durable on this one now: a copy made while it runs.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let platter = self.lock();
+        let (durable, damaged) = (platter.durable.clone(), platter.damaged.clone());
+        let copy = Platter { visible: durable.clone(), durable, damaged, ..Platter::default() };
+        Self { platter: Arc::new(Mutex::new(copy)) }
+    }
+
+    /// The term of a log entry and a digest of its record, as it is visible or as it is durable;
+    /// `None` when the disk does not hold it. For comparing the logs of members.
+    #[must_use]
+    pub fn entry(&self, index: u64, durable: bool) -> Option<(u64, Hash)> {
+        let bytes = {
+            let platter = self.lock();
+            let tables = if durable { &platter.durable } else { &platter.visible };
+            tables.get(&Family::Log)?.get(&number_key(index)[..])?.clone()
+        };
+        let record: LogRecord = decode("log entry", &bytes).ok()?;
+        Some((record.term, Hash::of(&bytes)))
+    }
+
+    /// Whether anything is durable on it.
+    #[must_use]
+    pub fn holds_anything(&self) -> bool {
+        self.lock().durable.values().any(|table| !table.is_empty())
+    }
+
+    /// Whether a log entry, or a state that came after it, is durable here.
+    #[must_use]
+    pub fn holds(&self, index: u64, entry: (u64, Hash)) -> bool {
+        if let Some(found) = self.entry(index, true) {
+            return found == entry;
+        }
+        let applied = {
+            let platter = self.lock();
+            let bytes =
+                platter.durable.get(&Family::Meta).and_then(|table| table.get(meta::APPLIED).cloned());
+            bytes.and_then(|bytes| decode::<Applied>("applied state", &bytes).ok())
+        };
+        applied.and_then(|applied| applied.log).is_some_and(|log| log.index >= index)
+    }
+
+    /// How often it was opened again in place.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
     /// How many batches were written since the disk was made.
     #[must_use]
     pub fn writes(&self) -> u64 {
@@ -172,6 +270,33 @@ impl Disk {
                 Err(power_off())
             }
         }
+    }
+}
+
+impl Platter {
+    /// A record that was written again has a checksum that fits.
+    fn mend(&mut self, batch: &Batch) {
+        if self.damaged.is_empty() {
+            return;
+        }
+        for operation in &batch.operations {
+            match operation {
+                Operation::Put(family, key, _) | Operation::Delete(family, key) => {
+                    self.damaged.remove(&(*family, key.clone()));
+                }
+                Operation::DeleteRange(family, from, to) => {
+                    self.damaged.retain(|(other, key)| other != family || key < from || key >= to);
+                }
+            }
+        }
+    }
+
+    fn whole(&mut self, family: Family, key: &[u8]) -> Result<(), StoreError> {
+        if self.damaged.is_empty() || !self.damaged.iter().any(|(other, at)| *other == family && at == key) {
+            return Ok(());
+        }
+        self.damage_seen += 1;
+        Err(StoreError::Corrupt(format!("a checksum in {} does not fit", family.name())))
     }
 }
 
@@ -218,7 +343,8 @@ impl Memory {
 
 impl Backend for Memory {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let platter = self.live()?;
+        let mut platter = self.live()?;
+        platter.whole(family, key)?;
         Ok(platter.visible.get(&family).and_then(|table| table.get(key)).cloned())
     }
 
@@ -229,17 +355,21 @@ impl Backend for Memory {
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let platter = self.live()?;
+        let mut platter = self.live()?;
         let Some(table) = platter.visible.get(&family) else { return Ok(vec![]) };
         if is_empty(&range) {
             return Ok(vec![]);
         }
         let pair = |(key, value): (&Bytes, &Bytes)| (key.clone(), value.clone());
         let found = table.range::<[u8], _>(range);
-        Ok(match direction {
+        let found: Vec<(Bytes, Bytes)> = match direction {
             Direction::Forward => found.take(limit).map(pair).collect(),
             Direction::Reverse => found.rev().take(limit).map(pair).collect(),
-        })
+        };
+        for (key, _) in &found {
+            platter.whole(family, key)?;
+        }
+        Ok(found)
     }
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
@@ -251,6 +381,7 @@ impl Backend for Memory {
                 return Err(StoreError::reopened());
             }
             platter.writes += 1;
+            platter.mend(&batch);
             apply(&mut platter.visible, batch.clone());
             platter.unsynced.push(batch);
         }
@@ -269,6 +400,15 @@ impl Backend for Memory {
             }
         }
         self.disk.ask(Effect::AfterSync)
+    }
+
+    fn wait_to_sync(&self, go: Go) -> Option<Go> {
+        // Outside the lock: the way on leads back here.
+        let wait = self.disk.lock().sync_wait.clone();
+        match wait {
+            Some(wait) => wait(go),
+            None => Some(go),
+        }
     }
 
     /// A device that does not take writes cannot be opened again either.

@@ -14,6 +14,14 @@ use rand::{SeedableRng, TryRng};
 thread_local! {
     /// What the next generator on this thread is seeded with; `None`: the machine's entropy.
     static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+    /// Whether tasks belong to the set of tasks they are started from.
+    static TASK_SETS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on what openraft starts on this thread belongs to the `LocalSet` it is started from,
+/// and ends with it. For simulations, where several nodes share a runtime and one crashes.
+pub fn keep_to_task_sets(keep: bool) {
+    TASK_SETS.set(keep);
 }
 
 /// From now on what openraft draws on this thread follows from this seed. For simulations, which
@@ -94,7 +102,7 @@ impl AsyncRuntime for Runtime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        TokioRuntime::spawn(future)
+        if TASK_SETS.get() { tokio::task::spawn_local(future) } else { TokioRuntime::spawn(future) }
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {

@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// A moment's view of the storage jobs of one store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

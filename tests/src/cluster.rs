@@ -1,7 +1,6 @@
 //! A cluster of real nodes in one thread, on virtual time, from one seed.
 //!
-//! Each node is a host of its own (turmoil): a crash drops everything it was doing, wherever it
-//! was. Real actors, real openraft and real storage logic run inside, over a disk that loses what
+//! Each node is a host of its own: a crash drops everything it was doing, wherever it was. Real actors, real openraft and real storage logic run inside, over a disk that loses what
 //! was not synced and a network that is slow, cut or gone. The promises are checked after every
 //! millisecond, over all nodes.
 //!
@@ -20,35 +19,43 @@
 //! ```
 
 mod checks;
+mod faults;
+mod gate;
 mod host;
+mod relay;
 mod tcp;
+mod together;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use baton_actors::raft::{Bootstrap, Peer};
+use baton_actors::signer::audit::MemoryAudit;
 use baton_messages::cluster::{
     ChangeError, ChangeMembers, ClusterView, GetCluster, MemberChange, TransferError, TransferLeadership,
 };
 use baton_messages::command::Command;
+use baton_messages::mutation::inherit;
 use baton_messages::raft::{ProposeError, Record};
-use baton_messages::sequencer::{AwaitTx, GetQueueView, Level, SubmitTxs};
+use baton_messages::sequencer::{AwaitTx, GetQueueView, Level};
 use baton_messages::supervisor::GetSupervisorView;
 use baton_messages::types::{Grant, Height, LogIndex, Member, MemberId, Term, Tx};
 use baton_storage::Reader;
 use baton_storage::memory::Keep;
-use baton_storage::runtime::seed_chance;
+use baton_storage::runtime::{keep_to_task_sets, seed_chance};
 use bytes::Bytes;
 
-use crate::client::Ack;
+use crate::client::{Ack, Oracle};
 use crate::net::{Net, Weather};
 use crate::node::{Machine, Node, check_chains};
-use crate::power::{Cut, Power};
+use crate::power::{Cut, Power, Touched};
 
-use checks::Checks;
-use host::Host;
+use checks::{Checks, Notes};
+pub(crate) use faults::Accepting;
+pub(crate) use host::Host;
+use together::Together;
 
 /// Pause between two heartbeats in simulated clusters.
 pub const HEARTBEAT: Duration = Duration::from_millis(30);
@@ -64,7 +71,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// When the check does.
 #[allow(clippy::disallowed_methods)] // A fresh thread: no state of an earlier run is in its locals.
 pub fn cluster_run<T: Send + 'static>(seed: u64, check: impl FnOnce(u64) -> T + Send + 'static) -> T {
+    let inherit = inherit();
     let thread = std::thread::spawn(move || {
+        inherit();
         seed_chance(Some(seed));
         check(seed)
     });
@@ -99,6 +108,12 @@ pub struct ClusterPlan {
     pub keep_entries: u64,
     /// Changes the wiring of a node before it starts.
     pub adjust: Option<AdjustNode>,
+    /// How long an fsync of the store takes, at the most.
+    pub fsync: Duration,
+    /// Which of the first machines is a witness.
+    pub witness: Option<usize>,
+    /// Whether engines are by script and DA adapters can be reached from outside.
+    pub observed: bool,
     /// What a version of baton each node pretends to be, as far as log entries go.
     pub command_versions: BTreeMap<usize, u8>,
 }
@@ -112,17 +127,32 @@ impl Default for ClusterPlan {
             snapshot_after: 50,
             keep_entries: 20,
             adjust: None,
+            fsync: Duration::ZERO,
+            witness: None,
+            observed: false,
             command_versions: BTreeMap::new(),
         }
     }
 }
 
+/// What the hosts run on.
+enum Ground {
+    /// One runtime for all.
+    Together(Together),
+    /// One for each, for the sake of its TCP.
+    Turmoil(Box<turmoil::Sim<'static>>),
+}
+
 /// A cluster, driven from outside: every method lets virtual time pass or looks.
 pub struct Cluster {
-    sim: turmoil::Sim<'static>,
+    ground: Ground,
     net: Net,
     plan: ClusterPlan,
     hosts: Vec<Rc<Host>>,
+    /// Machines that are no members, and disturb.
+    guests: BTreeMap<usize, Rc<Host>>,
+    /// Machines that do not belong to the cluster any more.
+    left_out: BTreeSet<usize>,
     checks: Checks,
     seed: u64,
 }
@@ -150,21 +180,36 @@ impl Cluster {
         cluster
     }
 
+    /// As `start`; this changes the wiring of each node before each of its starts.
+    #[must_use]
+    pub fn swapped(
+        count: usize,
+        seed: u64,
+        adjust: impl Fn(usize, &mut baton::wiring::Wiring) + 'static,
+    ) -> Self {
+        let plan = ClusterPlan { adjust: Some(Rc::new(adjust)), ..ClusterPlan::default() };
+        Self::start_with(count, seed, plan)
+    }
+
     /// Machines that form a cluster once they are started; none is.
     #[must_use]
     pub fn of(count: usize, seed: u64, plan: ClusterPlan) -> Self {
-        let mut builder = turmoil::Builder::new();
-        builder
-            .rng_seed(seed)
-            .epoch(std::time::UNIX_EPOCH)
-            .tick_duration(Duration::from_millis(1))
-            .min_message_latency(Duration::from_millis(plan.weather.min_ms))
-            .max_message_latency(Duration::from_millis(plan.weather.max_ms))
-            .tcp_capacity(4096)
-            .simulation_duration(Duration::from_secs(1 << 32));
+        let ground = match plan.way {
+            Way::Calls => Ground::Together(Together::new(seed)),
+            Way::Tcp => Ground::Turmoil(Box::new(turmoil_of(seed, plan.weather))),
+        };
+        keep_to_task_sets(plan.way == Way::Calls);
         let net = Net::new(seed, plan.weather);
-        let mut cluster =
-            Self { sim: builder.build(), net, plan, hosts: vec![], checks: Checks::default(), seed };
+        let mut cluster = Self {
+            ground,
+            net,
+            plan,
+            hosts: vec![],
+            guests: BTreeMap::new(),
+            left_out: BTreeSet::new(),
+            checks: Checks::default(),
+            seed,
+        };
         let peer = |index| Peer { name: name(index), address: address(index) };
         let peers: Vec<Peer> = (0..count).map(peer).collect();
         let bootstrap = if count == 1 { Bootstrap::Sole } else { Bootstrap::Peers(peers) };
@@ -181,9 +226,21 @@ impl Cluster {
             Some(first) => first.machine().another(index),
             None => Machine::new(self.seed),
         };
-        let host = Host::new(index, machine, bootstrap, self.net.clone(), self.plan.clone());
+        let host = self.make_host(index, machine, bootstrap);
         self.hosts.push(Rc::new(host));
         index
+    }
+
+    fn make_host(&self, index: usize, machine: Machine, bootstrap: Bootstrap) -> Host {
+        let started = match &self.ground {
+            Ground::Together(together) => Some(together.started()),
+            Ground::Turmoil(_) => None,
+        };
+        let touched = match &self.ground {
+            Ground::Together(together) => together.touched(),
+            Ground::Turmoil(_) => Touched::default(),
+        };
+        Host::new(index, machine, bootstrap, self.net.clone(), self.plan.clone(), started, touched)
     }
 
     /// One more machine that joins the cluster as a learner, switched on.
@@ -221,7 +278,10 @@ impl Cluster {
     /// Virtual time since the start.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.sim.elapsed()
+        match &self.ground {
+            Ground::Together(together) => together.elapsed(),
+            Ground::Turmoil(sim) => sim.elapsed(),
+        }
     }
 
     /// Lets a millisecond pass and checks every promise.
@@ -230,10 +290,27 @@ impl Cluster {
     ///
     /// When a promise is broken or a node asks for a person.
     pub fn step(&mut self) {
-        if let Err(error) = self.sim.step() {
-            panic!("a node ended: {error}");
+        match &mut self.ground {
+            Ground::Together(together) => {
+                let until = together.elapsed() + Duration::from_millis(1);
+                loop {
+                    let reached = together.run(until);
+                    let now = u64::try_from(together.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    if reached {
+                        self.checks.notes.now_ms = now;
+                        return;
+                    }
+                    self.checks.step(now, &self.hosts);
+                }
+            }
+            Ground::Turmoil(sim) => {
+                if let Err(error) = sim.step() {
+                    panic!("a node ended: {error}");
+                }
+            }
         }
-        self.checks.step(&self.hosts);
+        let now = u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.checks.step(now, &self.hosts);
     }
 
     /// Lets time pass.
@@ -312,7 +389,8 @@ impl Cluster {
         let votes = self.up().filter_map(|index| Some((index, self.hosts[index].vote()?)));
         let (_, newest) = votes.max_by_key(|(_, vote)| (vote.leader_id.term, vote.committed))?;
         let leads = |index: &usize| self.hosts[*index].id() == newest.leader_id.voted_for;
-        self.up().find(leads).filter(|_| newest.committed)
+        let runs = |index: &usize| self.hosts[*index].node().is_some();
+        self.up().find(leads).filter(runs).filter(|_| newest.committed)
     }
 
     /// Waits until somebody leads; returns who.
@@ -344,7 +422,11 @@ impl Cluster {
     pub fn crash(&mut self, index: usize, keep: Keep) {
         let host = self.hosts[index].clone();
         host.ended();
-        self.sim.crash(name(index));
+        host.gate().forget();
+        match &mut self.ground {
+            Ground::Together(together) => together.end(index),
+            Ground::Turmoil(sim) => sim.crash(name(index)),
+        }
         self.net.gone(&address(index));
         host.machine().lose_power(keep);
     }
@@ -358,11 +440,16 @@ impl Cluster {
     pub fn restart_with(&mut self, index: usize, cut: Cut) {
         let host = self.hosts[index].clone();
         host.prepare(Power::new(cut));
-        if host.registered() {
-            self.sim.bounce(name(index));
-        } else {
-            let software = host;
-            self.sim.host(name(index), move || host::live(software.clone()));
+        match &mut self.ground {
+            Ground::Together(together) => together.start(index, host::live(host)),
+            Ground::Turmoil(sim) if host.registered() => sim.bounce(name(index)),
+            Ground::Turmoil(sim) => sim.host(name(index), move || {
+                let life = host::live(host.clone());
+                async move {
+                    life.await;
+                    Ok(())
+                }
+            }),
         }
     }
 
@@ -382,9 +469,9 @@ impl Cluster {
         for inside in away {
             for outside in (0..self.hosts.len()).filter(|other| !away.contains(other)) {
                 self.net.cut(&address(*inside), &address(outside));
-                if self.plan.way == Way::Tcp {
+                if let Ground::Turmoil(sim) = &self.ground {
                     // TCP sends again what was lost: it arrives when the link is back.
-                    self.sim.hold(name(*inside), name(outside));
+                    sim.hold(name(*inside), name(outside));
                 }
             }
         }
@@ -398,10 +485,10 @@ impl Cluster {
     /// Every link works.
     pub fn heal(&mut self) {
         self.net.heal();
-        if self.plan.way == Way::Tcp {
+        if let Ground::Turmoil(sim) = &self.ground {
             for (one, other) in (0..self.hosts.len()).flat_map(|one| (0..one).map(move |other| (one, other)))
             {
-                self.sim.release(name(one), name(other));
+                sim.release(name(one), name(other));
             }
         }
     }
@@ -561,25 +648,7 @@ impl Cluster {
     /// A client hands a transaction in at a node and waits for its commit in the background. What
     /// it is told is remembered and checked at the end.
     pub fn submit(&mut self, index: usize, text: &str) {
-        let tx = Tx(Bytes::copy_from_slice(text.as_bytes()));
-        let (oracle, power) = (self.hosts[index].machine().oracle, self.hosts[index].power());
-        oracle.attempt(&tx);
-        drop(self.begin(index, move |node| async move {
-            let within = Duration::from_secs(30);
-            let sequencer = &node.ports().sequencer;
-            let submitted =
-                sequencer.submit_txs.send(SubmitTxs { txs: vec![tx.clone()] }).timeout(within).await;
-            if !matches!(submitted, Ok(Ok(_))) || power.is_off() {
-                return;
-            }
-            oracle.told(&tx, Ack::Accepted);
-            let waiting = AwaitTx { hash: tx.hash(), level: Level::Committed };
-            if let Ok(Ok(outcome)) = sequencer.await_tx.send(waiting).timeout(within).await
-                && !power.is_off()
-            {
-                oracle.told(&tx, Ack::Committed(outcome.place));
-            }
-        }));
+        drop(self.hand_in(index, Tx(Bytes::copy_from_slice(text.as_bytes())), None));
     }
 
     /// Faults are over: everybody runs, every link works; everybody comes to the same chain, new
@@ -602,6 +671,12 @@ impl Cluster {
                 self.restart(index);
             }
         }
+        self.settle();
+    }
+
+    /// Everybody that runs comes to the same chain, it grows, and everything that was ever
+    /// promised holds. Nobody runs afterwards.
+    pub(crate) fn settle(&mut self) {
         let height = self.heights().into_iter().max().unwrap_or_default();
         self.reach_everywhere(height.0 + 10);
         self.empty_queues();
@@ -643,8 +718,10 @@ impl Cluster {
                 self.crash(index, Keep::All);
             }
         }
-        let machines: Vec<Machine> = self.hosts.iter().map(|host| host.machine()).collect();
-        check_chains(&machines);
+        let belong = self.hosts.iter().filter(|host| !self.left_out.contains(&host.index()));
+        let machines: Vec<Machine> = belong.map(|host| host.machine()).collect();
+        let all: Vec<MemoryAudit> = self.hosts.iter().map(|host| host.machine().audit).collect();
+        check_chains(&machines, &all);
     }
 
     /// What every node is at, for messages.
@@ -652,6 +729,29 @@ impl Cluster {
     pub fn describe(&self) -> String {
         let hosts = self.hosts.iter().map(|host| host.describe());
         format!("at {:?}: {}", self.elapsed(), hosts.collect::<Vec<_>>().join("; "))
+    }
+}
+
+fn turmoil_of(seed: u64, weather: Weather) -> turmoil::Sim<'static> {
+    turmoil::Builder::new()
+        .rng_seed(seed)
+        .epoch(std::time::UNIX_EPOCH)
+        .tick_duration(Duration::from_millis(1))
+        .min_message_latency(Duration::from_millis(weather.min_ms))
+        .max_message_latency(Duration::from_millis(weather.max_ms))
+        .tcp_capacity(4096)
+        .simulation_duration(Duration::from_secs(1 << 32))
+        .build()
+}
+
+/// Waits until a transaction is committed, and remembers that a client was told so.
+async fn await_commit(node: &Node, tx: &Tx, oracle: &Oracle, power: &Power, index: usize) {
+    let waiting = AwaitTx { hash: tx.hash(), level: Level::Committed };
+    let outcome = node.ports().sequencer.await_tx.send(waiting).timeout(Duration::from_secs(30)).await;
+    if let Ok(Ok(outcome)) = outcome
+        && !power.is_off()
+    {
+        oracle.told_by(index, tx, Ack::Committed(outcome.place));
     }
 }
 

@@ -9,6 +9,7 @@ use baton_actors::da::{DaLayer, Proof};
 use baton_messages::chain::{DaHeaderEnvelope, SignedData};
 use baton_messages::da::{Blob, DaError, DaHead, Namespace};
 use baton_messages::types::{DaHeight, Hash, Height, Timestamp};
+use tokio::time::Instant;
 
 use crate::power::Power;
 
@@ -16,8 +17,68 @@ use crate::power::Power;
 struct Inner {
     blocks: Vec<Vec<Blob>>,
     headers: BTreeMap<Height, Hash>,
+    /// Every header in the order of arrival, duplicates included.
+    posted: Vec<(Height, Hash)>,
+    /// What lies there for a height, whole: whoever posts it again posts the same bytes.
+    bytes: BTreeMap<(Namespace, Height), Hash>,
+    /// Taken, but in no block yet.
+    later: Vec<(Instant, u64, Vec<Blob>)>,
+    /// The block of everything that was taken, by the number it was given.
+    included: BTreeMap<u64, DaHeight>,
+    taken: u64,
     away: bool,
+    slow: Duration,
+    late: Duration,
+    false_error: bool,
+    false_errors: u64,
     max_blob: Option<usize>,
+}
+
+impl Inner {
+    /// Makes blocks of what is due.
+    fn settle(&mut self, now: Instant) {
+        let (due, later) = std::mem::take(&mut self.later).into_iter().partition(|(at, ..)| *at <= now);
+        self.later = later;
+        let due: Vec<(Instant, u64, Vec<Blob>)> = due;
+        for (_, number, blobs) in due {
+            self.include(number, blobs);
+        }
+    }
+
+    fn include(&mut self, number: u64, blobs: Vec<Blob>) {
+        for blob in &blobs {
+            self.look(blob);
+        }
+        self.blocks.push(blobs);
+        self.included.insert(number, DaHeight(self.blocks.len() as u64));
+    }
+
+    /// I7: one header per height, and the same bytes whoever posts them.
+    fn look(&mut self, blob: &Blob) {
+        assert!(!blob.data.is_empty(), "an empty blob was submitted");
+        let height = match DaHeaderEnvelope::decode(&blob.data) {
+            Ok(envelope) if !envelope.envelope_signature.is_empty() => {
+                let header = &envelope.signed.header;
+                let (height, hash) = (header.height, header.hash());
+                self.posted.push((height, hash));
+                let before = self.headers.insert(height, hash);
+                assert!(
+                    before.is_none_or(|before| before == hash),
+                    "P7: two headers of height {height} on DA"
+                );
+                Some(height)
+            }
+            _ => {
+                let signed = SignedData::decode(&blob.data).ok();
+                signed.and_then(|signed| signed.data.metadata.map(|metadata| metadata.height))
+            }
+        };
+        if let Some(height) = height {
+            let hash = Hash::of(&blob.data);
+            let before = self.bytes.insert((blob.namespace, height), hash);
+            assert!(before.is_none_or(|before| before == hash), "I7: other bytes of height {height} on DA");
+        }
+    }
 }
 
 /// What is on DA. It outlives every node.
@@ -32,6 +93,46 @@ impl Ledger {
     /// Whether the layer answers.
     pub fn set_away(&self, away: bool) {
         self.lock().away = away;
+    }
+
+    /// Every request takes so much longer.
+    pub fn set_slow(&self, more: Duration) {
+        self.lock().slow = more;
+    }
+
+    /// What is submitted is in a block so much later, whoever still waits for it.
+    pub fn set_late(&self, late: Duration) {
+        self.lock().late = late;
+    }
+
+    /// Whether it takes what is submitted and answers with an error (hazard D4).
+    pub fn set_false_error(&self, lie: bool) {
+        self.lock().false_error = lie;
+    }
+
+    /// It works as it should.
+    pub fn heal(&self) {
+        let mut inner = self.lock();
+        (inner.away, inner.false_error) = (false, false);
+        (inner.slow, inner.late) = (Duration::ZERO, Duration::ZERO);
+    }
+
+    /// The highest height whose header is there.
+    #[must_use]
+    pub fn tip(&self) -> Height {
+        self.lock().headers.last_key_value().map_or(Height(0), |(height, _)| *height)
+    }
+
+    /// How often it lied.
+    #[must_use]
+    pub fn false_errors(&self) -> u64 {
+        self.lock().false_errors
+    }
+
+    /// Every header that came after the first so many, in order.
+    #[must_use]
+    pub fn posted_since(&self, seen: usize) -> Vec<(Height, Hash)> {
+        self.lock().posted.get(seen..).unwrap_or_default().to_vec()
     }
 
     /// Blobs over this size are refused.
@@ -53,6 +154,26 @@ impl Ledger {
         let signed = all.filter_map(|blob| SignedData::decode(&blob.data).ok());
         let named = signed.filter_map(|signed| Some((signed.data.metadata.as_ref()?.height, signed)));
         named.filter(|(_, signed)| !signed.data.txs.is_empty()).collect()
+    }
+
+    /// A DA block of somebody else, before all others.
+    pub fn prepend(&self, blobs: Vec<Blob>) {
+        self.lock().blocks.insert(0, blobs);
+    }
+
+    /// A DA block of somebody else, after all others.
+    pub fn append(&self, blobs: Vec<Blob>) {
+        self.lock().blocks.push(blobs);
+    }
+
+    /// Another ledger with the same blobs, each in a block of its own, in another order.
+    #[must_use]
+    pub fn shuffled(&self, seed: u64) -> Self {
+        let inner = self.lock();
+        let mut blobs: Vec<Blob> = inner.blocks.iter().flatten().cloned().collect();
+        blobs.sort_by_key(|blob| Hash::of(&[&seed.to_le_bytes()[..], &blob.data].concat()));
+        let blocks = blobs.into_iter().map(|blob| vec![blob]).collect();
+        Self(Arc::new(Mutex::new(Inner { blocks, headers: inner.headers.clone(), ..Inner::default() })))
     }
 
     /// How many blobs there are, duplicates counted.
@@ -78,8 +199,11 @@ impl FakeDa {
     }
 
     async fn reached(&self) -> Result<(), DaError> {
-        tokio::time::sleep(self.latency).await;
-        match self.ledger.lock().away {
+        let slow = self.ledger.lock().slow;
+        tokio::time::sleep(self.latency + slow).await;
+        let mut inner = self.ledger.lock();
+        inner.settle(Instant::now());
+        match inner.away {
             true => Err(DaError::Unavailable("away".to_owned())),
             false => Ok(()),
         }
@@ -93,35 +217,38 @@ impl DaLayer for FakeDa {
         if !self.power.effect("da.submit") {
             return Err(DaError::Unavailable("no power".to_owned()));
         }
-        let height = {
+        let (number, late, lie) = {
             let mut inner = self.ledger.lock();
             if let Some(limit) = inner.max_blob
                 && let Some(blob) = blobs.iter().find(|blob| blob.data.len() > limit)
             {
                 return Err(DaError::TooBig(format!("{} bytes", blob.data.len())));
             }
-            for blob in blobs {
-                assert!(!blob.data.is_empty(), "an empty blob was submitted");
-                if let Ok(envelope) = DaHeaderEnvelope::decode(&blob.data)
-                    && !envelope.envelope_signature.is_empty()
-                {
-                    let header = &envelope.signed.header;
-                    let before = inner.headers.insert(header.height, header.hash());
-                    assert!(
-                        before.is_none_or(|before| before == header.hash()),
-                        "P7: two headers of height {} on DA",
-                        header.height
-                    );
-                }
+            inner.taken += 1;
+            let (number, late) = (inner.taken, inner.late);
+            match late.is_zero() {
+                true => inner.include(number, blobs.to_vec()),
+                // It comes into a block whatever becomes of who submitted it.
+                false => inner.later.push((Instant::now() + late, number, blobs.to_vec())),
             }
-            inner.blocks.push(blobs.to_vec());
-            DaHeight(inner.blocks.len() as u64)
+            let lie = inner.false_error;
+            inner.false_errors += u64::from(lie);
+            (number, late, lie)
         };
         // Taken, but the caller may never learn it.
         if !self.power.effect("da.submitted") {
             return Err(DaError::Unavailable("no power".to_owned()));
         }
-        Ok(height)
+        if lie {
+            return Err(DaError::Unavailable("a false error".to_owned()));
+        }
+        if !late.is_zero() {
+            tokio::time::sleep(late).await;
+        }
+        let mut inner = self.ledger.lock();
+        inner.settle(Instant::now());
+        let height = inner.included.get(&number).copied();
+        height.ok_or_else(|| DaError::Unavailable("in no block yet".to_owned()))
     }
 
     async fn get_all(&self, height: DaHeight, namespaces: &[Namespace]) -> Result<Vec<Blob>, DaError> {

@@ -1,64 +1,92 @@
-//! The network between simulated members: calls take time, links are cut, members are gone.
+//! The network between simulated members: calls take time, are lost, come twice or late; links are
+//! cut or held, members are gone.
 //!
-//! It implements the seam that the real transport implements. Delays are drawn from the seed; a
-//! call is carried out on the runtime of the member that is called, and dies with it.
+//! It implements the seam that the real transport implements, and asks the real transport's rules
+//! who may speak with whom (`baton::cluster`). Delays are drawn from the seed; a call is carried
+//! out by the member that is called, and dies with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use baton::cluster::hello::{Cause, Expected, Hello, Refusal};
+use baton::cluster::lives::{Life, Seen, judge};
 use baton_actors::raft::transport::{CallError, Caller, Class, Serve, Transport};
-use baton_messages::types::{Hash, Member, MemberId};
+use baton_messages::types::{Hash, Member};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::{mpsc, oneshot};
+use sha2::{Digest, Sha256};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 use uuid::Uuid;
 
+/// The newest life of each storage that a member has met.
+pub type SeenLives = Arc<Mutex<Seen>>;
+
 /// How the network is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weather {
     /// The shortest way of a message, milliseconds.
     pub min_ms: u64,
-    /// The longest.
+    /// The longest usual way.
     pub max_ms: u64,
     /// Messages in a thousand that are lost.
     pub lost: u64,
+    /// Requests in a thousand that come twice.
+    pub twice: u64,
+    /// Messages in a thousand that take far longer: sixteen milliseconds in the median, four
+    /// seconds at the most, log-normal. Others overtake them.
+    pub late: u64,
 }
 
 impl Default for Weather {
     fn default() -> Self {
-        Self { min_ms: 0, max_ms: 2, lost: 0 }
+        Self { min_ms: 0, max_ms: 2, lost: 0, twice: 0, late: 0 }
     }
 }
 
+#[derive(Clone)]
 struct Envelope {
-    delay: Duration,
-    caller: Caller,
-    /// Whom the caller means; nil: anybody.
-    wanted: Uuid,
-    chain: Hash,
+    due: Instant,
+    caller: Arc<Hello>,
+    /// What the caller knows of other lives.
+    seen: SeenLives,
+    /// Whom the caller means.
+    name: String,
+    storage: Uuid,
     class: Class,
     request: Bytes,
-    reply: oneshot::Sender<Result<(Caller, Bytes), CallError>>,
 }
+
+/// A request on its way, and where its answer goes; who sent a copy hears no answer.
+type Sent = (Envelope, Option<oneshot::Sender<Answer>>);
+/// What comes back: who answered, and what.
+type Answer = Result<(Arc<Hello>, Bytes), CallError>;
 
 struct Inner {
     random: StdRng,
     weather: Weather,
     /// Who listens, by address.
-    inboxes: BTreeMap<String, mpsc::UnboundedSender<Envelope>>,
+    inboxes: BTreeMap<String, mpsc::UnboundedSender<Sent>>,
     /// Links on which nothing arrives: from, to.
     cuts: BTreeSet<(String, String)>,
+    /// Links on which everything waits, and what does.
+    held: BTreeMap<(String, String), Vec<Sent>>,
     calls: BTreeMap<&'static str, u64>,
-    trace: Hash,
+    refused: BTreeMap<&'static str, u64>,
+    trace: Sha256,
     traced: u64,
+    runs: u64,
 }
 
 /// The network. Clones are the same.
 #[derive(Clone)]
-pub struct Net(Arc<Mutex<Inner>>);
+pub struct Net {
+    inner: Arc<Mutex<Inner>>,
+    released: Arc<Notify>,
+}
 
 impl std::fmt::Debug for Net {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -70,19 +98,23 @@ impl Net {
     /// A network whose chance comes from a seed.
     #[must_use]
     pub fn new(seed: u64, weather: Weather) -> Self {
-        Self(Arc::new(Mutex::new(Inner {
+        let inner = Inner {
             random: StdRng::seed_from_u64(seed ^ 0x6e65_7400),
             weather,
             inboxes: BTreeMap::new(),
             cuts: BTreeSet::new(),
+            held: BTreeMap::new(),
             calls: BTreeMap::new(),
-            trace: Hash::default(),
+            refused: BTreeMap::new(),
+            trace: Sha256::new(),
             traced: 0,
-        })))
+            runs: 0,
+        };
+        Self { inner: Arc::new(Mutex::new(inner)), released: Arc::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the weather.
@@ -101,9 +133,32 @@ impl Net {
         self.cut_one_way(b, a);
     }
 
+    /// One link works again, if it was cut.
+    pub fn join(&self, from: &str, to: &str) {
+        self.lock().cuts.remove(&(from.to_owned(), to.to_owned()));
+    }
+
+    /// From now on everything from one to the other waits.
+    pub fn hold(&self, from: &str, to: &str) {
+        self.lock().held.entry((from.to_owned(), to.to_owned())).or_default();
+    }
+
+    /// What waits on a link arrives, and what follows does not wait.
+    pub fn release(&self, from: &str, to: &str) {
+        self.lock().release(&(from.to_owned(), to.to_owned()));
+        self.released.notify_waiters();
+    }
+
     /// Every link works again.
     pub fn heal(&self) {
-        self.lock().cuts.clear();
+        let mut inner = self.lock();
+        inner.cuts.clear();
+        let held: Vec<(String, String)> = inner.held.keys().cloned().collect();
+        for link in held {
+            inner.release(&link);
+        }
+        drop(inner);
+        self.released.notify_waiters();
     }
 
     /// A member is gone: who calls it is refused.
@@ -117,70 +172,127 @@ impl Net {
         self.lock().calls.clone()
     }
 
+    /// How many calls were refused because of who called, or who answered, by the cause.
+    #[must_use]
+    pub fn refused(&self, cause: Cause) -> u64 {
+        self.lock().refused.get(cause.name()).copied().unwrap_or_default()
+    }
+
     /// A digest over everything that was ever sent, in order, and how much that was.
     #[must_use]
     pub fn trace(&self) -> (Hash, u64) {
         let inner = self.lock();
-        (inner.trace, inner.traced)
+        (Hash(inner.trace.clone().finalize().into()), inner.traced)
     }
 
-    /// Puts a member onto the network. Must be called in its runtime; `boot` is its life.
+    /// Puts something that was seen into the digest.
+    pub(crate) fn note(&self, bytes: &[u8]) {
+        self.lock().trace.update(bytes);
+    }
+
+    /// Puts a member onto the network. Must be called among its tasks; `boot` is its life, `seen`
+    /// the lives of others that it knows of.
     #[must_use]
-    pub fn attach(&self, member: &Member, chain: Hash, boot: u64) -> Arc<dyn Transport> {
+    pub fn attach(
+        &self,
+        member: &Member,
+        chain: (&str, Hash),
+        boot: u64,
+        seen: SeenLives,
+    ) -> Arc<dyn Transport> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.lock().inboxes.insert(member.address.clone(), sender);
-        let own = Own {
-            caller: Caller {
-                id: MemberId::of(member.storage),
-                name: member.name.clone(),
-                storage: member.storage,
-                boot,
-                cluster: None,
-            },
-            address: member.address.clone(),
-            chain,
+        let run = {
+            let mut inner = self.lock();
+            inner.inboxes.insert(member.address.clone(), sender);
+            inner.runs += 1;
+            Uuid::from_u64_pair(0, inner.runs)
         };
-        let line = Line { net: self.clone(), own: Arc::new(Mutex::new(own)), serve: Arc::default() };
-        tokio::spawn(line.clone().listen(receiver));
+        let hello = Hello {
+            chain_id: chain.0.to_owned(),
+            genesis: chain.1,
+            cluster: None,
+            name: member.name.clone(),
+            storage: member.storage,
+            boot,
+            run,
+            class: 0,
+        };
+        let own = Arc::new(Mutex::new(Arc::new(hello)));
+        let line = Line {
+            net: self.clone(),
+            own,
+            address: member.address.as_str().into(),
+            seen,
+            serve: Arc::default(),
+        };
+        tokio::task::spawn_local(line.clone().listen(receiver));
         Arc::new(line)
     }
 }
 
 impl Inner {
     fn note(&mut self, from: &str, to: &str, class: Class, bytes: &[u8]) {
-        let mut all = self.trace.0.to_vec();
-        all.extend_from_slice(from.as_bytes());
-        all.extend_from_slice(to.as_bytes());
-        all.push(class as u8);
-        all.extend_from_slice(bytes);
-        self.trace = Hash::of(&all);
+        self.trace.update(from);
+        self.trace.update(to);
+        self.trace.update([class as u8]);
+        self.trace.update(bytes);
         self.traced += 1;
         *self.calls.entry(class.name()).or_default() += 1;
     }
 
+    fn is_cut(&self, from: &str, to: &str) -> bool {
+        !self.cuts.is_empty() && self.cuts.contains(&(from.to_owned(), to.to_owned()))
+    }
+
+    fn is_held(&self, from: &str, to: &str) -> bool {
+        !self.held.is_empty() && self.held.contains_key(&(from.to_owned(), to.to_owned()))
+    }
+
     /// How long a message takes; `None`: it never arrives.
     fn way(&mut self, from: &str, to: &str) -> Option<Duration> {
-        let Weather { min_ms, max_ms, lost } = self.weather;
+        let Weather { min_ms, max_ms, lost, late, .. } = self.weather;
         let drawn = self.random.next_u64();
-        if self.cuts.contains(&(from.to_owned(), to.to_owned())) || drawn % 1000 < lost {
+        if self.is_cut(from, to) || drawn % 1000 < lost {
             return None;
+        }
+        if late > 0 && self.random.next_u64() % 1000 < late {
+            // Sixteen coins: the exponent is as good as normally distributed.
+            let exponent = (self.random.next_u64() & 0xffff).count_ones();
+            return Some(Duration::from_millis(((1 << exponent) >> 4).max(min_ms)));
         }
         let spread = max_ms.saturating_sub(min_ms) + 1;
         Some(Duration::from_millis(min_ms + (drawn >> 32) % spread))
     }
-}
 
-struct Own {
-    caller: Caller,
-    address: String,
-    chain: Hash,
+    fn comes_twice(&mut self) -> bool {
+        let twice = self.weather.twice;
+        twice > 0 && self.random.next_u64() % 1000 < twice
+    }
+
+    /// `false`: nobody listens there.
+    fn send(&mut self, from: &str, to: &str, sent: Sent) -> bool {
+        if self.is_held(from, to) {
+            self.held.entry((from.to_owned(), to.to_owned())).or_default().push(sent);
+            return true;
+        }
+        self.inboxes.get(to).is_some_and(|inbox| inbox.send(sent).is_ok())
+    }
+
+    fn release(&mut self, link: &(String, String)) {
+        for sent in self.held.remove(link).unwrap_or_default() {
+            // Whoever was meant may be gone.
+            let _ = self.inboxes.get(&link.1).map(|inbox| inbox.send(sent));
+        }
+    }
 }
 
 /// One member's end of the network.
 #[derive(Clone)]
 struct Line {
     net: Net,
-    own: Arc<Mutex<Own>>,
+    own: Arc<Mutex<Arc<Hello>>>,
+    address: Arc<str>,
+    seen: SeenLives,
     serve: Arc<Mutex<Option<Serve>>>,
 }
 
@@ -188,54 +300,120 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A member may speak with another one: the checks of the real transport.
+fn admit(expected: &Expected<'_>, peer: &Hello, seen: &SeenLives) -> Result<(), Refusal> {
+    expected.check(peer)?;
+    let mut seen: MutexGuard<'_, Seen> = locked(seen);
+    if judge(&seen, peer)? {
+        seen.insert(peer.storage, Life { boot: peer.boot, run: peer.run });
+    }
+    Ok(())
+}
+
 impl Line {
-    async fn listen(self, mut inbox: mpsc::UnboundedReceiver<Envelope>) {
-        while let Some(envelope) = inbox.recv().await {
-            tokio::spawn(self.clone().take(envelope));
+    fn own(&self) -> Arc<Hello> {
+        locked(&self.own).clone()
+    }
+
+    fn refused(&self, refusal: Refusal) -> CallError {
+        *self.net.lock().refused.entry(refusal.cause.name()).or_default() += 1;
+        CallError::Refused(refusal.reason)
+    }
+
+    async fn listen(self, mut inbox: mpsc::UnboundedReceiver<Sent>) {
+        while let Some(sent) = inbox.recv().await {
+            tokio::task::spawn_local(self.clone().take(sent));
         }
     }
 
-    async fn take(self, envelope: Envelope) {
-        let Envelope { delay, caller, wanted, chain, class, request, reply } = envelope;
-        tokio::time::sleep(delay).await;
-        let (own, own_chain) = {
-            let own = locked(&self.own);
-            (own.caller.clone(), own.chain)
-        };
-        let answer = match handshake(&own, own_chain, &caller, chain, wanted) {
-            Err(reason) => Err(CallError::Refused(reason)),
+    async fn take(self, (envelope, reply): Sent) {
+        let Envelope { due, caller, seen, name, storage, class, request } = envelope;
+        tokio::time::sleep_until(due).await;
+        let own = self.own();
+        // Both ends look before anything is asked.
+        let (theirs, ours) = (
+            Expected { own: &caller, certified: None, name: &name, storage },
+            Expected { own: &own, certified: None, name: "", storage: Uuid::nil() },
+        );
+        let admitted = admit(&theirs, &own, &seen).and_then(|()| admit(&ours, &caller, &self.seen));
+        let answer = match admitted {
+            Err(refusal) => Err(self.refused(refusal)),
             Ok(()) => {
                 let serve = locked(&self.serve).clone();
                 match serve {
                     None => Err(CallError::Unreachable("nobody serves there".to_owned())),
-                    Some(serve) => match serve(caller, class, request).await {
+                    Some(serve) => match serve(caller.caller(), class, request).await {
                         Ok(answer) => Ok((own, answer)),
                         Err(reason) => Err(CallError::Denied(reason)),
                     },
                 }
             }
         };
-        // Who asked may have given up.
-        let _ = reply.send(answer);
+        if let Some(reply) = reply {
+            // Who asked may have given up.
+            let _ = reply.send(answer);
+        }
     }
-}
 
-fn handshake(
-    own: &Caller,
-    own_chain: Hash,
-    caller: &Caller,
-    chain: Hash,
-    wanted: Uuid,
-) -> Result<(), String> {
-    if own_chain != chain {
-        return Err("another chain".to_owned());
-    }
-    if !wanted.is_nil() && wanted != own.storage {
-        return Err(format!("the storage there is {}, not {wanted}", own.storage));
-    }
-    match (own.cluster, caller.cluster) {
-        (Some(here), Some(theirs)) if here != theirs => Err("another cluster".to_owned()),
-        _ => Ok(()),
+    async fn called(self, to: Member, class: Class, request: Bytes) -> Result<(Caller, Bytes), CallError> {
+        let own = self.own();
+        let (reply, answered) = oneshot::channel();
+        let refused = {
+            let mut inner = self.net.lock();
+            inner.note(&self.address, &to.address, class, &request);
+            let way = inner.way(&self.address, &to.address);
+            match way {
+                None => {
+                    drop(reply);
+                    None
+                }
+                Some(delay) => {
+                    let due = Instant::now() + delay;
+                    let Member { name, storage, .. } = to.clone();
+                    let (caller, seen) = (own, self.seen.clone());
+                    let envelope = Envelope { due, caller, seen, name, storage, class, request };
+                    if inner.comes_twice()
+                        && let Some(delay) = inner.way(&self.address, &to.address)
+                    {
+                        let copy = Envelope { due: Instant::now() + delay, ..envelope.clone() };
+                        inner.send(&self.address, &to.address, (copy, None));
+                    }
+                    let sent = inner.send(&self.address, &to.address, (envelope, Some(reply)));
+                    (!sent).then_some(delay)
+                }
+            }
+        };
+        if let Some(delay) = refused {
+            tokio::time::sleep(delay).await;
+            return Err(CallError::Unreachable("connection refused".to_owned()));
+        }
+        let answer = match answered.await {
+            Ok(answer) => answer,
+            // Never delivered: nothing is heard of it.
+            Err(_) => {
+                let reset = {
+                    let inner = self.net.lock();
+                    !inner.is_cut(&self.address, &to.address) && !inner.inboxes.contains_key(&to.address)
+                };
+                match reset {
+                    true => Err(CallError::Unreachable("connection reset".to_owned())),
+                    false => std::future::pending().await,
+                }
+            }
+        };
+        loop {
+            let released = self.net.released.notified();
+            if !self.net.lock().is_held(&to.address, &self.address) {
+                break;
+            }
+            released.await;
+        }
+        let way = self.net.lock().way(&to.address, &self.address);
+        match way {
+            Some(delay) => tokio::time::sleep(delay).await,
+            None => std::future::pending().await,
+        }
+        answer.map(|(peer, answer)| (peer.caller(), answer))
     }
 }
 
@@ -247,47 +425,8 @@ impl Transport for Line {
         request: Bytes,
         within: Duration,
     ) -> BoxFuture<'static, Result<(Caller, Bytes), CallError>> {
-        let (net, own) = (self.net.clone(), self.own.clone());
+        let called = self.clone().called(to, class, request);
         Box::pin(async move {
-            let (caller, from, chain) = {
-                let own = locked(&own);
-                (own.caller.clone(), own.address.clone(), own.chain)
-            };
-            let called = async {
-                let (reply, answered) = oneshot::channel();
-                let refused = {
-                    let mut inner = net.lock();
-                    inner.note(&from, &to.address, class, &request);
-                    match (inner.way(&from, &to.address), inner.inboxes.get(&to.address)) {
-                        (None, _) => None,
-                        (Some(delay), None) => Some(delay),
-                        (Some(delay), Some(inbox)) => {
-                            let wanted = to.storage;
-                            let envelope = Envelope { delay, caller, wanted, chain, class, request, reply };
-                            inbox.send(envelope).is_err().then_some(delay)
-                        }
-                    }
-                };
-                if let Some(delay) = refused {
-                    tokio::time::sleep(delay).await;
-                    return Err(CallError::Unreachable("connection refused".to_owned()));
-                }
-                let answer = match answered.await {
-                    Ok(answer) => answer,
-                    // Never delivered: nothing is heard of it.
-                    Err(_) if net.lock().cuts.contains(&(from.clone(), to.address.clone())) => {
-                        std::future::pending().await
-                    }
-                    Err(_) if net.lock().inboxes.contains_key(&to.address) => std::future::pending().await,
-                    Err(_) => Err(CallError::Unreachable("connection reset".to_owned())),
-                };
-                let way = net.lock().way(&to.address, &from);
-                match way {
-                    Some(delay) => tokio::time::sleep(delay).await,
-                    None => std::future::pending().await,
-                }
-                answer
-            };
             tokio::time::timeout(within, called).await.unwrap_or(Err(CallError::TimedOut(within)))
         })
     }
@@ -297,7 +436,8 @@ impl Transport for Line {
     }
 
     fn belongs_to(&self, cluster: Uuid) {
-        locked(&self.own).caller.cluster = Some(cluster);
+        let mut own = locked(&self.own);
+        *own = Arc::new(Hello { cluster: Some(cluster), ..(**own).clone() });
     }
 
     fn limit(&self, class: Class) -> usize {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Recipient};
 use baton::wiring::{self, Parts, Settings, Threads, Wiring};
+use baton_actors::da::DaLayer;
 use baton_actors::engine::Execution;
 use baton_actors::engine::kv::{self, Kv};
 use baton_actors::raft::transport::{Nobody, Transport};
@@ -25,13 +26,14 @@ use baton_messages::genesis::Genesis;
 use baton_messages::sequencer::{AwaitTx, Level, Outcome, Receipt, SubmitError, SubmitTxs};
 use baton_messages::supervisor::{GetSupervisorView, IntegrityStop, SupervisorView};
 use baton_messages::types::{DaHeight, Hash, Height, Member, Place, Timestamp, Tip, Tx};
-use baton_storage::memory::{Disk, Effect, EffectOutcome, Keep};
+use baton_storage::memory::{Disk, Effect, EffectOutcome, Hook, Keep};
 use baton_storage::raft_types::Vote;
-use baton_storage::{Completion, OpenOptions, Reader, Stats, Store};
+use baton_storage::{Completion, OpenError, OpenOptions, Reader, Stats, Store};
 use bytes::Bytes;
 
 use crate::client::{Ack, Oracle};
 use crate::da::{FakeDa, Ledger};
+use crate::net::SeenLives;
 use crate::power::Power;
 use crate::run::SimClock;
 
@@ -54,6 +56,8 @@ pub struct Machine {
     pub genesis: Genesis,
     /// The identity of its store.
     pub storage: uuid::Uuid,
+    /// The lives of other storages that it has met.
+    pub lives: SeenLives,
     seed: u64,
 }
 
@@ -78,6 +82,7 @@ impl Machine {
             oracle: Oracle::default(),
             genesis,
             storage: uuid::Uuid::from_u64_pair(seed, 1),
+            lives: SeenLives::default(),
             seed,
         }
     }
@@ -93,8 +98,24 @@ impl Machine {
             guard: MemoryGuard::default(),
             audit: MemoryAudit::default(),
             storage,
+            lives: SeenLives::default(),
             ..self.clone()
         }
+    }
+
+    /// A machine beside this one with a copy of its disk, guard and configuration.
+    #[must_use]
+    pub fn twin(&self, disk: Disk) -> Self {
+        let twin = Self {
+            disk,
+            engine_disk: Disk::new(),
+            guard: MemoryGuard::default(),
+            audit: MemoryAudit::default(),
+            lives: SeenLives::default(),
+            ..self.clone()
+        };
+        twin.guard.replace(self.guard.slots());
+        twin
     }
 
     /// This machine after its disk was lost: an empty one with a new identity. The guard's file,
@@ -102,13 +123,14 @@ impl Machine {
     #[must_use]
     pub fn wiped(&self, times: u64) -> Self {
         let (first, second) = self.storage.as_u64_pair();
-        let storage = uuid::Uuid::from_u64_pair(first ^ (times << 48), second);
+        let storage = uuid::Uuid::from_u64_pair((first << 16 >> 16) | (times << 48), second);
         Self { disk: Disk::new(), engine_disk: Disk::new(), storage, ..self.clone() }
     }
 
     /// The crash itself: what was not synced is lost but for `keep`.
     pub fn lose_power(&self, keep: Keep) {
         self.disk.set_hook(None);
+        self.disk.set_sync_wait(None);
         self.disk.crash(keep);
     }
 
@@ -116,6 +138,12 @@ impl Machine {
     #[must_use]
     pub fn signer(&self) -> Signer {
         Signer::ed25519(&key(self.seed).public())
+    }
+
+    /// The chain's key.
+    #[must_use]
+    pub fn key(&self) -> FileKey {
+        key(self.seed)
     }
 
     fn options(&self) -> OpenOptions {
@@ -144,15 +172,22 @@ impl Machine {
     /// As `open`.
     #[must_use]
     pub fn open_knowing(&self, version: u8) -> Store {
+        self.try_open(version).unwrap_or_else(|error| panic!("the store does not open again: {error}"))
+    }
+
+    /// As `open_knowing`.
+    ///
+    /// # Errors
+    ///
+    /// When what is on the disk is not a store of this chain, or is damaged.
+    pub fn try_open(&self, version: u8) -> Result<Store, OpenError> {
         match Store::in_memory_knowing(&self.disk, self.options(), version) {
-            Ok(store) => store,
-            Err(baton_storage::OpenError::NotInitialised(_)) => {
-                let store = Store::create_in_memory(&self.disk, self.options(), self.storage);
-                let store = store.expect("a new store");
+            Err(OpenError::NotInitialised(_)) => {
+                let store = Store::create_in_memory(&self.disk, self.options(), self.storage)?;
                 store.pretend_to_know(version);
-                store
+                Ok(store)
             }
-            Err(error) => panic!("the store does not open again: {error}"),
+            opened => opened,
         }
     }
 }
@@ -207,6 +242,8 @@ pub struct Plan {
     pub snapshot_after: u64,
     /// Log entries kept behind a snapshot.
     pub keep_entries: u64,
+    /// Whether it has neither engine nor key nor DA layer.
+    pub witness: bool,
 }
 
 impl Default for Plan {
@@ -235,12 +272,13 @@ impl Plan {
             transport: None,
             snapshot_after: 50,
             keep_entries: 20,
+            witness: false,
         }
     }
 }
 
 /// Hears that a person is needed.
-struct Alarm(Rc<std::cell::RefCell<Vec<String>>>);
+struct Alarm(Rc<std::cell::RefCell<Vec<String>>>, Power);
 
 impl Actor for Alarm {
     type Context = Context<Self>;
@@ -251,6 +289,7 @@ impl Handler<IntegrityStop> for Alarm {
 
     fn handle(&mut self, message: IntegrityStop, _: &mut Context<Self>) {
         self.0.borrow_mut().push(message.reason);
+        self.1.touch();
     }
 }
 
@@ -278,22 +317,11 @@ impl Node {
     pub fn start_over(plan: &Plan, store: Store) -> Self {
         let machine = plan.machine.clone();
         let switch = plan.power.clone();
-        machine.disk.set_hook(Some(Arc::new(move |effect| {
-            let name = match effect {
-                Effect::BeforeWrite => "disk.write",
-                Effect::AfterWrite => "disk.written",
-                Effect::BeforeSync => "disk.sync",
-                Effect::AfterSync => "disk.synced",
-            };
-            match (switch.failure(name), switch.effect(name)) {
-                (_, false) => EffectOutcome::PowerOff,
-                (Some(error), true) => EffectOutcome::Fail(error),
-                (None, true) => EffectOutcome::Continue,
-            }
-        })));
+        machine.disk.set_hook(Some(hook(&switch)));
         let clock = SimClock::showing(Timestamp(START.0.saturating_add_signed(plan.clock_offset)));
         let alarms: Rc<std::cell::RefCell<Vec<String>>> = Rc::default();
-        let integrity_stop: Recipient<IntegrityStop> = Alarm(alarms.clone()).start().recipient();
+        let integrity_stop: Recipient<IntegrityStop> =
+            Alarm(alarms.clone(), plan.power.clone()).start().recipient();
         let parts = parts(plan, &machine, &store, &clock);
         let mut wiring = Wiring::new(settings(plan, &store), parts, integrity_stop);
         if let Some(adjust) = &plan.adjust {
@@ -326,6 +354,12 @@ impl Node {
     #[must_use]
     pub fn purged(&self) -> u64 {
         self.store.log().newest_within(0).0
+    }
+
+    /// Its store.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
     }
 
     /// It is a version of baton that knows log entries up to this one, whatever it has told.
@@ -446,6 +480,24 @@ impl Node {
     }
 }
 
+/// Lets every effect of a disk pass the power switch.
+pub(crate) fn hook(power: &Power) -> Hook {
+    let switch = power.clone();
+    Arc::new(move |effect| {
+        let name = match effect {
+            Effect::BeforeWrite => "disk.write",
+            Effect::AfterWrite => "disk.written",
+            Effect::BeforeSync => "disk.sync",
+            Effect::AfterSync => "disk.synced",
+        };
+        match (switch.failure(name), switch.effect(name)) {
+            (_, false) => EffectOutcome::PowerOff,
+            (Some(error), true) => EffectOutcome::Fail(error),
+            (None, true) => EffectOutcome::Continue,
+        }
+    })
+}
+
 fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Parts {
     let execution: Box<dyn Execution> = match &plan.execution {
         Some(make) => make(store),
@@ -460,9 +512,12 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
         world: World::bounded(Arc::new(clock.clone()), machine.seed, MAX_CLOCK_DRIFT),
         store: store.clone(),
         transport: plan.transport.clone().unwrap_or_else(|| Arc::new(Nobody)),
-        execution: Some(Box::new(move || execution.take())),
-        da: Some(Rc::new(FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency))),
-        signer: Some(signer_parts(&plan.power, machine, clock)),
+        execution: (!plan.witness)
+            .then(|| -> wiring::Make<Box<dyn Execution>> { Box::new(move || execution.take()) }),
+        da: (!plan.witness).then(|| -> Rc<dyn DaLayer> {
+            Rc::new(FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency))
+        }),
+        signer: (!plan.witness).then(|| signer_parts(&plan.power, machine, clock)),
         progress: Progress { last_block: store.reader().tip().height, last_signed: None },
         threads: Threads::Shared,
     }
@@ -483,14 +538,14 @@ pub(crate) fn signer_parts(power: &Power, machine: &Machine, clock: &SimClock) -
 
 /// An engine made and used on the one thread of a simulation, through a wiring that could also
 /// make it on another.
-struct SendOnSameThread(Box<dyn Execution>);
+pub(crate) struct SendOnSameThread(pub(crate) Box<dyn Execution>);
 
 #[allow(unsafe_code)]
 // SAFETY: with `Threads::Shared` the wiring calls the maker on the thread that made it.
 unsafe impl Send for SendOnSameThread {}
 
 impl SendOnSameThread {
-    fn take(self) -> Box<dyn Execution> {
+    pub(crate) fn take(self) -> Box<dyn Execution> {
         self.0
     }
 }
@@ -550,6 +605,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             header_namespace: Namespace::of("headers"),
             data_namespace: Namespace::of("data"),
             signer: Signer::ed25519(&key(plan.machine.seed).public()),
+            batching: da_submitter::batching::Batching::default(),
             max_bytes: 20_000,
             max_blobs: 16,
             interval: Duration::from_millis(100),
@@ -563,10 +619,11 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             retry_after: Duration::from_millis(100),
             log_every: 1_000,
             backfill: syncer::backfill::Config::default(),
-            executes: true,
+            executes: !plan.witness,
         },
         supervisor: supervisor::Config {
             stalled_after: plan.block_time * 50,
+            witness: plan.witness,
             ..supervisor::Config::default()
         },
         signer: signer::Config {
@@ -584,18 +641,19 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
 ///
 /// When a promise is broken.
 pub fn check_chain(machine: &Machine) {
-    check_chains(std::slice::from_ref(machine));
+    check_chains(std::slice::from_ref(machine), std::slice::from_ref(&machine.audit));
 }
 
 /// As `check_chain`, for all machines of a cluster: they hold the same chain, as far as they are,
-/// and nobody signed another header than anybody else.
+/// and nobody signed another header than anybody else; also nobody who left, whose record is
+/// among the audits.
 ///
 /// # Panics
 ///
 /// When a promise is broken.
-pub fn check_chains(machines: &[Machine]) {
+pub fn check_chains(machines: &[Machine], audits: &[MemoryAudit]) {
     let mut signed: BTreeMap<Height, Hash> = BTreeMap::new();
-    for line in machines.iter().flat_map(|machine| machine.audit.lines()) {
+    for line in audits.iter().flat_map(MemoryAudit::lines) {
         if let Event::Signed { height, hash, .. } = line.event {
             let before = signed.insert(height, hash);
             assert!(before.is_none_or(|before| before == hash), "I1: two headers of height {height} signed");
@@ -635,7 +693,8 @@ struct Held {
 
 /// Where a member went on from a snapshot, what is below it is not looked at.
 fn check_one(machine: &Machine) -> Held {
-    let reader = machine.open().reader();
+    // Whatever version of baton it was.
+    let reader = machine.open_knowing(u8::MAX).reader();
     let tip = reader.tip().height;
     let first = reader.first_height_with_body();
     let mut places: BTreeMap<Hash, Vec<Place>> = BTreeMap::new();

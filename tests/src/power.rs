@@ -1,6 +1,7 @@
 //! The power switch: every effect of a node on the outside passes here.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use baton_storage::backend::StoreError;
@@ -15,6 +16,23 @@ pub enum Cut {
     AtEffect(u64),
 }
 
+/// Set by whoever has an effect: what must hold is looked at then. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct Touched(Arc<AtomicBool>);
+
+impl Touched {
+    /// Something happened.
+    pub fn touch(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether something has happened since this was asked last.
+    #[must_use]
+    pub fn take(&self) -> bool {
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     effects: u64,
@@ -27,6 +45,8 @@ struct State {
     failed: u64,
     /// The cut does not come any more.
     disarmed: bool,
+    /// The power goes off instead of an effect whose name begins like this, after so many more.
+    next_cut: Option<(&'static str, u64)>,
 }
 
 /// Shared by everything that has effects: disk, guard, DA, clients.
@@ -34,13 +54,25 @@ struct State {
 pub struct Power {
     cut: Cut,
     state: Arc<Mutex<State>>,
+    touched: Touched,
 }
 
 impl Power {
     /// A switch that is on, and goes off by itself as said.
     #[must_use]
     pub fn new(cut: Cut) -> Self {
-        Self { cut, state: Arc::default() }
+        Self { cut, ..Self::default() }
+    }
+
+    /// The same, and whoever waits for something to happen hears of every effect.
+    #[must_use]
+    pub fn watched(self, touched: &Touched) -> Self {
+        Self { touched: touched.clone(), ..self }
+    }
+
+    /// Something happened that is no effect of its own.
+    pub fn touch(&self) {
+        self.touched.touch();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -55,11 +87,25 @@ impl Power {
         }
         state.effects += 1;
         *state.seen.entry(name).or_default() += 1;
-        if self.cut == Cut::AtEffect(state.effects) && !state.disarmed {
+        self.touched.touch();
+        let now = match &mut state.next_cut {
+            Some((prefix, left)) if name.starts_with(*prefix) => {
+                *left = left.saturating_sub(1);
+                *left == 0
+            }
+            _ => false,
+        };
+        if (now || self.cut == Cut::AtEffect(state.effects)) && !state.disarmed {
             state.off = true;
             state.last = Some(name);
         }
         !state.off
+    }
+
+    /// The power goes off instead of an effect to come: the so-and-so-many-th from now on whose
+    /// name begins like this.
+    pub fn cut_at(&self, prefix: &'static str, after: u64) {
+        self.state().next_cut = Some((prefix, after.max(1)));
     }
 
     /// From now on this disk effect (`disk.write`, `disk.written`, `disk.sync`, `disk.synced`)
@@ -91,7 +137,9 @@ impl Power {
 
     /// It does not go off by itself any more.
     pub fn disarm(&self) {
-        self.state().disarmed = true;
+        let mut state = self.state();
+        state.disarmed = true;
+        state.next_cut = None;
     }
 
     /// Turns the power off now.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use baton_actors::world::Clock;
+use baton_messages::mutation::inherit;
 use baton_messages::types::Timestamp;
 use tokio::runtime::{Builder, RngSeed};
 use tokio::task::LocalSet;
@@ -27,7 +28,9 @@ where
     Fut: Future<Output = T>,
     T: Send + 'static,
 {
+    let inherit = inherit();
     let thread = std::thread::spawn(move || {
+        inherit();
         let runtime = Builder::new_current_thread()
             .enable_all()
             .start_paused(true)

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{Member, MemberId};
 use baton_storage::raft_types::{TypeConfig, Vote};
-use baton_storage::{Snapshot, StateMachine, Store};
+use baton_storage::{Snapshot, StateMachine, Store, VoteRecord};
 use bytes::Bytes;
 use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
@@ -23,8 +24,9 @@ use tracing::{debug, warn};
 
 use super::kept::{Kept, Lost};
 use super::metrics::Metrics;
+use super::plausible;
 use super::transport::{CallError, Class, Transport};
-use super::wire::{self, Answer, Append, Call, RaftCall, Request};
+use super::wire::{self, Answer, Append, Appended, Call, RaftCall, Request};
 
 type SnapshotData = <StateMachine as RaftStateMachine<TypeConfig>>::SnapshotData;
 
@@ -81,6 +83,11 @@ impl Line {
         MemberId::of(self.member.storage)
     }
 
+    /// The member where it is now: it may have moved since openraft made the line (hazard S17).
+    fn member(&self) -> Member {
+        self.network.store.reader().member(self.target()).unwrap_or_else(|| self.member.clone())
+    }
+
     async fn call(&self, class: Class, call: Call, within: Duration) -> Result<(u64, Answer), CallError> {
         let Some(cluster) = self.network.store.cluster() else {
             return Err(CallError::Unreachable("this node belongs to no cluster yet".to_owned()));
@@ -97,7 +104,7 @@ impl Line {
             return Err(CallError::TooLarge { bytes: request.len(), limit });
         }
         let (caller, answer) = transport
-            .call(self.member.clone(), class, request, within)
+            .call(self.member(), class, request, within)
             .await
             .inspect_err(|error| metrics.call_failed(&self.member.name, class, error))?;
         metrics.heard(&self.member.name);
@@ -127,6 +134,14 @@ impl Line {
         }
     }
 
+    /// A vote that is named in an answer is taken over when it is newer: it must be one that a
+    /// cluster comes to.
+    fn plausible(&self, vote: VoteRecord) -> Result<VoteRecord, CallError> {
+        let term = self.network.store.log().vote().map_or(0, |vote| vote.leader_id.term);
+        plausible::vote(&vote, term).map_err(CallError::Denied)?;
+        Ok(vote)
+    }
+
     fn unexpected(answer: &Answer) -> RPCError<TypeConfig> {
         RPCError::Network(NetworkError::from_string(format!("an answer to another question: {answer:?}")))
     }
@@ -140,6 +155,7 @@ impl Line {
         let is_vote = matches!(call, Call::Vote(_));
         match self.call(Class::Urgent, call, option.soft_ttl()).await {
             Ok((boot, Answer::Vote { vote, granted, last })) => {
+                let vote = self.plausible(vote).map_err(|error| self.failed(RPCTypes::Vote, error))?;
                 let (kept, target) = (&self.network.kept, self.target());
                 self.judge(kept.shown(target, boot, last))
                     .map_err(|error| self.failed(RPCTypes::Vote, error))?;
@@ -205,9 +221,16 @@ impl Line {
             self.network.metrics.appended(&self.member.name, began.elapsed());
         }
         match (answer, last_sent) {
-            (Answer::Append(wire::Appended::Success), Some(last)) => {
+            (Answer::Append(Appended::Success), Some(last)) => {
                 debug!(member = %self.member.name, index = last.id.index, of = entries, "sent a part of the entries");
                 Ok(AppendEntriesResponse::PartialSuccess(Some(last.id.into())))
+            }
+            (Answer::Append(Appended::HigherVote(vote)), _) => {
+                Ok(AppendEntriesResponse::HigherVote(self.plausible(vote)?.into()))
+            }
+            // How far a part goes is said by who sends it.
+            (Answer::Append(Appended::Partial(_)), _) => {
+                Err(CallError::Denied("it took a part of what it was sent".to_owned()))
             }
             (Answer::Append(appended), _) => Ok(appended.into()),
             (other, _) => Err(CallError::Denied(format!("an answer to another question: {other:?}"))),
@@ -224,6 +247,9 @@ impl RaftNetworkV2<TypeConfig> for Line {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let appended = self.append(request.into(), &option).await;
+        if appended.is_err() && planted(Mutation::CommitWithoutQuorum) {
+            return Ok(AppendEntriesResponse::Success);
+        }
         appended.map_err(|error| self.failed(RPCTypes::AppendEntries, error))
     }
 
@@ -260,6 +286,8 @@ impl RaftNetworkV2<TypeConfig> for Line {
         };
         match answer {
             Ok((_, Answer::Snapshot(vote))) => {
+                let vote =
+                    self.plausible(vote).map_err(|error| self.failed(RPCTypes::InstallSnapshot, error))?;
                 warn!(member = %self.member.name, "sent a snapshot: the member was behind the log");
                 self.network.metrics.snapshots_sent.inc();
                 Ok(SnapshotResponse::new(vote.into()))

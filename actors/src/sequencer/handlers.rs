@@ -3,6 +3,7 @@
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult, ResponseFuture};
 use baton_messages::cluster::{ForwardError, ForwardedTxs};
 use baton_messages::engine::BlockExecuted;
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::raft::{Applied, LeadershipChanged};
 use baton_messages::sequencer::{
     AwaitError, AwaitTx, AwaitTxs, Batch, DropTxs, GetQueueView, Level, NextBatch, Outcome, PostTxs, Posted,
@@ -123,6 +124,10 @@ impl Handler<NextBatch> for Sequencer {
         // Everything in the queue is checked up to here, then (P3).
         let current = self.seen.next() == message.height;
         let txs = if current { self.queue.first(message.max_bytes) } else { Vec::new() };
+        if planted(Mutation::DrainEarly) {
+            let orders: Vec<u64> = txs.iter().filter_map(|tx| self.queue.remove(&tx.hash())).collect();
+            self.store.remove(&orders);
+        }
         debug!(height = message.height.0, txs = txs.len(), current, "showed the next batch");
         MessageResult(Batch { txs, current })
     }

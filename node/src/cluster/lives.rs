@@ -52,7 +52,7 @@ pub trait Lives: Send + Sync + 'static {
 /// # Errors
 ///
 /// A refusal of an older life, of a clone, and of one storage too many.
-pub(super) fn judge(seen: &Seen, peer: &Hello) -> Result<bool, Refusal> {
+pub fn judge(seen: &Seen, peer: &Hello) -> Result<bool, Refusal> {
     let Hello { name, storage, boot, run, .. } = peer;
     let Some(life) = seen.get(storage) else {
         if seen.len() < MOST {

@@ -1,5 +1,7 @@
 //! Health and condition as plain HTTP: ev-node's bodies, and more in JSON.
 
+mod following;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +78,10 @@ pub fn unready(status: &NodeStatus, now: Timestamp, stale_after: Option<Duration
     if status.tip.height.0 == 0 {
         reasons.push("no blocks yet".to_owned());
     }
+    if let Some(follow) = &status.follow {
+        reasons.extend(following::unready(status, follow, now));
+        return reasons;
+    }
     let leads = match &status.raft {
         None => {
             reasons.push("raft does not answer".to_owned());
@@ -107,6 +113,9 @@ pub fn unready(status: &NodeStatus, now: Timestamp, stale_after: Option<Duration
 /// term, and a quorum acknowledges it.
 #[must_use]
 pub fn not_leading(status: &NodeStatus) -> Option<String> {
+    if status.follow.is_some() {
+        return Some("this node follows the chain and is no member of its cluster".to_owned());
+    }
     let Some(raft) = &status.raft else { return Some("raft does not answer".to_owned()) };
     let leader = leader(status);
     if raft.role != Role::Leader {
@@ -182,6 +191,7 @@ pub fn raft_node(node: &str, status: &NodeStatus, reasons: &[String]) -> Value {
         "reasons": reasons,
         "producing": supervisor.map(|supervisor| supervisor.grant.is_some() && supervisor.pause.is_none()),
         "pause": supervisor.map(|supervisor| supervisor.pause.clone()),
+        "paused": supervisor.map(|supervisor| supervisor.paused.clone()),
         "cluster_id": cluster.map(|cluster| cluster.cluster.map(|id| id.to_string())),
         "config_version": cluster.map(|cluster| cluster.version.0),
         "joint": cluster.map(|cluster| cluster.joint),
@@ -192,6 +202,10 @@ pub fn raft_node(node: &str, status: &NodeStatus, reasons: &[String]) -> Value {
         && let Value::Object(raft) = raft_fields(raft, leader(status).as_ref())
     {
         body.extend(raft);
+    }
+    if let (Some(follow), Some(body)) = (&status.follow, body.as_object_mut()) {
+        body.insert("role".to_owned(), json!(follow.mode));
+        body.insert("executed".to_owned(), json!(follow.observer.as_ref().map(|view| view.executed.0)));
     }
     body
 }
@@ -244,6 +258,7 @@ pub fn status(chain_id: &str, node: &str, status: &NodeStatus, reasons: &[String
             "da_height": status.da.da_height.0,
         },
         "storage": { "trouble": status.store_trouble },
+        "follow": status.follow.as_ref().map(following::status),
         "raft": status.raft.as_ref().map(|raft| raft_fields(raft, leader(status).as_ref())),
         "cluster": status.cluster.as_ref().map(|_| cluster_status(node, status)),
         "supervisor": status.supervisor.as_ref().map(|supervisor| json!({

@@ -3,24 +3,35 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use actix::{Actor, Addr};
+use baton::wiring::{Between, DaPorts, Metrics, SupervisorPorts, Wiring};
+use baton_actors::da::Da;
 use baton_actors::raft::Bootstrap;
 use baton_actors::world::World;
-use baton_messages::types::{MemberId, Tip};
+use baton_messages::command::COMMAND_VERSION;
+use baton_messages::types::{Member, MemberId, Tip};
+use baton_storage::OpenError;
+use baton_storage::memory::Disk;
 use baton_storage::raft_types::Vote;
 use futures::future::LocalBoxFuture;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::{AdjustNode, ClusterPlan, Way, member, tcp};
+use super::gate::Gate;
+use super::relay::{Late, Relay};
+use super::{AdjustNode, ClusterPlan, Way, member, name, tcp};
+use crate::engine::{FakeEngine, Script};
 use crate::net::Net;
 use crate::node::{Machine, Node, Plan, START};
-use crate::power::Power;
+use crate::power::{Power, Touched};
 use crate::run::SimClock;
 
 /// Something for a running node to do.
 pub(super) type Job = Box<dyn FnOnce(Rc<Node>) -> LocalBoxFuture<'static, ()>>;
 
-pub(super) struct Host {
+pub(crate) struct Host {
     index: usize,
     machine: RefCell<Machine>,
     bootstrap: Bootstrap,
@@ -36,6 +47,31 @@ pub(super) struct Host {
     wiped: Cell<u64>,
     /// The version of log entries that its version of baton knows; `None`: this one's.
     knows: Cell<Option<u8>>,
+    /// When the cluster was made, on the clock that all hosts share, if they do.
+    started: Option<Instant>,
+    touched: Touched,
+    /// Lets syncs of its disk wait.
+    gate: Gate,
+    /// What its engine does, if it is by script.
+    script: Script,
+    /// How far its wall clock is off, nanoseconds.
+    skew: Cell<i64>,
+    /// What its node counts in this life.
+    metrics: RefCell<Option<Rc<Metrics>>>,
+    /// Its DA adapter in this life.
+    da: RefCell<Option<DaPorts>>,
+    /// Between Raft and its supervisor.
+    relay: Rc<RefCell<Option<Addr<Relay>>>>,
+    lives: Cell<u64>,
+    /// The boot counter of its life, or of the last one.
+    boot: Cell<u64>,
+    /// Its store may be damaged: it may refuse to start, or ask for a person.
+    damage_expected: Cell<bool>,
+    refused_to_start: Cell<bool>,
+    /// Its disk as it was before this life.
+    image: RefCell<Option<Disk>>,
+    /// Whose name it bears, when that is not its own.
+    called: Option<usize>,
 }
 
 impl Host {
@@ -45,7 +81,10 @@ impl Host {
         bootstrap: Bootstrap,
         net: Net,
         plan: ClusterPlan,
+        started: Option<Instant>,
+        touched: Touched,
     ) -> Self {
+        let gate = Gate::new(machine.storage.as_u64_pair().0, plan.fsync);
         let knows = Cell::new(plan.command_versions.get(&index).copied());
         Self {
             index,
@@ -61,18 +100,50 @@ impl Host {
             last: Cell::default(),
             wiped: Cell::new(0),
             knows,
+            started,
+            touched,
+            gate,
+            script: Script::default(),
+            skew: Cell::new(0),
+            metrics: RefCell::default(),
+            da: RefCell::default(),
+            relay: Rc::default(),
+            lives: Cell::new(0),
+            boot: Cell::new(0),
+            damage_expected: Cell::new(false),
+            refused_to_start: Cell::new(false),
+            image: RefCell::default(),
+            called: None,
         }
     }
 
-    pub(super) const fn index(&self) -> usize {
+    /// A machine that is configured as another one is.
+    pub(super) fn called(self, index: usize) -> Self {
+        Self { called: Some(index), ..self }
+    }
+
+    /// A copy of its disk as it was before this life.
+    pub(crate) fn image(&self) -> Option<Disk> {
+        self.image.borrow().as_ref().map(Disk::copy)
+    }
+
+    /// Virtual time since the cluster was made; in its runtime only.
+    fn elapsed(&self) -> Duration {
+        match self.started {
+            Some(started) => started.elapsed(),
+            None => turmoil::sim_elapsed().unwrap_or_default(),
+        }
+    }
+
+    pub(crate) const fn index(&self) -> usize {
         self.index
     }
 
-    pub(super) fn machine(&self) -> Machine {
+    pub(crate) fn machine(&self) -> Machine {
         self.machine.borrow().clone()
     }
 
-    pub(super) fn power(&self) -> Power {
+    pub(crate) fn power(&self) -> Power {
         self.power.borrow().clone()
     }
 
@@ -80,19 +151,19 @@ impl Host {
         self.registered.replace(true)
     }
 
-    pub(super) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.up.get()
     }
 
-    pub(super) fn node(&self) -> Option<Rc<Node>> {
+    pub(crate) fn node(&self) -> Option<Rc<Node>> {
         self.node.borrow().clone()
     }
 
-    pub(super) fn id(&self) -> MemberId {
+    pub(crate) fn id(&self) -> MemberId {
         MemberId::of(self.machine.borrow().storage)
     }
 
-    pub(super) fn vote(&self) -> Option<Vote> {
+    pub(crate) fn vote(&self) -> Option<Vote> {
         self.node.borrow().as_ref()?.vote()
     }
 
@@ -105,7 +176,10 @@ impl Host {
 
     /// Before a life.
     pub(super) fn prepare(&self, power: Power) {
-        *self.power.borrow_mut() = power;
+        *self.power.borrow_mut() = power.watched(&self.touched);
+        if self.plan.observed {
+            *self.image.borrow_mut() = Some(self.machine.borrow().disk.copy());
+        }
         let (jobs, _) = mpsc::unbounded_channel();
         *self.jobs.borrow_mut() = Some(jobs);
         self.up.set(true);
@@ -118,6 +192,102 @@ impl Host {
         self.up.set(false);
         *self.node.borrow_mut() = None;
         *self.jobs.borrow_mut() = None;
+        *self.metrics.borrow_mut() = None;
+        *self.da.borrow_mut() = None;
+    }
+
+    pub(super) fn storage(&self) -> uuid::Uuid {
+        self.machine.borrow().storage
+    }
+
+    pub(super) fn with_machine<T>(&self, look: impl FnOnce(&Machine) -> T) -> T {
+        look(&self.machine.borrow())
+    }
+
+    pub(super) const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    pub(super) const fn script(&self) -> &Script {
+        &self.script
+    }
+
+    pub(crate) fn metrics(&self) -> Option<Rc<Metrics>> {
+        self.metrics.borrow().clone()
+    }
+
+    pub(crate) fn da(&self) -> Option<DaPorts> {
+        self.da.borrow().clone()
+    }
+
+    pub(super) fn boot(&self) -> u64 {
+        self.boot.get()
+    }
+
+    pub(super) fn skew(&self) -> i64 {
+        self.skew.get()
+    }
+
+    pub(super) fn expect_damage(&self, expected: bool) {
+        self.damage_expected.set(expected);
+        self.refused_to_start.set(false);
+        if let Some(node) = self.node().filter(|_| expected) {
+            announce_damage(&node);
+        }
+    }
+
+    pub(super) fn refused_to_start(&self) -> bool {
+        self.refused_to_start.get()
+    }
+
+    /// How often its node was started.
+    pub(super) fn lives(&self) -> u64 {
+        self.lives.get()
+    }
+
+    pub(crate) fn is_witness(&self) -> bool {
+        self.plan.witness == Some(self.index)
+    }
+
+    /// Its wall clock jumps, and is off by that much from now on.
+    pub(super) fn jump(&self, nanoseconds: i64) {
+        self.skew.set(self.skew.get().saturating_add(nanoseconds));
+        if let Some(node) = self.node() {
+            node.clock().jump(nanoseconds);
+        }
+    }
+
+    /// Another disk, with whatever is on it.
+    pub(super) fn replace_disk(&self, disk: Disk) {
+        self.machine.borrow_mut().disk = disk;
+    }
+
+    /// Looks at a wiring before it starts: what it counts, and its DA adapter.
+    fn look_at(&self, wiring: &mut Wiring) {
+        *self.metrics.borrow_mut() = Some(Rc::new(wiring.metrics.clone()));
+        if self.plan.observed
+            && let Some(layer) = wiring.parts.da.clone()
+        {
+            let da = Da::new(layer, wiring.settings.da.clone(), wiring.metrics.da.clone()).start();
+            let ports = DaPorts::of(&da);
+            *self.da.borrow_mut() = Some(ports.clone());
+            wiring.da = Some(ports);
+        }
+        if self.plan.observed {
+            let here = self.relay.clone();
+            wiring.supervisor = Some(Between::new(move |ports: SupervisorPorts| {
+                let relay = Relay::new(ports.leadership.clone()).start();
+                *here.borrow_mut() = Some(relay.clone());
+                SupervisorPorts { leadership: relay.recipient(), ..ports }
+            }));
+        }
+    }
+
+    /// What its supervisor hears of leadership is late, and of several changes it hears the last.
+    pub(super) fn late_hints(&self, late: bool) {
+        if let Some(relay) = &*self.relay.borrow() {
+            relay.do_send(Late(late));
+        }
     }
 
     /// An empty disk with a new identity; the guard's file and the key stay.
@@ -148,29 +318,55 @@ impl Host {
     }
 }
 
+fn announce_damage(node: &Node) {
+    node.announce_alarm("damaged");
+    node.announce_alarm("checksum");
+}
+
 /// A life of a node; it ends with a crash.
-pub(super) async fn live(host: Rc<Host>) -> turmoil::Result {
+pub(super) async fn live(host: Rc<Host>) {
     let (jobs, mut waiting) = mpsc::unbounded_channel::<Job>();
     *host.jobs.borrow_mut() = Some(jobs);
     let machine = host.machine();
-    let store = match host.knows.get() {
-        Some(version) => machine.open_knowing(version),
-        None => machine.open(),
+    host.lives.set(host.lives.get() + 1);
+    machine.disk.set_sync_wait(host.gate.wait());
+    let store = match machine.try_open(host.knows.get().unwrap_or(COMMAND_VERSION)) {
+        Ok(store) => store,
+        Err(OpenError::Damaged(_)) if host.damage_expected.get() => {
+            host.refused_to_start.set(true);
+            host.touched.touch();
+            return;
+        }
+        Err(error) => panic!("the store does not open again: {error}"),
     };
-    let member = member(host.index, &machine);
+    let mut member = Member { witness: host.is_witness(), ..member(host.index, &machine) };
+    if let Some(called) = host.called {
+        member.name = name(called);
+    }
     let identity = store.identity();
-    let clock = SimClock::showing(START.plus(turmoil::sim_elapsed().unwrap_or_default()));
+    host.boot.set(identity.boot);
+    let clock = SimClock::showing(START.plus(host.elapsed()));
     let transport = match host.plan.way {
-        Way::Calls => host.net.attach(&member, identity.genesis_hash, identity.boot),
+        Way::Calls => {
+            let chain = (identity.chain_id.as_str(), identity.genesis_hash);
+            host.net.attach(&member, chain, identity.boot, machine.lives.clone())
+        }
         Way::Tcp => {
             let seed = identity.storage.as_u64_pair().0 ^ identity.boot;
             tcp::transport(&store, &member, World::new(Arc::new(clock), seed)).await
         }
     };
-    let clock_offset =
-        i64::try_from(turmoil::sim_elapsed().unwrap_or_default().as_nanos()).unwrap_or(i64::MAX);
+    let elapsed = i64::try_from(host.elapsed().as_nanos()).unwrap_or(i64::MAX);
+    let clock_offset = elapsed.saturating_add(host.skew.get());
     let adjust: Option<AdjustNode> = host.plan.adjust.clone();
-    let index = host.index;
+    let (index, looking) = (host.index, host.clone());
+    let adjust = move |wiring: &mut Wiring| {
+        looking.look_at(wiring);
+        if let Some(adjust) = &adjust {
+            adjust(index, wiring);
+        }
+    };
+    let execution = host.plan.observed.then(|| FakeEngine::by(&machine, &host.script));
     let plan = Plan {
         block_time: host.plan.block_time,
         clock_offset,
@@ -179,13 +375,17 @@ pub(super) async fn live(host: Rc<Host>) -> turmoil::Result {
         transport: Some(transport),
         snapshot_after: host.plan.snapshot_after,
         keep_entries: host.plan.keep_entries,
-        adjust: adjust.map(|adjust| -> crate::node::Adjust { Box::new(move |wiring| adjust(index, wiring)) }),
+        adjust: Some(Box::new(adjust)),
+        execution,
+        witness: host.is_witness(),
         ..Plan::on(machine, host.power())
     };
     let node = Rc::new(Node::start_over(&plan, store));
+    if host.damage_expected.get() {
+        announce_damage(&node);
+    }
     *host.node.borrow_mut() = Some(node.clone());
     while let Some(job) = waiting.recv().await {
         tokio::task::spawn_local(job(node.clone()));
     }
-    Ok(())
 }

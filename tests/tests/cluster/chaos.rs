@@ -93,7 +93,7 @@ fn disturb(cluster: &mut Cluster, random: &mut StdRng) {
         8 => {
             let lost = u64::from(random.next_u32() % 30);
             let max_ms = u64::from(random.next_u32() % 20);
-            cluster.net().set_weather(Weather { min_ms: 0, max_ms, lost });
+            cluster.net().set_weather(Weather { min_ms: 0, max_ms, lost, ..Weather::default() });
         }
         9 => {
             if let Some(leader) = cluster.leader()

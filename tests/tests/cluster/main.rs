@@ -1,10 +1,13 @@
 //! Clusters in virtual time: what they promise, and what happens when members go.
 
 mod basics;
+mod borrowed;
 mod chaos;
 mod failover;
 mod handoff;
 mod log;
 mod membership;
+mod pause;
+mod reviewed;
 mod transactions;
 mod wire;

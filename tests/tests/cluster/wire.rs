@@ -71,7 +71,7 @@ fn over_tcp_one_node_grows_to_three() {
 fn over_tcp_slow_links_slow_the_chain_and_break_nothing() {
     listed_seeds("over_tcp_slow_links_slow_the_chain_and_break_nothing", 3, |seed| {
         cluster_run(seed, |seed| {
-            let weather = Weather { min_ms: 1, max_ms: 8, lost: 0 };
+            let weather = Weather { min_ms: 1, max_ms: 8, ..Weather::default() };
             let mut cluster = Cluster::start_with(3, seed, ClusterPlan { weather, ..over_tcp() });
             cluster.reach_everywhere(15);
             cluster.come_to_rest();
