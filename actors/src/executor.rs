@@ -36,6 +36,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 
+use crate::quiet::Quiet;
 use crate::world::World;
 use building::Building;
 pub use metrics::{Metrics, Operation};
@@ -154,6 +155,8 @@ pub struct Executor {
     signer: Signer,
     /// State after a height, as the engine said last.
     executed: Option<(Height, StateRoot)>,
+    /// What was said last about blocks that were not made.
+    quiet: Quiet,
     /// A proposed block whose fate is not known: it is proposed again, never a sibling.
     in_doubt: Option<Arc<Block>>,
     /// Blocks committed but not signed, oldest first.
@@ -211,6 +214,7 @@ impl Executor {
             grant,
             signer,
             executed: None,
+            quiet: Quiet::default(),
             in_doubt: None,
             unsigned: VecDeque::new(),
             unrecorded: VecDeque::new(),
@@ -555,13 +559,18 @@ impl Executor {
     fn end_in_failure(&mut self, error: &Error, ctx: &mut Context<Self>) {
         self.metrics.failures.inc();
         self.executed = None;
-        warn!(%error, "made no block");
-        self.pause(Some(error.to_string()), true);
+        let reason = error.to_string();
+        match self.quiet.says(&reason) {
+            true => warn!(%error, "made no block"),
+            false => debug!(%error, "made no block"),
+        }
+        self.pause(Some(reason), true);
         self.rest(self.config.retry_after, ctx);
     }
 
-    fn count(&self, block: &Block) {
+    fn count(&mut self, block: &Block) {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.quiet.is_over();
         self.metrics.blocks.inc();
         self.metrics.txs.inc_by(gauge(block.txs().len()));
         self.metrics.txs_per_block.observe(block.txs().len() as f64);

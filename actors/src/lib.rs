@@ -14,6 +14,7 @@ pub mod journal;
 pub mod notary;
 pub mod observer;
 pub mod p2p;
+pub mod quiet;
 pub mod raft;
 pub mod reaper;
 pub mod record_file;

@@ -448,7 +448,8 @@ impl Supervisor {
     fn condition(&self) -> Condition {
         let (term, _) = self.plan.role();
         let position = self.position();
-        let (last_log_term, last_log) = position.last_log;
+        // Others remember what it had: only what no loss of power takes away may be told.
+        let (last_log_term, last_log) = self.sources.reader.durable_log().unwrap_or_default();
         let mut reasons = self.plan.reasons();
         reasons.truncate(MOST_REASONS);
         for reason in &mut reasons {

@@ -43,6 +43,8 @@ use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
+use crate::quiet::Quiet;
+
 /// How the syncer behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -72,9 +74,7 @@ pub struct Links {
     /// Makes an included block final.
     pub set_final: Recipient<SetFinal>,
     /// Hears how far execution is.
-    pub followed: Recipient<ExecutionFollowed>,
-    /// Hears it too, to know what may be given to peers.
-    pub library: Option<Recipient<ExecutionFollowed>>,
+    pub followed: Vec<Recipient<ExecutionFollowed>>,
     /// Hears what keeps execution from going on.
     pub trouble: Recipient<ExecutionTrouble>,
     /// Where missing bodies come from; `None` where this node is all there is.
@@ -187,6 +187,8 @@ pub struct Syncer {
     look: bool,
     busy: bool,
     in_trouble: bool,
+    /// What was said last about it.
+    quiet: Quiet,
     /// Filling in missing bodies.
     fill: backfill::State,
     /// A signature that was passed over is being asked for.
@@ -217,6 +219,7 @@ impl Syncer {
             look: false,
             busy: false,
             in_trouble: false,
+            quiet: Quiet::default(),
             fill: backfill::State::default(),
             mending: false,
             mendings: 0,
@@ -335,11 +338,9 @@ impl Syncer {
     fn followed(&mut self, height: Height, root: StateRoot) {
         self.metrics.height.set(i64::try_from(height.0).unwrap_or(i64::MAX));
         self.position = Some((height, root.clone()));
-        let followed = ExecutionFollowed { height, root };
-        if let Some(library) = &self.links.library {
-            library.do_send(followed.clone());
+        for link in &self.links.followed {
+            link.do_send(ExecutionFollowed { height, root: root.clone() });
         }
-        self.links.followed.do_send(followed);
     }
 
     fn log_replay(&self, height: Height) {
@@ -357,7 +358,8 @@ impl Syncer {
             _ if integrity => error!(%error, "execution cannot go on"),
             // Who fetches them says how far that is.
             Error::NoBody { .. } if self.in_trouble => debug!(%error, "execution waits"),
-            _ => warn!(%error, "execution waits"),
+            _ if self.quiet.says(&error.to_string()) => warn!(%error, "execution waits"),
+            _ => debug!(%error, "execution waits"),
         }
         // The engine may have lost its last executions: look again where it is.
         if !integrity {
@@ -370,6 +372,7 @@ impl Syncer {
 
     fn end_of_trouble(&mut self) {
         if std::mem::take(&mut self.in_trouble) {
+            self.quiet.is_over();
             let height = self.position.as_ref().map_or(Height(0), |(height, _)| *height);
             self.links.trouble.do_send(ExecutionTrouble { height, trouble: None, integrity: false });
         }

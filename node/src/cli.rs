@@ -57,6 +57,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), ExitError> {
     let before = cli.home;
+    refuse_home(before.is_some(), &cli.command)?;
     let with_home = |mut args: NodeArgs| {
         args.home = args.home.or(before.clone());
         args
@@ -125,6 +126,39 @@ fn run(cli: Cli) -> Result<(), ExitError> {
             clap_complete::generate(shell, &mut Cli::command(), "baton", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
+    }
+}
+
+/// A home that is said before a command which takes none, or means another directory by it, would
+/// be ignored silently.
+fn refuse_home(said: bool, command: &Command) -> Result<(), ExitError> {
+    let name = match command {
+        Command::Da(_) => "da",
+        Command::Devnet(_) => "devnet",
+        Command::Load(_) => "load",
+        Command::Version => "version",
+        Command::Tls(_) => "tls",
+        Command::Completions { .. } => "completions",
+        Command::Init(_)
+        | Command::Import(_)
+        | Command::NetInfo(_)
+        | Command::Start(_)
+        | Command::Handoff(_)
+        | Command::Stop(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
+        | Command::Cluster(_)
+        | Command::Keys(_)
+        | Command::Config(_)
+        | Command::Store(_)
+        | Command::Rollback(_)
+        | Command::UnsafeClean(_) => return Ok(()),
+    };
+    match said {
+        true => Err(ExitError::usage(format!(
+            "`{name}` takes no --home before it; `baton {name} --help` says what it takes"
+        ))),
+        false => Ok(()),
     }
 }
 

@@ -217,8 +217,9 @@ impl Following {
             execute: engine_ports.execute.clone(),
             rollback: engine_ports.rollback.clone(),
             set_final: engine_ports.set_final.clone(),
-            followed: observer.clone().recipient(),
-            library: p2p.clone().map(Addr::recipient),
+            followed: std::iter::once(observer.clone().recipient())
+                .chain(p2p.clone().map(Addr::recipient))
+                .collect(),
             trouble: observer.clone().recipient(),
             source: None,
         };

@@ -125,9 +125,28 @@ impl Server {
         metrics: metrics::Metrics,
         limits: Limits,
     ) -> Result<Self, BindError> {
+        let listener = Self::listen_for_metrics(address, limits, serve::Metrics::default()).await?;
+        Ok(Self::for_metrics(listener, metrics, limits))
+    }
+
+    /// Binds the address for `/metrics` alone; nothing is answered yet.
+    ///
+    /// # Errors
+    ///
+    /// `BindError` when the address is taken or cannot be bound.
+    pub async fn listen_for_metrics(
+        address: &str,
+        limits: Limits,
+        counters: serve::Metrics,
+    ) -> Result<serve::Listener, BindError> {
         let address = if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() };
-        let listener = serve::Listener::bind(&address, limits, serve::Metrics::default()).await?;
-        Ok(Self { listener, router: plain(metrics.router(), limits) })
+        serve::Listener::bind(&address, limits, counters).await
+    }
+
+    /// Serves `/metrics` alone on an address that was bound before.
+    #[must_use]
+    pub fn for_metrics(listener: serve::Listener, metrics: metrics::Metrics, limits: Limits) -> Self {
+        Self { listener, router: plain(metrics.router(), limits) }
     }
 
     /// Where it listens.

@@ -640,8 +640,10 @@ impl Wiring {
             execute: engine_ports.execute.clone(),
             rollback: engine_ports.rollback.clone(),
             set_final: engine_ports.set_final.clone(),
-            followed: supervisor.followed.clone(),
-            library: p2p.clone().map(Addr::recipient),
+            followed: [supervisor.followed.clone(), sequencer.clone().recipient()]
+                .into_iter()
+                .chain(p2p.clone().map(Addr::recipient))
+                .collect(),
             trouble: supervisor.execution_trouble.clone(),
             source: Some(backfill::Source {
                 fetch: raft.clone().recipient(),

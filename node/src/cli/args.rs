@@ -29,8 +29,8 @@ pub struct Cli {
 /// Where the node is, and its settings.
 #[derive(Clone, Debug, Args)]
 pub struct NodeArgs {
-    /// The home directory [default: ~/.baton].
-    #[arg(long, value_name = "DIR", env = "BATON_HOME")]
+    /// The home directory [env: BATON_HOME] [default: ~/.baton].
+    #[arg(long, value_name = "DIR")]
     pub home: Option<PathBuf>,
 
     /// Settings.

@@ -20,7 +20,7 @@ use crate::config::{
 const DEFAULT_BACKLOG: u64 = 100_000;
 
 /// The most that the encoding of a block adds to a transaction.
-const TX_FRAME: usize = 16;
+pub const TX_FRAME: usize = 16;
 
 /// Bytes of a blob that are not transactions.
 const BLOB_OVERHEAD: usize = 64 << 10;

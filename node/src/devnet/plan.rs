@@ -35,7 +35,7 @@ pub struct Ports {
     pub kv: Option<u16>,
     /// Set aside for P2P.
     pub p2p: Option<u16>,
-    /// Set aside for Raft.
+    /// The cluster transport.
     pub raft: Option<u16>,
 }
 

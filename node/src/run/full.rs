@@ -22,7 +22,10 @@ use baton_storage::{FollowError, Store};
 use tokio::sync::{Notify, oneshot, watch};
 use tracing::{info, warn};
 
-use super::{Alarm, RESERVE, STOP_WITHIN, Signals, SystemClock, celestia_config, close, open_network, seed};
+use super::{
+    Alarm, PARTS_WITHIN, RESERVE, SERVERS_WITHIN, Signals, SystemClock, celestia_config, close, open_network,
+    seed,
+};
 use crate::cli::place::open_options;
 use crate::cli::start::Start;
 use crate::config::Config;
@@ -178,14 +181,12 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
         reserve: RESERVE,
         interval: Duration::from_secs(1),
     };
-    DiskWatch::new(watch, node.disk.clone(), disk_metrics).start();
+    DiskWatch::start(watch, node.disk.clone(), disk_metrics);
 
     let ended = signals.told_to_stop(alarmed, &Notify::new()).await;
     let _ = closing.send(true);
     stop(&node, &store).await;
-    for server in servers {
-        let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
-    }
+    let _ = tokio::time::timeout(SERVERS_WITHIN, futures::future::join_all(servers)).await;
     info!("stopped");
     ended
 }
@@ -193,7 +194,7 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
 /// The syncer first, then the store.
 async fn stop(node: &FullNode, store: &Store) {
     for part in &node.shutdown {
-        if let Err(error) = part.send(Shutdown).timeout(STOP_WITHIN).await {
+        if let Err(error) = part.send(Shutdown).timeout(PARTS_WITHIN).await {
             warn!(%error, "a part did not stop in time");
         }
     }

@@ -60,8 +60,7 @@ impl Rig {
             execute,
             rollback,
             set_final,
-            followed: followed_link,
-            library: None,
+            followed: vec![followed_link],
             trouble: trouble_link,
             source: None,
         };
