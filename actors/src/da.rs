@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Handler, ResponseFuture};
 use async_trait::async_trait;
-use baton_messages::da::{Blob, DaError, DaHead, GetBlobs, GetDaHead, Namespace, SubmitBlobs};
+use baton_messages::da::{AwaitDaBlock, Blob, DaError, DaHead, GetBlobs, GetDaHead, Namespace, SubmitBlobs};
 use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{DaHeight, Grant, Hash, Term};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
+pub mod accounts;
 pub mod celestia;
 pub mod json;
 mod rpc;
@@ -70,6 +71,14 @@ pub trait DaLayer {
 
     /// The block at a height.
     async fn header(&self, height: DaHeight) -> Result<DaHead, DaError>;
+
+    /// The next block that the DA layer announces, with or without blobs of the namespace. Blocks
+    /// that are announced while nobody waits are kept for a while.
+    ///
+    /// `Other` where the DA layer announces nothing.
+    async fn announced(&self, namespace: Namespace) -> Result<DaHead, DaError> {
+        Err(DaError::Other(format!("this DA layer announces no blocks of {namespace}")))
+    }
 }
 
 /// A proof of inclusion. Only the DA node that issued it looks inside.
@@ -119,6 +128,8 @@ pub struct Metrics {
     pub failures: Family<FailureLabels, Counter>,
     /// How long requests took, in seconds.
     pub seconds: Family<RequestLabels, Histogram>,
+    /// What is counted of the accounts that pay.
+    pub accounts: accounts::Metrics,
 }
 
 impl Default for Metrics {
@@ -128,6 +139,7 @@ impl Default for Metrics {
             in_flight: Family::default(),
             failures: Family::default(),
             seconds: Family::new_with_constructor(histogram),
+            accounts: accounts::Metrics::default(),
         }
     }
 }
@@ -146,6 +158,7 @@ impl Metrics {
             self.failures.clone(),
         );
         registry.register("da_request_seconds", "Duration of requests to the DA layer", self.seconds.clone());
+        self.accounts.register(registry);
     }
 }
 
@@ -249,6 +262,19 @@ impl Handler<GetDaHead> for Da {
     fn handle(&mut self, _: GetDaHead, _: &mut Context<Self>) -> Self::Result {
         let layer = Rc::clone(&self.layer);
         self.run("head", &self.reads, async move { layer.head().await })
+    }
+}
+
+impl Handler<AwaitDaBlock> for Da {
+    type Result = ResponseFuture<Result<DaHead, DaError>>;
+
+    /// Waiting takes no place of a request.
+    fn handle(&mut self, message: AwaitDaBlock, _: &mut Context<Self>) -> Self::Result {
+        let layer = Rc::clone(&self.layer);
+        Box::pin(async move {
+            let late = || DaError::Unavailable(format!("no DA block within {:?}", message.within));
+            timeout(message.within, layer.announced(message.namespace)).await.unwrap_or_else(|_| Err(late()))
+        })
     }
 }
 

@@ -6,6 +6,7 @@
 //! looked for there before it is sent again (hazards D3, D4). Only executed and signed blocks
 //! are shown to it (P10).
 
+pub mod batching;
 pub mod posting;
 
 use std::collections::BTreeMap;
@@ -20,14 +21,17 @@ use baton_messages::raft::{Applied, Record};
 use baton_messages::signer::{SignData, SignEnvelope};
 use baton_messages::types::Grant;
 use baton_storage::Reader;
+use baton_storage::backend::StoreError;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::world::World;
+use batching::{Batching, Pile, Reason, Strategy, Waiting};
 use posting::{Error, Posted, Posting};
 
 /// How blobs are posted.
@@ -39,6 +43,8 @@ pub struct Config {
     pub data_namespace: Namespace,
     /// Whose signatures the blobs carry.
     pub signer: Signer,
+    /// When a lane posts.
+    pub batching: Batching,
     /// Most bytes of all blobs of one submission.
     pub max_bytes: usize,
     /// Most blobs of one submission.
@@ -83,6 +89,13 @@ pub struct FailureLabel {
     pub reason: &'static str,
 }
 
+/// The label of the decision to post.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BatchLabel {
+    /// [`Reason::name`].
+    pub reason: &'static str,
+}
+
 /// What the DA submitter counts; the names are ev-node's.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
@@ -100,6 +113,8 @@ pub struct Metrics {
     pub bytes: Counter,
     /// Blobs that were found on DA although their submission was not confirmed.
     pub found: Counter,
+    /// Batches that were sent, by what made them due.
+    pub batches: Family<BatchLabel, Counter>,
 }
 
 impl Metrics {
@@ -117,8 +132,12 @@ impl Metrics {
         registry.register("da_submitter_blobs", "Blobs the DA layer took", self.blobs.clone());
         registry.register("da_submitter_bytes", "Bytes the DA layer took", self.bytes.clone());
         registry.register("da_submitter_found", "Unconfirmed blobs found on DA", self.found.clone());
+        registry.register("da_submitter_batches", "Batches by what made them due", self.batches.clone());
     }
 }
+
+/// Blocks counted in one look: a long backlog does not hold up the thread.
+const COUNTED_AT_ONCE: usize = 256;
 
 /// Where one of the two lanes stands.
 #[derive(Debug)]
@@ -129,6 +148,12 @@ struct Progress {
     max_blobs: usize,
     /// DA may hold more than the log says: look before sending.
     look_first: bool,
+    /// What waits, counted so far. Stays empty when nothing waits.
+    pile: Pile,
+    /// When this producer posted last.
+    last: Option<Instant>,
+    /// A batch is due and not all of it is on DA.
+    due: bool,
 }
 
 /// The DA submitter.
@@ -155,8 +180,15 @@ impl DaSubmitter {
         reader: Reader,
         grant: Grant,
     ) -> Self {
-        let progress =
-            || Progress { busy: false, failures: 0, max_blobs: config.max_blobs, look_first: true };
+        let progress = || Progress {
+            busy: false,
+            failures: 0,
+            max_blobs: config.max_blobs,
+            look_first: true,
+            pile: Pile::default(),
+            last: None,
+            due: false,
+        };
         let lanes = BTreeMap::from([(Lane::Header, progress()), (Lane::Data, progress())]);
         Self { config, links, metrics, world, reader, grant, lanes, trouble: None }
     }
@@ -175,11 +207,72 @@ impl DaSubmitter {
         self.lanes.get_mut(&lane).expect("both lanes are there from the beginning")
     }
 
+    /// Whether the lane posts now: a batch that is due goes out whole, else the strategy says.
+    fn is_due(&mut self, lane: Lane) -> Result<bool, StoreError> {
+        if self.lane(lane).due {
+            return Ok(true);
+        }
+        let waiting = self.waiting(lane)?;
+        let Some(reason) = self.config.batching.verdict(&waiting) else { return Ok(false) };
+        debug!(%lane, reason = reason.name(), ?waiting, "a batch is due");
+        if reason != Reason::Immediate {
+            self.metrics.batches.get_or_create(&BatchLabel { reason: reason.name() }).inc();
+        }
+        self.lane(lane).due = true;
+        Ok(true)
+    }
+
+    /// What waits in a lane. Counts a bounded number of further blocks.
+    fn waiting(&mut self, lane: Lane) -> Result<Waiting, StoreError> {
+        let before_first = self.reader.initial_height().previous();
+        let progress = self.reader.da_progress();
+        let (done, other) = match lane {
+            Lane::Header => (progress.headers, progress.data),
+            Lane::Data => (progress.data, progress.headers),
+        };
+        let (done, tip) = (done.max(before_first), self.reader.tip().height);
+        let mut pile = std::mem::take(&mut self.lane(lane).pile);
+        let mut height = pile.settle(done);
+        if self.config.batching.strategy != Strategy::Immediate {
+            for _ in 0..COUNTED_AT_ONCE {
+                // What is not signed cannot go out yet.
+                if height > tip || self.reader.signature(height)?.is_none() {
+                    break;
+                }
+                let size = match lane {
+                    Lane::Header => self.reader.header(height)?.map(|header| header.encode().len()),
+                    Lane::Data => self
+                        .reader
+                        .block(height)?
+                        .and_then(|block| (!block.txs().is_empty()).then(|| block.tx_bytes())),
+                };
+                pile.count(height, size);
+                height = height.next();
+            }
+        }
+        let (blobs, bytes) = pile.waiting();
+        self.lane(lane).pile = pile;
+        let since_last = self.lane(lane).last.map(|last| last.elapsed());
+        let heights = tip.0.saturating_sub(done.0);
+        Ok(Waiting { heights, blobs, bytes, since_last, behind: other > done })
+    }
+
     fn begin_posting(&mut self, lane: Lane, ctx: &mut Context<Self>) {
         let (max_blobs, look_first) = match self.lane(lane) {
             Progress { busy: true, .. } => return,
             Progress { max_blobs, look_first, .. } => (*max_blobs, *look_first),
         };
+        if !look_first {
+            match self.is_due(lane) {
+                Ok(true) => {}
+                Ok(false) => {
+                    // All there is was found on DA: a failure of before is over.
+                    self.lane(lane).failures = 0;
+                    return self.end_of_trouble();
+                }
+                Err(error) => return self.end_in_failure(lane, &error.into(), ctx),
+            }
+        }
         self.lane(lane).busy = true;
         let posting = Posting {
             config: self.config.clone(),
@@ -203,6 +296,7 @@ impl DaSubmitter {
             Ok(Posted::Nothing) => {
                 let progress = self.lane(lane);
                 progress.busy = false;
+                progress.due = false;
                 // All there is was found on DA: a failure of before is over.
                 progress.failures = 0;
                 self.end_of_trouble();
@@ -217,7 +311,7 @@ impl DaSubmitter {
                 progress.look_first = false;
                 self.begin_posting(lane, ctx);
             }
-            Ok(Posted::Range { range, blobs, bytes }) => {
+            Ok(Posted::Range { range, blobs, bytes, full }) => {
                 info!(%lane, from = range.from.0, to = range.to.0, blobs, bytes, da_height = range.da_height.0,
                     "on DA");
                 self.metrics.blobs.inc_by(blobs as u64);
@@ -226,6 +320,8 @@ impl DaSubmitter {
                 let progress = self.lane(lane);
                 progress.busy = false;
                 progress.failures = 0;
+                progress.due = full;
+                progress.last = Some(Instant::now());
                 progress.max_blobs = (progress.max_blobs * 2).min(most);
                 self.end_of_trouble();
                 self.begin_posting(lane, ctx);
@@ -242,6 +338,7 @@ impl DaSubmitter {
         self.metrics.resends.inc();
         let (shortest, longest) = (Duration::from_millis(100), self.config.da_block_time);
         let progress = self.lane(lane);
+        progress.busy = true;
         progress.failures += 1;
         let mut pause = (shortest * 2u32.pow(progress.failures.min(16) - 1)).min(longest.max(shortest));
         match error {

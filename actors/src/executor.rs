@@ -148,6 +148,8 @@ pub struct Executor {
     unrecorded: VecDeque<HeaderSignature>,
     /// The last height that was queued for signing, or is signed.
     queued_to: Height,
+    /// The last block that this executor saw committed.
+    committed_to: Height,
     signing: bool,
     /// Why the last attempt to sign failed.
     unsigned_because: Option<String>,
@@ -157,6 +159,9 @@ pub struct Executor {
     round_began: Instant,
     /// What is logged about a block carries its height and term.
     round: Span,
+    /// The change of leadership that this grant came from. Its first block is a part of it, the
+    /// others follow from it: one trace tells what a failover cost.
+    failover: Span,
     last_block_at: Option<Instant>,
     pause: Option<String>,
     /// A block is due.
@@ -194,12 +199,14 @@ impl Executor {
             unsigned: VecDeque::new(),
             unrecorded: VecDeque::new(),
             queued_to: Height(0),
+            committed_to: Height(0),
             signing: false,
             unsigned_because: None,
             recording: false,
             slot: Instant::now(),
             round_began: Instant::now(),
             round: Span::none(),
+            failover: Span::current(),
             last_block_at: None,
             pause: None,
             due: true,
@@ -273,6 +280,7 @@ impl Executor {
         self.unsigned.clear();
         let tip = self.reader.tip().height;
         self.queued_to = tip;
+        self.committed_to = tip;
         let mut height = tip;
         while height >= self.reader.initial_height() {
             if let Some(signed) = self.reader.signed_header(height, &self.signer)? {
@@ -352,7 +360,13 @@ impl Executor {
             may_be_empty: !self.config.lazy || self.idle_for() >= self.config.lazy_interval,
         };
         let height = self.reader.tip().height.next().max(self.reader.initial_height());
-        self.round = info_span!("block", height = height.0, term = self.grant.term.0);
+        self.round = match self.last_block_at {
+            None => info_span!(parent: &self.failover, "block", height = height.0, term = self.grant.term.0),
+            Some(_) => info_span!(parent: None, "block", height = height.0, term = self.grant.term.0),
+        };
+        if self.last_block_at.is_some() {
+            self.round.follows_from(&self.failover);
+        }
         let building = building.next_block().instrument(self.round.clone()).into_actor(self);
         ctx.spawn(building.map(|built, this, ctx| this.end_building(built, ctx)));
     }
@@ -459,7 +473,8 @@ impl Executor {
         self.last_block_at = Some(self.round_began);
         self.count(block);
         self.forget_recorded();
-        self.queue_for_signing(block);
+        self.committed_to = block.height();
+        self.queue_for_signing();
         fail::fail_point!("executor.after_commit_before_execute");
         self.begin_signing(ctx);
         let began = Instant::now();
@@ -471,15 +486,18 @@ impl Executor {
         }));
     }
 
-    /// Heights are signed without a gap, also when one of them came from somebody else.
-    fn queue_for_signing(&mut self, block: &Arc<Block>) {
-        while self.queued_to.next() < block.height() {
-            let Ok(Some(missed)) = self.reader.block(self.queued_to.next()) else { break };
-            self.queued_to = missed.height();
-            self.unsigned.push_back(missed);
+    /// Heights are signed without a gap, also when one of them came from somebody else. One that
+    /// cannot be read now is read again at the next tick.
+    fn queue_for_signing(&mut self) {
+        while self.queued_to < self.committed_to {
+            let height = self.queued_to.next();
+            match self.reader.block(height) {
+                Ok(Some(block)) => self.unsigned.push_back(block),
+                Ok(None) => return warn!(height = height.0, "a committed block is not here: not signed yet"),
+                Err(error) => return warn!(%error, height = height.0, "not signed yet"),
+            }
+            self.queued_to = height;
         }
-        self.queued_to = block.height();
-        self.unsigned.push_back(block.clone());
     }
 
     fn end_execution(
@@ -595,6 +613,15 @@ impl Executor {
                 self.unrecorded.push_back(signature);
                 self.begin_recording(ctx);
             }
+            // Another leader has signed since, and the guard follows the chain: nothing is left to do.
+            Ok(Err(error @ (SignError::BelowGuard { .. } | SignError::Gap { .. })))
+                if matches!(self.reader.signature(block.height()), Ok(Some(_))) =>
+            {
+                info!(%error, height = block.height().0, "signed by another leader");
+                self.unsigned.pop_front();
+                self.unsigned_because = None;
+                self.begin_signing(ctx);
+            }
             Ok(Err(error)) if is_for_a_person(&error) => {
                 error!(%error, "the guard refuses");
                 self.links.integrity_stop.do_send(IntegrityStop { reason: error.to_string() });
@@ -622,6 +649,7 @@ impl Executor {
             return;
         }
         self.forget_recorded();
+        self.queue_for_signing();
         self.begin_signing(ctx);
         let idle = self.last_block_at.is_none_or(|at| at.elapsed() >= self.config.record_signature_after);
         let due = !self.unsigned.is_empty() || idle;

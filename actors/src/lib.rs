@@ -5,11 +5,13 @@
 
 pub mod child;
 pub mod da;
+pub mod da_retriever;
 pub mod da_submitter;
 pub mod engine;
 pub mod executor;
 pub mod journal;
 pub mod notary;
+pub mod observer;
 pub mod raft;
 pub mod reaper;
 pub mod record_file;

@@ -13,6 +13,8 @@ pub mod members;
 pub mod metrics;
 pub mod network;
 mod opening;
+mod pausing;
+pub mod plausible;
 mod ports;
 mod proposing;
 pub mod retention;
@@ -153,6 +155,8 @@ pub struct Raft {
     /// Whether nothing is said as a leader now.
     silent: Arc<AtomicBool>,
     lease_held: bool,
+    /// The term it leads, and when that was seen first.
+    leads_since: Option<(Term, tokio::time::Instant)>,
     tended: tending::Tended,
     /// Members that a condition is on its way to.
     telling: BTreeSet<MemberId>,
@@ -201,6 +205,7 @@ impl Raft {
             heartbeats: true,
             silent: Arc::default(),
             lease_held: false,
+            leads_since: None,
             tended: tending::Tended::default(),
             telling: BTreeSet::new(),
             proposing: Rc::default(),

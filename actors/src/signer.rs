@@ -284,6 +284,8 @@ impl Signer {
         Ok(())
     }
 
+    /// Of heights below its own the guard keeps no hash. An envelope proves its header by the signature
+    /// of this key; data are asked for only where such a header is committed, and must be what it says.
     fn expect_guarded(&mut self, height: Height, hash: Hash) -> Result<(), SignError> {
         let guard = self.guard()?.record();
         if height > guard.height {

@@ -318,7 +318,10 @@ impl Supervisor {
             info!(term = grant.term.0, "granted: starting the producers");
             self.end_stage(granted);
         });
-        self.running = self.producers.iter().map(|producer| (producer.start)(grant)).collect();
+        // What they do under this grant is a consequence of the failover that it ends.
+        let failover = self.failover.clone();
+        let start = || self.producers.iter().map(|producer| (producer.start)(grant)).collect();
+        self.running = failover.in_scope(start);
     }
 
     /// Nothing starts until they are gone: the plan knows that they are stopping.
@@ -385,6 +388,21 @@ impl Supervisor {
         }
     }
 
+    /// An operator's pause is in the log: whoever has applied it knows it.
+    fn follow_pause(&mut self, ctx: &mut Context<Self>) {
+        let pause = self.sources.reader.pause();
+        if self.plan.pause() == pause.as_deref() {
+            return;
+        }
+        match pause.as_deref() {
+            Some(reason) => warn!(reason, "an operator has stopped production"),
+            None => info!("an operator lets production go on"),
+        }
+        self.metrics.paused.set(i64::from(pause.is_some()));
+        let actions = self.plan.pause_changed(pause.as_deref().map(str::to_owned));
+        self.act(actions, ctx);
+    }
+
     /// Does what is due, whatever made it so.
     fn review(&mut self, ctx: &mut Context<Self>) {
         self.review_election();
@@ -399,6 +417,8 @@ impl Supervisor {
         if self.leads().is_some() {
             self.timeline.sign(now);
         }
+        // A snapshot may have brought one.
+        self.follow_pause(ctx);
         let hangs = self.storage.look(now, (self.sources.busy_for)());
         self.health_if_changed(Part::Storage, hangs, ctx);
         let due = self.plan.grant().is_some() && self.due && !self.lease_lapsed && self.finishing.is_none();
@@ -484,6 +504,7 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        self.follow_pause(ctx);
         ctx.run_interval(self.config.look_after, |this, ctx| {
             this.look_after_producers(ctx);
             this.begin_signer_look(ctx);

@@ -7,20 +7,31 @@
 //!
 //! After a snapshot block bodies are missing: it fetches them from other members first. A witness
 //! has no engine; there it does only that.
+//!
+//! On a node that is no member of a cluster it holds the `Writer`, and lets in what was found on DA
+//! and among peers (`follow`).
 
 pub mod backfill;
+pub mod candidates;
+pub mod catch_up;
+pub mod follow;
+pub mod inclusion;
+pub mod rules;
+mod signatures;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Recipient, SpawnHandle, WrapFuture,
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Recipient, ResponseFuture,
+    SpawnHandle, WrapFuture,
 };
 use baton_messages::chain::Block;
 use baton_messages::engine::{
     EngineError, EnginePosition, ExecuteBlock, Executed, GetPosition, InitChain, Rollback, SetFinal,
 };
 use baton_messages::raft::{Applied, TermApplied};
+use baton_messages::supervisor::Shutdown;
 use baton_messages::syncer::{ExecutionFollowed, ExecutionTrouble};
 use baton_messages::types::{Height, StateRoot};
 use baton_storage::Reader;
@@ -28,6 +39,7 @@ use baton_storage::backend::StoreError;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
 /// How the syncer behaves.
@@ -117,13 +129,17 @@ enum Error {
     Ahead { engine: Height, tip: Height },
     #[error("bodies are missing: {left} left, block {height} is the next to execute")]
     NoBody { height: Height, left: u64 },
+    #[error(
+        "the chain forks below height {height}: {reason}; find out which chain is the right one, then start with an empty store"
+    )]
+    OtherParent { height: Height, reason: String },
 }
 
 impl Error {
     /// A person is needed; a restart would not help.
     const fn is_integrity(&self) -> bool {
         match self {
-            Self::OtherRoot { .. } | Self::ChangedRoot { .. } => true,
+            Self::OtherRoot { .. } | Self::ChangedRoot { .. } | Self::OtherParent { .. } => true,
             Self::Engine(error) => {
                 matches!(error, EngineError::Corrupt(_) | EngineError::CannotRollBack { .. })
             }
@@ -135,6 +151,8 @@ impl Error {
 
 /// The engine is looked at when nothing was asked of it for one to two times so many pauses.
 const LOOK_EVERY: u32 = 4;
+/// How often a node that follows shows and writes how far it is.
+const TEND_EVERY: Duration = Duration::from_secs(1);
 
 /// What one step came to.
 enum Step {
@@ -168,8 +186,16 @@ pub struct Syncer {
     in_trouble: bool,
     /// Filling in missing bodies.
     fill: backfill::State,
+    /// A signature that was passed over is being asked for.
+    mending: bool,
+    /// How many were.
+    mendings: u32,
     /// The timer of the next attempt after a failure.
     retry: Option<SpawnHandle>,
+    /// Following a chain from outside, where there is no Raft.
+    follow: Option<follow::Following>,
+    /// Nothing more is begun; who wants to know when the last step has ended.
+    closing: Option<Vec<oneshot::Sender<()>>>,
 }
 
 impl Syncer {
@@ -189,13 +215,20 @@ impl Syncer {
             busy: false,
             in_trouble: false,
             fill: backfill::State::default(),
+            mending: false,
+            mendings: 0,
             retry: None,
+            follow: None,
+            closing: None,
         }
     }
 
     /// Does the next thing that is due, one at a time.
     fn begin_step(&mut self, ctx: &mut Context<Self>) {
-        if self.busy || !self.config.executes {
+        if self.busy || !self.config.executes || self.closing.is_some() {
+            return;
+        }
+        if !self.enter_next(ctx) {
             return;
         }
         let tip = self.reader.tip().height;
@@ -224,6 +257,13 @@ impl Syncer {
 
     fn end_step(&mut self, step: Result<Step, Error>, ctx: &mut Context<Self>) {
         self.busy = false;
+        if let Some(closing) = &mut self.closing {
+            for waiting in closing.drain(..) {
+                // Whoever asked may have given up.
+                let _ = waiting.send(());
+            }
+            return;
+        }
         match step {
             Ok(Step::At(position)) => {
                 info!(height = position.height.0, root = %position.root, "the engine is on the chain");
@@ -254,6 +294,7 @@ impl Syncer {
         }
         self.end_of_trouble();
         self.begin_step(ctx);
+        self.make_room();
     }
 
     /// Looks where the engine is when nothing else would tell: it may have been restarted and
@@ -335,6 +376,10 @@ impl Actor for Syncer {
         self.begin_fill(ctx);
         self.begin_step(ctx);
         ctx.run_interval(self.config.retry_after * LOOK_EVERY, Self::look_after_engine);
+        ctx.run_interval(self.config.backfill.longest_pause, Self::begin_mending);
+        if self.follow.is_some() {
+            ctx.run_interval(TEND_EVERY, Self::tend);
+        }
     }
 }
 
@@ -346,6 +391,23 @@ impl Handler<Applied> for Syncer {
         if !self.in_trouble {
             self.begin_step(ctx);
         }
+    }
+}
+
+impl Handler<Shutdown> for Syncer {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Shutdown, _: &mut Context<Self>) -> Self::Result {
+        let closing = self.closing.get_or_insert_default();
+        if !self.busy {
+            return Box::pin(std::future::ready(()));
+        }
+        let (ended, end) = oneshot::channel();
+        closing.push(ended);
+        Box::pin(async move {
+            // A syncer that is gone has ended too.
+            let _ = end.await;
+        })
     }
 }
 

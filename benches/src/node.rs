@@ -311,6 +311,7 @@ fn settings(store: &Store, signer: &Signer, pace: Pace) -> Settings {
             header_namespace: Namespace::of("headers"),
             data_namespace: Namespace::of("data"),
             signer: signer.clone(),
+            batching: da_submitter::batching::Batching::default(),
             max_bytes: 8 << 20,
             max_blobs: 512,
             interval: Duration::from_millis(250),

@@ -4,6 +4,7 @@
 //! JSON-RPC (wire section 5).
 
 use std::fmt;
+use std::time::Duration;
 
 use actix::Message;
 use base64::Engine;
@@ -90,6 +91,19 @@ pub struct GetBlobs {
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<DaHead, DaError>")]
 pub struct GetDaHead;
+
+/// Wait for the DA layer to announce a block with or without blobs of a namespace.
+///
+/// Replies with its height and time. An older block may be announced than was asked about: look at
+/// the height. `Other` when this DA layer announces nothing: ask for the head from time to time.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<DaHead, DaError>")]
+pub struct AwaitDaBlock {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// How long to wait.
+    pub within: Duration,
+}
 
 /// A DA block's height and time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

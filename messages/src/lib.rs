@@ -12,6 +12,7 @@ pub mod da;
 pub mod engine;
 pub mod epoch;
 pub mod executor;
+pub mod follow;
 pub mod genesis;
 pub mod mutation;
 pub mod raft;

@@ -4,6 +4,7 @@ use actix::Message;
 
 use crate::cluster::ClusterView;
 use crate::command::DaProgress;
+use crate::follow::FollowView;
 use crate::raft::RaftView;
 use crate::sequencer::QueueView;
 use crate::signer::SignerView;
@@ -35,4 +36,6 @@ pub struct NodeStatus {
     pub signer: Option<SignerView>,
     /// The cluster as Raft sees it.
     pub cluster: Option<ClusterView>,
+    /// What a node that follows says; a member of a cluster has none.
+    pub follow: Option<FollowView>,
 }

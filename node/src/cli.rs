@@ -70,6 +70,10 @@ fn run(cli: Cli) -> Result<(), ExitError> {
             args.node.home = args.node.home.or(before);
             ask(cluster::hand_off(args))
         }
+        Command::Stop(mut args) => {
+            args.node.home = args.node.home.or(before);
+            ask(cluster::stop(args))
+        }
         Command::Pause(mut args) => {
             args.node.home = args.node.home.or(before);
             ask(cluster::pause(args))

@@ -16,6 +16,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use baton_actors::da_submitter::batching::Batching;
+use baton_actors::engine::kv::Roots;
 use zeroize::Zeroizing;
 
 use crate::cluster::security::TlsSettings;
@@ -65,9 +67,19 @@ pub struct Config {
     pub settings: Settings,
 }
 
-/// Block production.
+/// Block production, and what a node that follows does instead.
 #[derive(Clone, Debug)]
 pub struct Node {
+    /// It produces blocks, alone or in a cluster; otherwise it follows a chain.
+    pub aggregator: bool,
+    /// Most blocks that a node that follows and is ready lags behind.
+    pub readiness_max_behind: u64,
+    /// Most seconds since the last block of a node that follows and is ready; zero: not looked at.
+    pub readiness_window: u64,
+    /// A node that follows has a DA layer to read.
+    pub reads_da: bool,
+    /// A node that follows has peers to ask.
+    pub asks_peers: bool,
     /// Time between two blocks.
     pub block_time: Duration,
     /// Most blocks that wait for DA; never zero.
@@ -82,9 +94,24 @@ pub struct Node {
     pub max_clock_drift: Duration,
 }
 
+impl Node {
+    /// What the node does, in a word: `sequencer`, or what it follows.
+    #[must_use]
+    pub const fn mode(&self) -> &'static str {
+        match (self.aggregator, self.reads_da, self.asks_peers) {
+            (true, _, _) => "sequencer",
+            (false, true, true) => "full",
+            (false, true, false) => "da",
+            (false, false, _) => "p2p",
+        }
+    }
+}
+
 /// The DA layer.
 #[derive(Clone, Debug)]
 pub struct Da {
+    /// A node that follows reads from here on, if that is above where the chain begins.
+    pub start_height: u64,
     /// JSON-RPC endpoint; empty is refused at start.
     pub address: String,
     /// Bearer token.
@@ -93,6 +120,10 @@ pub struct Da {
     pub submit_options: String,
     /// Accounts used in turn.
     pub signing_addresses: Vec<String>,
+    /// Submissions that each of these accounts may have under way.
+    pub submits_per_account: usize,
+    /// When blobs are posted.
+    pub batching: Batching,
     /// The text from which the namespace of headers is made.
     pub namespace: String,
     /// The text from which the namespace of data is made; `namespace` when none was given.
@@ -161,6 +192,8 @@ pub enum EngineKind {
 pub struct Engine {
     /// Which one.
     pub kind: EngineKind,
+    /// What the key-value app's state roots are.
+    pub kv_roots: Roots,
     /// How long one call may take.
     pub call_timeout: Duration,
 }
@@ -372,6 +405,20 @@ impl Config {
         rules::build(home, settings)
     }
 
+    /// As `load`, with another home's file.
+    ///
+    /// # Errors
+    ///
+    /// `ConfigError` naming key, value, rule and source.
+    pub fn load_file(
+        file: &Path,
+        home: &Path,
+        flags: &Flags,
+        env: &Env,
+    ) -> Result<(Self, Vec<Warning>), ConfigError> {
+        rules::build(home, Settings::gather(Some(file), flags, env)?)
+    }
+
     /// What a new home gets: environment and flags over the defaults, without a file.
     ///
     /// # Errors
@@ -382,7 +429,7 @@ impl Config {
     }
 
     /// Checks what only a start needs: where DA is, which namespace, which passphrase. A witness
-    /// needs none of it.
+    /// needs none of it, a node that follows no passphrase.
     ///
     /// # Errors
     ///
@@ -390,6 +437,15 @@ impl Config {
     pub fn check_start(&self) -> Result<(), ConfigError> {
         let not_set = |key, rule| Err(ConfigError::NotSet { key, rule });
         if self.raft.witness {
+            return Ok(());
+        }
+        if !self.node.aggregator {
+            if self.da.address.is_empty() {
+                return not_set("da.address", "a node that follows a chain needs a DA node to read it from");
+            }
+            if self.da.namespace.is_empty() {
+                return not_set("da.namespace", "it must be that of the chain that is followed");
+            }
             return Ok(());
         }
         if self.da.address.is_empty() {

@@ -38,7 +38,8 @@ pub fn run(args: &InitArgs) -> Result<(), ExitError> {
     let config = configure(&root, args)?;
     let files = &config.files;
     member::bring(&config, args)?;
-    let address = match config.raft.witness {
+    let follows = !config.node.aggregator;
+    let address = match config.raft.witness || follows {
         true => None,
         false => Some(provide_key(&config, args.insecure_fast_kdf)?),
     };
@@ -81,7 +82,8 @@ fn configure(root: &std::path::Path, args: &InitArgs) -> Result<Config, ExitErro
     warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
     // Refused before anything is made.
     member::check(&config, args)?;
-    let has_key = config.files.signer().exists() || args.signer_from.is_some() || config.raft.witness;
+    let has_key = config.files.signer().exists() || args.signer_from.is_some();
+    let has_key = has_key || config.raft.witness || !config.node.aggregator;
     if config.passphrase_file.is_none() && !has_key {
         return Err(no_key());
     }
@@ -110,7 +112,9 @@ fn with_defaults(flags: &Flags, env: &Env, member: bool) -> Result<Flags, ExitEr
         flags.0.insert("raft.enable", "true".to_owned());
     }
     // That of a chain that exists cannot be guessed.
-    if !member && !said(&flags, "da.namespace", "BATON_DA_NAMESPACE") {
+    let follows = flags.0.get("node.aggregator").or_else(|| env.0.get("BATON_NODE_AGGREGATOR"));
+    let follows = follows.is_some_and(|said| said == "false");
+    if !member && !follows && !said(&flags, "da.namespace", "BATON_DA_NAMESPACE") {
         flags.0.insert("da.namespace", random_namespace());
     }
     if let Some(file) =

@@ -10,6 +10,7 @@ pub mod devnet;
 pub mod disk;
 pub mod exit;
 pub mod failpoints;
+pub mod following;
 pub mod genesis;
 pub mod home;
 pub mod init;

@@ -3,6 +3,7 @@
 //! Opens store, guard, key and ports, wires the actors, and waits for a signal or for the news
 //! that a person is needed. The actors never end the process; this does.
 
+mod full;
 mod members;
 
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler};
 use baton_actors::da::DaLayer;
 use baton_actors::da::celestia::{self, AuthToken, Celestia};
-use baton_actors::engine::kv::{self, Kv};
+use baton_actors::engine::kv::{Kv, Roots};
 use baton_actors::engine::{self, Execution};
 use baton_actors::journal::{self, Journal};
 use baton_actors::record_file::Rotation;
@@ -30,7 +31,7 @@ use baton_messages::supervisor::{IntegrityStop, Shutdown};
 use baton_messages::types::{Hash, Timestamp};
 use baton_storage::{Reader, Store};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::admin;
@@ -69,7 +70,10 @@ pub fn run(start: Start) -> Result<(), ExitError> {
         builder.worker_threads(2).enable_all().build().expect("the operating system gives threads")
     };
     let system = actix::System::with_tokio_rt(runtime);
-    let ended = system.block_on(serve(start));
+    let ended = match start.config.node.aggregator {
+        true => system.block_on(serve(start)),
+        false => system.block_on(full::serve(start)),
+    };
     // What still runs is dropped with the system. A request to DA that is dropped gives its
     // connection back, which spawns: outside of a runtime that is a panic, and exit code 1.
     let runtime = system.runtime().tokio_runtime().handle().clone();
@@ -132,19 +136,23 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let limits = Limits::default().within(rpc::serve::raise_open_files());
     let signals = Signals::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock(failpoints::clock_offset()));
+    let accounts = da::accounts::Metrics::default();
     let da = match config.raft.witness {
         true => None,
-        false => Some(Celestia::new(celestia_config(&config)?).map_err(ExitError::config)?),
+        false => {
+            Some(Celestia::counted(celestia_config(&config)?, accounts.clone()).map_err(ExitError::config)?)
+        }
     };
     let store = Store::open(open_options(&config.files, &genesis))?;
     let identity = store.identity();
     info!(chain = %identity.chain_id, storage = %identity.storage, boot = identity.boot,
         tip = store.reader().tip().height.0, "opened the store");
+    start::check_produces(&store)?;
     start::check_first(&config, store.reader().membership().membership().voter_ids().next().is_some())?;
     failpoints::pass("node.store_opened");
     let kv = match config.raft.witness {
         true => None,
-        false => Some(Kv::open(store.backend(), kv::Config::default())?),
+        false => Some(Kv::open(store.backend(), full::kv_config(&config))?),
     };
     let view = kv.as_ref().map(Kv::view);
     let signer = match &key {
@@ -195,6 +203,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     wiring.members.push(journal.clone().recipient());
 
     let mut registry = metrics::Builder::new(&genesis.chain_id, &config.metrics_namespace);
+    wiring.metrics.da.accounts = accounts;
     wiring.metrics.register(registry.registry());
     signer_metrics.register(registry.registry());
     let (kv_metrics, rpc_metrics, disk_metrics) =
@@ -264,6 +273,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         }
     };
     let mut servers = vec![];
+    let stop_asked = Arc::new(Notify::new());
     let desk = Desk {
         node: config.raft.node_id.clone(),
         links: admin::Links {
@@ -271,6 +281,8 @@ async fn serve(start: Start) -> Result<(), ExitError> {
             hand_off: node.hand_off.clone(),
             pause: node.pause.clone(),
             resume: node.resume.clone(),
+            prepare_stop: node.prepare_stop.clone(),
+            stop: stop_asked.clone(),
             change: node.cluster.change.clone(),
             journal: Some(journal.recipient()),
         },
@@ -309,7 +321,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     };
     DiskWatch::new(watch, node.disk.clone(), disk_metrics).start();
 
-    let ended = signals.told_to_stop(alarmed).await;
+    let ended = signals.told_to_stop(alarmed, &stop_asked).await;
     let _ = closing.send(true);
     stop(&node, &store).await;
     for server in servers {
@@ -332,13 +344,21 @@ impl Signals {
         Ok(Self { terminate, interrupt })
     }
 
-    /// Waits for a signal, or for the news that a person is needed.
-    async fn told_to_stop(mut self, alarmed: oneshot::Receiver<String>) -> Result<(), ExitError> {
+    /// Waits for a signal, an operator's command, or for the news that a person is needed.
+    async fn told_to_stop(
+        mut self,
+        alarmed: oneshot::Receiver<String>,
+        asked: &Notify,
+    ) -> Result<(), ExitError> {
         tokio::select! {
             biased;
             Ok(reason) = alarmed => Err(ExitError::integrity(reason)),
             _ = self.terminate.recv() => {
                 info!("SIGTERM: stopping");
+                Ok(())
+            }
+            () = asked.notified() => {
+                info!("an operator's command: stopping");
                 Ok(())
             }
             _ = self.interrupt.recv() => {
@@ -356,6 +376,11 @@ async fn stop(node: &Node, store: &Store) {
             warn!(%error, "a part did not stop in time");
         }
     }
+    close(store).await;
+}
+
+/// Closes the store, or gives it up when the disk hangs.
+async fn close(store: &Store) {
     failpoints::pass("node.before_close");
     // A disk that hangs must not keep the process from ending with the code that was decided.
     let (closed, close) = (store.clone(), oneshot::channel());
@@ -413,6 +438,7 @@ fn celestia_config(config: &Config) -> Result<celestia::Config, ExitError> {
         request_timeout: config.da.request_timeout,
         submit_options,
         signing_addresses: config.da.signing_addresses.clone(),
+        submits_per_account: config.da.submits_per_account,
         max_answer: config.da.max_response_bytes,
     })
 }
@@ -463,6 +489,7 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             header_namespace: Namespace::of(&config.da.namespace),
             data_namespace: Namespace::of(&config.da.data_namespace),
             signer: signer.clone(),
+            batching: config.da.batching,
             max_bytes: config.da.max_blob_bytes,
             max_blobs: 512,
             interval: (config.da.block_time / 4).max(Duration::from_millis(100)),
@@ -502,8 +529,13 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
 /// A hash over the settings in which the members of a cluster must agree: blobs would go to another
 /// place, or a transaction be taken for new (hazard D11).
 fn common_settings(config: &Config) -> Hash {
-    let Config { da, replay_window, .. } = config;
-    Hash::of(format!("{}\n{}\n{replay_window}", da.namespace, da.data_namespace).as_bytes())
+    let Config { da, replay_window, engine, .. } = config;
+    let mut text = format!("{}\n{}\n{replay_window}", da.namespace, da.data_namespace);
+    // Said only where it is not the usual, so that members of an older version agree.
+    if engine.kv_roots == Roots::Testapp {
+        text.push_str("\ntestapp");
+    }
+    Hash::of(text.as_bytes())
 }
 
 /// Where this life's chance comes from.

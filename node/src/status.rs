@@ -3,6 +3,8 @@
 //! It keeps nothing: it asks the actors and the store each time. An actor that does not answer
 //! in time is a part that is missing, never a question that hangs (P8).
 
+pub mod following;
+
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, Recipient, ResponseFuture};
@@ -93,7 +95,7 @@ impl Handler<GetNodeStatus> for Board {
                 signer,
                 cluster,
             );
-            NodeStatus { tip, da, store_trouble, raft, supervisor, queue, signer, cluster }
+            NodeStatus { tip, da, store_trouble, raft, supervisor, queue, signer, cluster, follow: None }
         })
     }
 }

@@ -30,7 +30,7 @@ use baton_actors::world::World;
 use baton_messages::chain;
 use baton_messages::cluster::{
     Campaign, ChangeMembers, FetchBlocks, ForwardTxs, ForwardedTxs, GetCluster, HandOff, Heartbeats,
-    MemberTold, MembersChanged, Pause, Resume, Stand, TellCondition, TransferLeadership,
+    MemberTold, MembersChanged, Pause, PrepareStop, Resume, Stand, TellCondition, TransferLeadership,
 };
 use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
@@ -247,6 +247,8 @@ impl RaftPorts {
 pub struct ClusterPorts {
     pub view: Recipient<GetCluster>,
     pub change: Recipient<ChangeMembers>,
+    pub pause: Recipient<Pause>,
+    pub resume: Recipient<Resume>,
     pub transfer: Recipient<TransferLeadership>,
     pub tell: Recipient<TellCondition>,
     pub campaign: Recipient<Campaign>,
@@ -262,6 +264,8 @@ impl ClusterPorts {
     where
         A: Hears<GetCluster>
             + Hears<ChangeMembers>
+            + Hears<Pause>
+            + Hears<Resume>
             + Hears<TransferLeadership>
             + Hears<TellCondition>
             + Hears<Campaign>
@@ -273,6 +277,8 @@ impl ClusterPorts {
         Self {
             view: port(actor),
             change: port(actor),
+            pause: port(actor),
+            resume: port(actor),
             transfer: port(actor),
             tell: port(actor),
             campaign: port(actor),
@@ -429,6 +435,8 @@ pub struct Node {
     pub pause: Recipient<Pause>,
     /// Resumes production.
     pub resume: Recipient<Resume>,
+    /// Says whether the others can do without this node.
+    pub prepare_stop: Recipient<PrepareStop>,
     /// Hear how the disk is.
     pub disk: Vec<Recipient<DiskHealthChanged>>,
     /// The store, to read.
@@ -553,7 +561,7 @@ impl Wiring {
             note_signed: signer_ports.note_signed.clone(),
             integrity_stop: self.integrity_stop.clone(),
         };
-        Notary::new(notary::Config::default(), links, reader.clone(), identity).start();
+        Notary::new(notary::Config::default(), links, reader.clone(), identity.clone()).start();
         sequencer_ctx.run(Sequencer::new(
             settings.sequencer,
             sequencer::Links { forward: Some(raft.clone().recipient()) },
@@ -570,7 +578,11 @@ impl Wiring {
             set_final: engine_ports.set_final.clone(),
             followed: supervisor.followed.clone(),
             trouble: supervisor.execution_trouble.clone(),
-            source: Some(backfill::Source { fetch: raft.clone().recipient(), filler: store.filler() }),
+            source: Some(backfill::Source {
+                fetch: raft.clone().recipient(),
+                filler: store.filler(),
+                signer: identity.clone(),
+            }),
         };
         if !is_swapped {
             syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
@@ -596,6 +608,8 @@ impl Wiring {
 
         Node {
             raft: raft_ports,
+            pause: cluster_ports.pause.clone(),
+            resume: cluster_ports.resume.clone(),
             cluster: cluster_ports,
             sequencer: sequencer_ports,
             engine: engine_ports,
@@ -604,8 +618,7 @@ impl Wiring {
             shutdown: vec![supervisor.shutdown, raft.recipient()],
             supervisor: supervisor.view,
             hand_off: supervisor.hand_off,
-            pause: supervisor.pause,
-            resume: supervisor.resume,
+            prepare_stop: supervisor.prepare_stop,
             disk: vec![sequencer.recipient(), supervisor.disk],
             reader,
         }
@@ -705,14 +718,14 @@ where
     })
 }
 
-fn context<A: Actor<Context = Context<A>>>() -> Context<A> {
+pub(crate) fn context<A: Actor<Context = Context<A>>>() -> Context<A> {
     let mut context = Context::new();
     context.set_mailbox_capacity(MAILBOX);
     context
 }
 
 /// Starts an actor that may block: on an arbiter of its own, or in place.
-fn start_blocking<A>(threads: Threads, make: impl FnOnce() -> A + Send + 'static) -> Addr<A>
+pub(crate) fn start_blocking<A>(threads: Threads, make: impl FnOnce() -> A + Send + 'static) -> Addr<A>
 where
     A: Actor<Context = Context<A>>,
 {

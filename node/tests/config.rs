@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use baton::config::table::{KEYS, find};
 use baton::config::{Config, ConfigError, Env, First, Flags, Warning, config_file};
+use baton_actors::da_submitter::batching::Strategy;
 use baton_messages::genesis::Genesis;
 
 const EVNODE: &str = include_str!("data/evnode.yaml");
@@ -58,11 +59,10 @@ fn a_file_of_ev_node_loads_as_it_is() {
     assert_eq!((&*config.da.namespace, &*config.da.data_namespace), ("kE3vB9xQzL", "kE3vB9xQzL"));
     assert_eq!(config.rpc.address, "127.0.0.1:7331");
     assert!(config.metrics.is_none());
-    // Its own default is the one thing that has another effect here.
-    let warned: Vec<_> = warnings.iter().map(|warning| warning.said.key).collect();
-    assert_eq!(warned, ["da.batching_strategy"]);
-    let warning = warnings[0].to_string();
-    assert!(warning.contains("evnode.yaml:72") && warning.contains("\"time\""), "{warning}");
+    assert_eq!((config.da.batching.strategy, config.da.batching.min_items), (Strategy::Time, 1));
+    assert_eq!(config.da.batching.max_delay, config.da.block_time, "zero is ev-node's word for that");
+    assert_eq!((config.da.batching.enough_bytes, config.da.batching.most_waiting), (4_194_304, 50_000));
+    assert!(warnings.is_empty(), "its own defaults mean here what they mean there: {warnings:?}");
 }
 
 #[test]
@@ -175,7 +175,6 @@ fn an_empty_value_means_that_nothing_was_said() {
 #[test]
 fn what_is_not_supported_yet_is_refused() {
     for (key, value) in [
-        ("node.aggregator", "false"),
         ("node.promotable", "true"),
         ("node.based_sequencer", "true"),
         ("node.light", "true"),
@@ -186,7 +185,20 @@ fn what_is_not_supported_yet_is_refused() {
         let said = aggregator().refusal(&[(key, value)]);
         assert!(said.contains(key) && said.contains("not supported yet"), "{said}");
     }
-    assert!(Home::with("").refusal(&[]).contains("node.aggregator"));
+}
+
+#[test]
+fn a_node_that_does_not_produce_follows_and_is_no_member_of_a_cluster() {
+    let (config, warnings) = Home::with("").load(&[], &[]).unwrap();
+    assert!(!config.node.aggregator && warnings.is_empty());
+    assert!(config.check_start().unwrap_err().to_string().contains("da.address"));
+    let da = [("da.address", "http://127.0.0.1:1"), ("da.namespace", "n")];
+    let (config, _) = Home::with("").load(&da, &[]).unwrap();
+    assert_eq!((config.check_start(), config.node.mode()), (Ok(()), "da"));
+    for (key, value) in [("raft.enable", "true"), ("raft.witness", "true"), ("node.catchup_timeout", "1s")] {
+        let said = Home::with("").refusal(&[(key, value), ("raft.raft_addr", "127.0.0.1:1")]);
+        assert!(said.contains(key) && said.contains("node.aggregator"), "{said}");
+    }
 }
 
 #[test]
@@ -316,4 +328,14 @@ fn a_start_says_what_it_needs() {
 fn names_become_variables() {
     assert_eq!(find("node.block_time").unwrap().env(), "BATON_NODE_BLOCK_TIME");
     assert_eq!(find("signer.kms.aws.key_id").unwrap().env(), "BATON_SIGNER_KMS_AWS_KEY_ID");
+}
+
+#[test]
+fn more_blobs_than_may_wait_are_no_batch() {
+    let home = Home::with(
+        "node:\n  aggregator: true\n  max_pending_headers_and_data: 10\nda:\n  batching_strategy: time\n  batch_min_items: 6\n",
+    );
+    let refusal = home.refusal(&[]);
+    assert!(refusal.contains("da.batch_min_items") && refusal.contains("max_pending"), "{refusal}");
+    assert!(home.load(&[("da.batch_min_items", "5")], &[]).is_ok());
 }

@@ -132,7 +132,20 @@ pub enum StoreError {
     Newer(String),
 }
 
+/// What is said of a device between letting go of it and having it again.
+const REOPENING: &str = "the store is being opened again";
+
 impl StoreError {
+    /// What is answered while the device is being opened again.
+    pub(crate) fn reopening() -> Self {
+        Self::Io(REOPENING.into())
+    }
+
+    /// Whether it is only that. It says nothing about the device.
+    pub(crate) fn is_reopening(&self) -> bool {
+        matches!(self, Self::Io(text) if text == REOPENING)
+    }
+
     /// What a batch of an earlier generation is answered.
     pub(crate) fn reopened() -> Self {
         Self::Io("the store was opened again meanwhile".into())
@@ -200,7 +213,8 @@ pub trait Backend: Send + Sync + 'static {
     fn close(&self) {}
 
     /// Lets go of the device and takes it again after a failure; what was written and is still
-    /// there is read anew. Blocks while a write-ahead log is replayed.
+    /// there is read anew. Blocks while a write-ahead log is replayed; other calls do not wait for
+    /// that, they fail.
     ///
     /// # Errors
     ///

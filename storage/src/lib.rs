@@ -7,6 +7,7 @@
 pub mod backend;
 mod chain;
 mod filler;
+pub mod follow;
 pub mod head;
 mod jobs;
 mod log;
@@ -27,6 +28,7 @@ mod writer;
 
 pub use backend::{Backend, Batch, Direction, Family, StoreError};
 pub use filler::Filler;
+pub use follow::{Evidence, FollowError, FollowRecord};
 pub use head::{Head, HeadError};
 pub use jobs::Completion;
 pub use log_store::LogStore;

@@ -45,6 +45,8 @@ pub(crate) struct State {
     bodies: BTreeMap<(Height, Hash), usize>,
     /// Bytes of each retained record on the disk, without bodies; the last is that of `last`.
     sizes: VecDeque<u32>,
+    /// How often entries were cut off at either end.
+    cuts: u64,
 }
 
 /// The log of one store.
@@ -71,6 +73,12 @@ impl Log {
         loop {
             let records = records(backend, from, u64::MAX, CHUNK)?;
             let Some((last, record, _)) = records.last() else { break };
+            let before = state.sizes.len();
+            let first = if before == 0 { records[0].0 } else { from };
+            if let Some(hole) = (first..).zip(&records).find_map(|(at, found)| (found.0 != at).then_some(at))
+            {
+                return Err(hole_at(hole));
+            }
             state.last = Some(log_id(record.term, *last));
             from = last + 1;
             for (_, record, bytes) in &records {
@@ -85,8 +93,11 @@ impl Log {
 
     /// Reads everything anew, after the backend was opened again.
     pub(crate) fn reload(&self, backend: &dyn Backend) -> Result<(), StoreError> {
-        let Self(state) = Self::load(backend)?;
-        *self.lock() = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Self(loaded) = Self::load(backend)?;
+        let loaded = loaded.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        let cuts = state.cuts + 1;
+        *state = State { cuts, ..loaded };
         Ok(())
     }
 
@@ -103,7 +114,26 @@ impl Log {
         to: u64,
         budget: usize,
     ) -> Result<Vec<Entry>, StoreError> {
-        let (from, on_disk, in_memory) = self.lock().plan(from, to);
+        loop {
+            let (cuts, planned) = {
+                let state = self.lock();
+                (state.cuts, state.plan(from, to))
+            };
+            match self.read_planned(backend, planned, budget) {
+                // What was to be read was cut off or purged meanwhile: that is no damage. Who has
+                // just lost leadership reads for its followers while its log is truncated.
+                Err(StoreError::Corrupt(_)) if self.lock().cuts != cuts => {}
+                read => return read,
+            }
+        }
+    }
+
+    fn read_planned(
+        &self,
+        backend: &dyn Backend,
+        (from, on_disk, in_memory): (u64, u64, Vec<Entry>),
+        budget: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
         let mut found: Vec<Entry> = Vec::new();
         let mut bytes = 0;
         let mut next = from;
@@ -140,14 +170,14 @@ impl Log {
         Ok(found)
     }
 
-    /// Entries may be absent at the beginning only: before what was found, or because a purge
-    /// has taken them since.
+    /// Entries may be absent at the beginning only: before the first that the log holds, also when a
+    /// purge has taken them since.
     fn tolerate_gap(&self, at: u64, found: &mut Vec<Entry>) -> Result<(), StoreError> {
-        if found.is_empty() || self.lock().purged.is_some_and(|purged| at <= purged.index) {
+        if at < self.lock().begins() {
             found.clear();
             Ok(())
         } else {
-            Err(StoreError::Corrupt(format!("the log has a hole at {at}")))
+            Err(hole_at(at))
         }
     }
 
@@ -166,6 +196,7 @@ impl Log {
             Content::Submitted(range) => EntryPayload::Normal(Command::Submitted(range)),
             Content::Included(height) => EntryPayload::Normal(Command::Included(height)),
             Content::Activate(version) => EntryPayload::Normal(Command::Activate(version)),
+            Content::Pause(reason) => EntryPayload::Normal(Command::Pause(reason)),
             Content::Block(record) => {
                 let height = record.header.height;
                 let Some(data) = chain::body(backend, height, record.hash)? else {
@@ -200,6 +231,11 @@ impl State {
     /// The index after the last entry.
     pub(crate) fn next(&self) -> u64 {
         self.last.map_or(0, |last| last.index + 1)
+    }
+
+    /// The first index that the log holds, or the next one.
+    fn begins(&self) -> u64 {
+        self.next().saturating_sub(self.sizes.len() as u64)
     }
 
     fn first(&self) -> u64 {
@@ -308,6 +344,7 @@ impl State {
 
     /// Drops entries from an index on; the log ends with `last` then.
     pub(crate) fn cut_after(&mut self, last: Option<LogId>) {
+        self.cuts += 1;
         let next = last.map_or(0, |last| last.index + 1);
         let dropped = self.last.map_or(0, |last| (last.index + 1).saturating_sub(next));
         let kept = self.sizes.len().saturating_sub(usize::try_from(dropped).unwrap_or(usize::MAX));
@@ -322,6 +359,7 @@ impl State {
 
     /// Drops entries up to an index.
     pub(crate) fn cut_before(&mut self, purged: LogId) {
+        self.cuts += 1;
         let kept = self.last.map_or(0, |last| last.index.saturating_sub(purged.index));
         let kept = usize::try_from(kept).unwrap_or(usize::MAX);
         self.sizes.drain(..self.sizes.len().saturating_sub(kept));
@@ -333,6 +371,10 @@ impl State {
             self.last = Some(purged);
         }
     }
+}
+
+fn hole_at(index: u64) -> StoreError {
+    StoreError::Corrupt(format!("the log has a hole at {index}"))
 }
 
 fn entry(id: LogId, payload: Payload) -> Entry {
@@ -361,6 +403,7 @@ pub(crate) fn record_of(entry: &Entry) -> LogRecord {
         EntryPayload::Normal(Command::Submitted(range)) => Content::Submitted(*range),
         EntryPayload::Normal(Command::Included(height)) => Content::Included(*height),
         EntryPayload::Normal(Command::Activate(version)) => Content::Activate(*version),
+        EntryPayload::Normal(Command::Pause(reason)) => Content::Pause(reason.clone()),
         EntryPayload::Normal(Command::Block(entry)) => Content::Block(Box::new(BlockRecord {
             term: entry.term,
             hash: entry.block.hash(),
@@ -388,3 +431,6 @@ fn records(
     };
     found.into_iter().map(read).collect()
 }
+
+#[cfg(test)]
+mod tests;

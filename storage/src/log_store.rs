@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use baton_messages::codec::encode;
 use baton_messages::mutation::{Mutation, planted};
@@ -77,6 +77,14 @@ impl LogStore {
         Ok(chain::header(&*self.inner.backend, height)?.is_some_and(|record| record.hash == hash))
     }
 
+    /// Whether a body may be that of a committed block: below the tip also when the header there is
+    /// not here yet. It may be filled in at this moment, and find the body stored.
+    fn may_be_committed(&self, height: Height, hash: Hash) -> Result<bool, StoreError> {
+        let header = chain::header(&*self.inner.backend, height)?;
+        let tip = self.inner.chain.read().unwrap_or_else(PoisonError::into_inner).tip();
+        Ok(header.map_or(height <= tip.height, |record| record.hash == hash))
+    }
+
     /// Removes bodies from a batch's point of view: those nobody refers to any more.
     fn release(
         &self,
@@ -85,7 +93,7 @@ impl LogStore {
         batch: &mut Batch,
     ) -> Result<(), StoreError> {
         for (height, hash) in bodies {
-            if state.release(height, hash).is_some() && !self.is_committed(height, hash)? {
+            if state.release(height, hash).is_some() && !self.may_be_committed(height, hash)? {
                 batch.delete(Family::Bodies, body_key(height, hash));
             }
         }
@@ -175,7 +183,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.clone()
     }
 
-    /// The vote is durable when this returns. It goes ahead of appends that wait.
+    /// The vote is durable when this returns. It waits for no room in the queue, and for what was
+    /// queued before it: a vote on disk without those entries would be a promise about a log that a
+    /// crash takes away (ADR 3).
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let mut batch = Batch::default();
         batch.put(Family::Meta, meta::VOTE, encode(&VoteRecord::from(*vote)));

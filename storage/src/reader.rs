@@ -6,12 +6,14 @@ use std::sync::{Arc, PoisonError, RwLockReadGuard};
 use baton_messages::chain::{Block, Header, SignedHeader, Signer};
 use baton_messages::command::{DaProgress, ForcedPosition, Lane};
 use baton_messages::genesis::Genesis;
-use baton_messages::types::{DaHeight, Hash, Height, LogIndex, MemberId, Term, Tip};
+use baton_messages::types::{DaHeight, Hash, Height, LogIndex, Member, MemberId, Term, Tip};
 use bytes::Bytes;
 
 use crate::backend::{Direction, Family, StoreError};
 use crate::chain::{self, Chain};
-use crate::raft_types::StoredMembership;
+use crate::follow::{Evidence, FollowRecord};
+use crate::head::{Head, HeadError};
+use crate::raft_types::{LogId, StoredMembership};
 use crate::records::{RangeRecord, SignatureRecord, decode, number_key, range_key};
 use crate::store::Inner;
 
@@ -39,9 +41,12 @@ impl Reader {
         self.inner.chain.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers an error before it is handed on: a store that fails to read is in trouble.
+    /// Remembers an error before it is handed on: a store that fails to read is in trouble. One that
+    /// is being opened again was in trouble before, and may be open by now.
     fn seen<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Err(error) = &result {
+        if let Err(error) = &result
+            && !error.is_reopening()
+        {
             self.inner.jobs.report(error);
         }
         result
@@ -65,6 +70,12 @@ impl Reader {
         self.chain().membership.clone()
     }
 
+    /// A member, as applied.
+    #[must_use]
+    pub fn member(&self, id: MemberId) -> Option<Member> {
+        self.chain().membership.membership().get_node(&id).cloned()
+    }
+
     /// The last entry of the log, applied or not, durable or not; what votes compare. `None`
     /// before the first.
     #[must_use]
@@ -81,10 +92,33 @@ impl Reader {
         voters.next() == Some(own) && voters.next().is_none()
     }
 
+    /// Whether a snapshot can be installed here, as far as can be told without what is before it.
+    /// One that covers no more than what is applied is not looked at: nobody installs it.
+    ///
+    /// # Errors
+    ///
+    /// `HeadError`: it contradicts itself, or what is committed here.
+    pub fn check_head(&self, head: &Head) -> Result<(), HeadError> {
+        let (tip, applied) = {
+            let chain = self.chain();
+            (chain.tip(), chain.applied.log.map(LogId::from))
+        };
+        if head.log_id() <= applied {
+            return Ok(());
+        }
+        head.check(&self.inner.genesis, &tip)
+    }
+
     /// The version of log entries in force.
     #[must_use]
     pub fn command_version(&self) -> u8 {
         self.chain().command_version
+    }
+
+    /// Why an operator has stopped production on whoever leads; `None` while nobody has.
+    #[must_use]
+    pub fn pause(&self) -> Option<Arc<str>> {
+        self.chain().pause.clone()
     }
 
     /// How far the chain is on DA.
@@ -97,6 +131,18 @@ impl Reader {
     #[must_use]
     pub fn forced(&self) -> ForcedPosition {
         self.chain().applied.forced
+    }
+
+    /// Where following stands; `None` in the store of a node that produces.
+    #[must_use]
+    pub fn follow(&self) -> Option<FollowRecord> {
+        self.chain().follow.clone()
+    }
+
+    /// The pairs of headers that cannot both be in one chain.
+    #[must_use]
+    pub fn evidence(&self) -> Vec<Evidence> {
+        self.chain().evidence.clone()
     }
 
     /// The height of the chain's first block.

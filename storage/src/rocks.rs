@@ -2,10 +2,11 @@
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
+use fail::fail_point;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
     Error, ErrorKind, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
@@ -20,8 +21,13 @@ const BLOB_FROM: u64 = 4 * 1024;
 
 /// A RocksDB directory.
 pub struct Rocks {
-    /// `None` once closed.
+    /// `None` once closed, and while it is being opened again. Nothing slow happens under this lock:
+    /// readers are on threads that must go on.
     db: RwLock<Option<DB>>,
+    /// One at a time lets go of it or takes it.
+    turn: Mutex<()>,
+    /// Closed for ever.
+    closed: AtomicBool,
     path: PathBuf,
     /// Changes only while `db` is locked for writing.
     generation: AtomicU64,
@@ -41,7 +47,13 @@ impl Rocks {
     /// `Io` also when another process has the directory open (see `is_lock_error`).
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let db = RwLock::new(Some(open(path)?));
-        Ok(Self { db, path: path.to_owned(), generation: AtomicU64::new(0) })
+        Ok(Self {
+            db,
+            turn: Mutex::default(),
+            closed: AtomicBool::default(),
+            path: path.to_owned(),
+            generation: AtomicU64::default(),
+        })
     }
 
     /// Whether a directory holds a database at all.
@@ -52,6 +64,25 @@ impl Rocks {
 
     fn db(&self) -> RwLockReadGuard<'_, Option<DB>> {
         self.db.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, db: Option<DB>) -> Option<DB> {
+        std::mem::replace(&mut *self.db.write().unwrap_or_else(PoisonError::into_inner), db)
+    }
+
+    /// Why there is none.
+    fn gone(&self) -> StoreError {
+        match self.closed.load(Ordering::Relaxed) {
+            true => StoreError::Io("the store is closed".into()),
+            false => StoreError::reopening(),
+        }
+    }
+
+    /// Lets go of the database; its lock is released when this returns.
+    fn let_go(&self) {
+        if let Some(db) = self.put(None) {
+            db.cancel_all_background_work(true);
+        }
     }
 }
 
@@ -123,10 +154,6 @@ pub fn is_lock_error(error: &StoreError) -> bool {
     matches!(error, StoreError::Io(text) if text.contains("LOCK") && text.to_lowercase().contains("lock "))
 }
 
-fn closed() -> StoreError {
-    StoreError::Io("the store is closed".into())
-}
-
 fn family_handle(db: &DB, family: Family) -> &ColumnFamily {
     db.cf_handle(family.name()).expect("every family was opened with the database")
 }
@@ -134,7 +161,7 @@ fn family_handle(db: &DB, family: Family) -> &ColumnFamily {
 impl Backend for Rocks {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let guard = self.db();
-        let db = guard.as_ref().ok_or_else(closed)?;
+        let db = guard.as_ref().ok_or_else(|| self.gone())?;
         let value = db.get_cf(family_handle(db, family), key).map_err(|error| store_error(&error))?;
         Ok(value.map(Bytes::from))
     }
@@ -147,7 +174,7 @@ impl Backend for Rocks {
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
         let guard = self.db();
-        let db = guard.as_ref().ok_or_else(closed)?;
+        let db = guard.as_ref().ok_or_else(|| self.gone())?;
         if is_empty(&range) {
             return Ok(vec![]);
         }
@@ -176,7 +203,7 @@ impl Backend for Rocks {
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
         let guard = self.db();
-        let db = guard.as_ref().ok_or_else(closed)?;
+        let db = guard.as_ref().ok_or_else(|| self.gone())?;
         if batch.only_in.is_some_and(|generation| generation != self.generation()) {
             return Err(StoreError::reopened());
         }
@@ -198,18 +225,22 @@ impl Backend for Rocks {
 
     fn sync(&self) -> Result<(), StoreError> {
         let guard = self.db();
-        let db = guard.as_ref().ok_or_else(closed)?;
+        let db = guard.as_ref().ok_or_else(|| self.gone())?;
         db.flush_wal(true).map_err(|error| store_error(&error))
     }
 
     /// The memory tables that the replay of the write-ahead log fills are flushed and synced by
     /// RocksDB: what is visible afterwards is durable, also when the sync before had failed.
     fn reopen(&self) -> Result<(), StoreError> {
-        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(db) = db.take() {
-            db.cancel_all_background_work(true);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(self.gone());
         }
-        *db = Some(open(&self.path)?);
+        self.let_go();
+        fail_point!("storage.reopening");
+        let opened = open(&self.path)?;
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        *db = Some(opened);
         self.generation.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -219,10 +250,9 @@ impl Backend for Rocks {
     }
 
     fn close(&self) {
-        let db = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(db) = db {
-            db.cancel_all_background_work(true);
-        }
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.closed.store(true, Ordering::Relaxed);
+        self.let_go();
     }
 }
 
@@ -231,4 +261,49 @@ fn successor(key: &[u8]) -> Vec<u8> {
     let mut next = key.to_vec();
     next.push(0);
     next
+}
+
+#[cfg(all(test, feature = "failpoints"))]
+#[allow(clippy::disallowed_methods, reason = "a thread beside the one that opens is what is shown")]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Replaying a write-ahead log takes as long as it takes; the threads of the actors read meanwhile.
+    #[test]
+    fn nobody_waits_for_a_store_that_is_being_opened_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let rocks = Arc::new(Rocks::open(directory.path()).expect("it opens"));
+        let mut batch = Batch::default();
+        batch.put(Family::Meta, &b"key"[..], &b"value"[..]);
+        rocks.write(batch).expect("it takes writes");
+        rocks.sync().expect("it syncs");
+        let (arrived, here) = channel();
+        let (go, on) = channel::<()>();
+        let on = std::sync::Mutex::new(on);
+        let pause = move || {
+            let _ = arrived.send(());
+            let _ = on.lock().expect("once").recv();
+        };
+        fail::cfg_callback("storage.reopening", pause).expect("the place can be armed");
+        let opening = rocks.clone();
+        let opening = std::thread::spawn(move || opening.reopen());
+        here.recv().expect("it is being opened");
+        let (read, found) = channel();
+        let reader = rocks.clone();
+        std::thread::spawn(move || read.send(reader.get(Family::Meta, b"key")));
+        let found = found.recv_timeout(Duration::from_secs(10));
+        go.send(()).expect("it waits");
+        fail::remove("storage.reopening");
+        opening.join().expect("no panic").expect("it opens again");
+        assert_eq!(found.expect("P8: nobody waits"), Err(StoreError::reopening()));
+        assert_eq!(rocks.get(Family::Meta, b"key"), Ok(Some(Bytes::from_static(b"value"))));
+        assert_eq!(rocks.generation(), 1);
+        rocks.close();
+        let closed = rocks.reopen().expect_err("closed for ever");
+        assert!(!closed.is_reopening(), "{closed}");
+    }
 }

@@ -380,6 +380,8 @@ impl Store {
     fn reopen_now(&self) -> Result<(), OpenError> {
         let inner = &self.inner;
         let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // What is asked of the store meanwhile fails before it reaches the device.
+        inner.jobs.report(&StoreError::reopening());
         inner.backend.reopen()?;
         let chain = Chain::load(&*inner.backend, &inner.genesis)?;
         chain.expect_known(self.known_command_version())?;

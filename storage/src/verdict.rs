@@ -45,7 +45,38 @@ pub fn block(
     log_term: Term,
     entry: &BlockEntry,
 ) -> Decision {
-    match refusal(genesis, tip, log_term, entry) {
+    decide(genesis, tip, standing, log_term, entry, TimeRule::Rises)
+}
+
+/// As [`block`], for a block of a chain that is followed: it may have the time of the one before,
+/// as ev-node allows it.
+#[must_use]
+pub fn followed(
+    genesis: &Genesis,
+    tip: &Tip,
+    standing: Option<Tip>,
+    log_term: Term,
+    entry: &BlockEntry,
+) -> Decision {
+    decide(genesis, tip, standing, log_term, entry, TimeRule::MayRest)
+}
+
+/// What the time of a block must do after the one before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TimeRule {
+    Rises,
+    MayRest,
+}
+
+fn decide(
+    genesis: &Genesis,
+    tip: &Tip,
+    standing: Option<Tip>,
+    log_term: Term,
+    entry: &BlockEntry,
+    rule: TimeRule,
+) -> Decision {
+    match refusal(genesis, tip, log_term, entry, rule) {
         None => Decision::Commit(Tip {
             height: entry.block.height(),
             hash: entry.block.hash(),
@@ -56,14 +87,21 @@ pub fn block(
     }
 }
 
-fn refusal(genesis: &Genesis, tip: &Tip, log_term: Term, entry: &BlockEntry) -> Option<Refusal> {
+fn refusal(
+    genesis: &Genesis,
+    tip: &Tip,
+    log_term: Term,
+    entry: &BlockEntry,
+    rule: TimeRule,
+) -> Option<Refusal> {
     let header = entry.block.header();
     let first = tip.height == Height(0);
     let next = if first { genesis.initial_height } else { tip.height.next() };
     let parent: &[u8] = if first { &[] } else { &tip.hash.0 };
     // Equal times are refused, here and by whoever builds blocks (hazard E8).
-    let least = if planted(Mutation::EqualTime) { tip.time } else { tip.time.next() };
-    let time_rises = if first { header.time == genesis.start_time } else { header.time >= least };
+    let may_rest = rule == TimeRule::MayRest || planted(Mutation::EqualTime);
+    let rests = may_rest && header.time == tip.time;
+    let time_rises = if first { header.time == genesis.start_time } else { rests || header.time > tip.time };
     if entry.term != log_term {
         Some(Refusal::Term)
     } else if header.chain_id != genesis.chain_id {
@@ -91,6 +129,19 @@ pub fn agrees_with_itself(block: &Block) -> bool {
             && metadata.time == header.time
     });
     metadata_agrees && header.data_hash == block.data().commitment().0[..]
+}
+
+/// Whether the data of a block are those that the block above names. Headers do not say what a
+/// block's metadata holds, so two bodies may fit one header; only one of them was committed, and
+/// blobs on DA hold it byte for byte (P7). A block that names nothing says nothing, and data without
+/// transactions are never posted: nodes of ev-node that follow make those up, and differ.
+///
+/// No verdict of apply depends on it.
+#[must_use]
+pub fn agrees_with_above(block: &Block, above: &Block) -> bool {
+    let metadata = above.data().metadata.as_ref();
+    let named = metadata.map(|metadata| &metadata.last_data_hash).filter(|named| !named.is_empty());
+    block.txs().is_empty() || named.is_none_or(|named| block.data().hash().0[..] == named[..])
 }
 
 /// Decides about a signature: it must be for a committed header.

@@ -17,6 +17,7 @@ use openraft::EntryPayload;
 
 use crate::backend::{Batch, Family, StoreError};
 use crate::chain::{self, Chain};
+use crate::follow::{self, FollowRecord};
 use crate::head::{Head, HeadError};
 use crate::jobs::Kind;
 use crate::raft_types::{Entry, StoredMembership};
@@ -75,8 +76,8 @@ pub enum BackfillError {
         /// The hash that is wanted.
         wanted: Hash,
     },
-    /// Its data are not what its header says.
-    #[error("block {0} contradicts itself: its data are not what its header says")]
+    /// Its data are not what its header says, or the block above.
+    #[error("block {0} has other data than its header or the block above says")]
     Contradiction(Height),
     /// The store failed.
     #[error(transparent)]
@@ -108,6 +109,10 @@ struct Draft<'a> {
     headers: BTreeMap<Height, Hash>,
     with_bodies: bool,
     command_version: u8,
+    /// What became of an operator's pause, when entries of the batch changed it.
+    pause: Option<Option<Arc<str>>>,
+    /// The last block's time is late enough for the next one.
+    equal_times: bool,
 }
 
 impl Writer {
@@ -176,6 +181,9 @@ impl Writer {
             let chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
             (chain.applied, chain.command_version)
         };
+        if !with_bodies {
+            follows(applied.log, entries)?;
+        }
         let mut draft = Draft {
             inner,
             applied,
@@ -186,12 +194,17 @@ impl Writer {
             headers: BTreeMap::new(),
             with_bodies,
             command_version,
+            pause: None,
+            equal_times: false,
         };
         let verdicts = entries.iter().map(|entry| draft.entry(entry)).collect::<Result<Vec<_>, _>>()?;
-        let Draft { applied, membership, mut batch, blocks, command_version, .. } = draft;
+        let Draft { applied, membership, mut batch, blocks, command_version, pause, .. } = draft;
         batch.put(Family::Meta, meta::APPLIED, encode(&applied));
         if let Some(membership) = &membership {
             batch.put(Family::Meta, meta::MEMBERSHIP, encode(&MembershipRecord::from(membership)));
+        }
+        if let Some(pause) = &pause {
+            put_pause(&mut batch, pause.as_deref());
         }
         fail_point!("storage.before_apply");
         inner.backend.write(batch)?;
@@ -202,6 +215,76 @@ impl Writer {
         if let Some(membership) = membership {
             chain.membership = membership;
         }
+        if let Some(pause) = pause {
+            chain.pause = pause;
+        }
+        for block in blocks {
+            chain.recent.insert(block);
+        }
+        Ok((verdicts, applied.tip))
+    }
+
+    pub(crate) fn apply_followed(
+        &self,
+        commands: &[Command],
+        record: &FollowRecord,
+    ) -> Result<Vec<Verdict>, StoreError> {
+        let inner = &*self.inner;
+        let turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = self.draft_followed(commands, record).inspect_err(|error| inner.jobs.report(error))?;
+        drop(turn);
+        let (verdicts, tip) = outcome;
+        let blocks = verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::Committed(tip) => Some((LogIndex(0), *tip)),
+            Verdict::Refused(..) | Verdict::Recorded | Verdict::Internal => None,
+        });
+        let refused = verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::Refused(refusal, _) => Some((LogIndex(0), *refusal)),
+            Verdict::Committed(_) | Verdict::Recorded | Verdict::Internal => None,
+        });
+        let (blocks, refused) = (blocks.collect(), refused.collect());
+        (self.notify)(AppliedEvent { tip, index: LogIndex(0), term: Term(0), blocks, refused });
+        Ok(verdicts)
+    }
+
+    fn draft_followed(
+        &self,
+        commands: &[Command],
+        record: &FollowRecord,
+    ) -> Result<(Vec<Verdict>, Tip), StoreError> {
+        let inner = &*self.inner;
+        if let Some(trouble) = inner.jobs.trouble() {
+            return Err(trouble);
+        }
+        let (applied, command_version) = {
+            let chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
+            (chain.applied, chain.command_version)
+        };
+        let mut draft = Draft {
+            inner,
+            applied,
+            membership: None,
+            batch: Batch::default(),
+            blocks: vec![],
+            places: BTreeMap::new(),
+            headers: BTreeMap::new(),
+            with_bodies: true,
+            command_version,
+            // A node that follows makes no blocks.
+            pause: None,
+            equal_times: true,
+        };
+        let apply = |command: &Command| draft.command(Term(0), command);
+        let verdicts = commands.iter().map(apply).collect::<Result<Vec<_>, _>>()?;
+        let Draft { applied, mut batch, blocks, .. } = draft;
+        batch.put(Family::Meta, meta::APPLIED, encode(&applied));
+        follow::put(&mut batch, record);
+        fail_point!("storage.before_follow");
+        inner.backend.write(batch)?;
+        fail_point!("storage.after_follow");
+        let mut chain = self.chain();
+        chain.applied = applied;
+        chain.follow = Some(record.clone());
         for block in blocks {
             chain.recent.insert(block);
         }
@@ -227,10 +310,11 @@ impl Writer {
     fn make_head(&self) -> Result<Head, StoreError> {
         let inner = &*self.inner;
         let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let (applied, membership, horizon, command_version) = {
+        let (applied, membership, horizon, command_version, pause) = {
             let chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
             let horizon = chain.missing.last().map_or(inner.genesis.initial_height, |(_, last)| last.next());
-            (chain.applied, MembershipRecord::from(&chain.membership), horizon, chain.command_version)
+            let pause = chain.pause.as_deref().map(str::to_owned);
+            (chain.applied, MembershipRecord::from(&chain.membership), horizon, chain.command_version, pause)
         };
         let head = Head {
             genesis_hash: inner.identity.genesis_hash,
@@ -243,6 +327,7 @@ impl Writer {
             forced: applied.forced,
             replay_horizon: horizon,
             command_version,
+            pause,
         };
         let mut batch = Batch::default();
         batch.put(Family::Meta, meta::SNAPSHOT, head.encode());
@@ -317,12 +402,17 @@ impl Writer {
         if head.command_version != FIRST_COMMAND_VERSION {
             put_command_version(&mut batch, head.command_version);
         }
+        let paused_before = self.inner.chain.read().unwrap_or_else(PoisonError::into_inner).pause.is_some();
+        if head.pause.is_some() || paused_before {
+            put_pause(&mut batch, head.pause.as_deref());
+        }
         inner.backend.write(batch).inspect_err(|error| inner.jobs.report(error))?;
         let mut chain = self.chain();
         chain.applied = applied;
         chain.membership = membership;
         chain.missing = missing;
         chain.command_version = head.command_version;
+        chain.pause = head.pause.as_deref().map(Arc::from);
         Ok(())
     }
 
@@ -350,6 +440,26 @@ impl Writer {
         Ok(Some((height, chain::wanted_hash(&*inner.backend, height)?)))
     }
 
+    /// Notes the signature of a committed header that did not come in the log; it must have been
+    /// verified. Durable when it returns.
+    ///
+    /// # Errors
+    ///
+    /// `BackfillError` when it is for another header or the store fails.
+    pub async fn note_signature(&self, signature: &HeaderSignature) -> Result<(), BackfillError> {
+        let inner = &*self.inner;
+        let _repair = inner.repair.lock().await;
+        let HeaderSignature { height, hash, .. } = *signature;
+        let record = chain::header(&*inner.backend, height)?;
+        let wanted = record.map_or_else(Hash::default, |record| record.hash);
+        if wanted != hash {
+            return Err(BackfillError::NotLinked { height, found: hash, wanted_height: height, wanted });
+        }
+        let mut batch = Batch::default();
+        put_signature(&mut batch, height, hash, signature.signature.clone());
+        Ok(inner.jobs.run(Kind::Other, batch, true).await?)
+    }
+
     fn backfill_one(
         &self,
         backfill: &Backfill,
@@ -368,7 +478,13 @@ impl Writer {
         if height != wanted_height || found != wanted {
             return Err(BackfillError::NotLinked { height, found, wanted_height, wanted });
         }
-        if !verdict::agrees_with_itself(block) {
+        let stored = match above {
+            Some(_) => None,
+            None => chain::block(backend, height.next())?,
+        };
+        let above = above.or(stored.as_deref());
+        let agrees = above.is_none_or(|above| verdict::agrees_with_above(block, above));
+        if !agrees || !verdict::agrees_with_itself(block) {
             return Err(BackfillError::Contradiction(height));
         }
         if height == from {
@@ -411,6 +527,20 @@ impl Writer {
     }
 }
 
+/// Each entry of a log is applied once and none is left out: verdicts that agree depend on it.
+fn follows(applied: Option<LogIdRecord>, entries: &[Entry]) -> Result<(), StoreError> {
+    let mut wanted = applied.map(|applied| applied.index + 1);
+    for entry in entries {
+        let found = entry.log_id.index;
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+            let reason = format!("log entry {found} was to be applied where {wanted} follows");
+            return Err(StoreError::Corrupt(reason));
+        }
+        wanted = Some(found + 1);
+    }
+    Ok(())
+}
+
 fn parent_of(block: &Block) -> Result<Hash, StoreError> {
     <[u8; 32]>::try_from(&block.header().last_header_hash[..])
         .map(Hash)
@@ -423,6 +553,10 @@ fn put_signature(batch: &mut Batch, height: Height, hash: Hash, signature: Bytes
 
 fn put_command_version(batch: &mut Batch, version: u8) {
     batch.put(Family::Meta, meta::COMMAND_VERSION, Bytes::copy_from_slice(&[version]));
+}
+
+fn put_pause(batch: &mut Batch, pause: Option<&str>) {
+    batch.put(Family::Meta, meta::PAUSE, encode(&pause));
 }
 
 fn put_range(batch: &mut Batch, range: &Submitted) {
@@ -440,9 +574,15 @@ impl Draft<'_> {
                 self.membership = Some(StoredMembership::new(Some(entry.log_id), membership.clone()));
                 Ok(Verdict::Internal)
             }
-            EntryPayload::Normal(Command::Block(entry)) => self.block(term, entry),
-            EntryPayload::Normal(Command::Signature(signature)) => self.signature(signature),
-            EntryPayload::Normal(Command::Submitted(range)) => {
+            EntryPayload::Normal(command) => self.command(term, command),
+        }
+    }
+
+    fn command(&mut self, term: Term, command: &Command) -> Result<Verdict, StoreError> {
+        match command {
+            Command::Block(entry) => self.block(term, entry),
+            Command::Signature(signature) => self.signature(signature),
+            Command::Submitted(range) => {
                 let (verdict, progress) = verdict::submitted(&self.applied.tip, &self.applied.da, range);
                 if let Some(progress) = progress {
                     self.applied.da = progress;
@@ -450,12 +590,16 @@ impl Draft<'_> {
                 }
                 Ok(verdict)
             }
-            EntryPayload::Normal(Command::Included(height)) => {
+            Command::Included(height) => {
                 let (verdict, progress) = verdict::included(&self.applied.tip, &self.applied.da, *height);
                 self.applied.da = progress.unwrap_or(self.applied.da);
                 Ok(verdict)
             }
-            EntryPayload::Normal(Command::Activate(version)) => self.activate(*version),
+            Command::Activate(version) => self.activate(*version),
+            Command::Pause(reason) => {
+                self.pause = Some(reason.as_deref().map(Arc::from));
+                Ok(Verdict::Recorded)
+            }
         }
     }
 
@@ -475,7 +619,8 @@ impl Draft<'_> {
 
     fn block(&mut self, term: Term, entry: &BlockEntry) -> Result<Verdict, StoreError> {
         let standing = self.standing(entry.block.hash())?;
-        let decision = verdict::block(&self.inner.genesis, &self.applied.tip, standing, term, entry);
+        let decide = if self.equal_times { verdict::followed } else { verdict::block };
+        let decision = decide(&self.inner.genesis, &self.applied.tip, standing, term, entry);
         if let Decision::Commit(tip) = decision {
             let header = HeaderRecord { hash: tip.hash, header: entry.block.header().clone() };
             self.batch.put(Family::Headers, number_key(tip.height.0), encode(&header));

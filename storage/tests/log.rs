@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
+use baton_messages::chain::Block;
 use baton_messages::command::{Command, Refusal, Verdict};
-use baton_messages::types::{Height, MemberId, Tip, Tx};
+use baton_messages::types::{Height, MemberId, Timestamp, Tip, Tx};
 use baton_storage::memory::{Disk, Effect, EffectOutcome, Hook, Keep};
 use baton_storage::raft_types::{Vote, log_id};
 use baton_storage::{Completion, Direction, Family, LogStore, Store, StoreError};
@@ -81,6 +82,60 @@ async fn a_purge_takes_the_bodies_of_refused_blocks_only() {
     assert_eq!(bodies(&store), 1);
     assert_eq!(store.reader().block(good.height()).unwrap(), Some(good));
     assert_eq!(log.try_get_log_entries(..).await.unwrap(), [blank(1, 2)]);
+}
+
+/// Only a damaged log could come to that; verdicts of other members would differ from then on.
+#[tokio::test]
+async fn no_entry_is_left_out_and_none_is_applied_twice() {
+    for next in [0, 1, 3] {
+        let store = create(&Disk::new());
+        let writer = store.writer(nobody());
+        writer.commit(&[blank(1, 0), blank(1, 1)]).unwrap();
+        let applied = writer.commit(&[blank(1, next)]);
+        assert!(
+            matches!(&applied, Err(StoreError::Corrupt(reason)) if reason.contains("where 2 follows")),
+            "{applied:?}"
+        );
+        assert!(matches!(store.trouble(), Some(StoreError::Corrupt(_))));
+        assert_eq!(store.reader().applied().map(|(index, _)| index.0), Some(1));
+    }
+    let store = create(&Disk::new());
+    assert!(store.writer(nobody()).commit(&[blank(1, 0), blank(1, 2)]).is_err(), "within a batch");
+}
+
+/// The header of a committed block whose body the log still has may not be here yet: what is filled
+/// in at the same moment must not lose its body to the purge that follows the snapshot.
+#[tokio::test]
+async fn a_purge_after_a_snapshot_takes_no_body_that_may_be_committed() {
+    let chain = blocks(5);
+    let all: Vec<_> = (0..).zip(&chain).map(|(index, block)| entry(1, index, block)).collect();
+    let leader = create(&Disk::new());
+    leader.writer(nobody()).import(&all).unwrap();
+    let head = leader.writer(nobody()).build_head().unwrap();
+    let store = create(&Disk::new());
+    let mut log = store.log();
+    let other = block_at(&tip_of(&chain[0], 1), Timestamp(77), &[b"never committed"]);
+    let last = tip_of(&chain[4], 1);
+    let above = next_block(&last, &[b"above"]);
+    let entries = [
+        entry(1, 0, &chain[0]),
+        entry(1, 1, &chain[1]),
+        entry(1, 2, &other),
+        entry(1, 3, &chain[4]),
+        entry(1, 4, &above),
+    ];
+    append(&mut log, entries.to_vec()).await.unwrap();
+    apply(&store, &entries[..1]);
+    store.writer(nobody()).install_head(head).await.unwrap();
+    log.purge(log_id(1, 4)).await.unwrap();
+    let body = |block: &Arc<Block>| {
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let found = store.backend().scan(Family::Bodies, all, Direction::Forward, usize::MAX).unwrap();
+        found.iter().any(|(key, _)| key.ends_with(&block.hash().0))
+    };
+    assert!(body(&chain[0]) && body(&chain[1]) && body(&chain[4]));
+    assert!(body(&other), "nobody knows yet what stands at its height");
+    assert!(!body(&above), "it is above the tip");
 }
 
 #[tokio::test]

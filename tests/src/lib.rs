@@ -43,6 +43,7 @@ mod client;
 mod cluster;
 mod da;
 mod engine;
+mod following;
 pub mod history;
 #[cfg(feature = "mutations")]
 pub mod mutants;
@@ -62,6 +63,7 @@ pub use client::{Ack, Oracle};
 pub use cluster::{AdjustNode, Cluster, ClusterPlan, HEARTBEAT, Way, address, cluster_run, member, name};
 pub use da::{FakeDa, Ledger};
 pub use engine::{CALLS, FakeEngine, Script};
+pub use following::{FollowPlan, FollowingNode, check_follows};
 pub use net::{Net, SeenLives, Weather};
 pub use node::{Adjust, MAX_CLOCK_DRIFT, Machine, MakeEngine, Node, Plan, check_chain, check_chains};
 pub use power::{Cut, Power, Touched};

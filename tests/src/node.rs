@@ -26,7 +26,7 @@ use baton_messages::genesis::Genesis;
 use baton_messages::sequencer::{AwaitTx, Level, Outcome, Receipt, SubmitError, SubmitTxs};
 use baton_messages::supervisor::{GetSupervisorView, IntegrityStop, SupervisorView};
 use baton_messages::types::{DaHeight, Hash, Height, Member, Place, Timestamp, Tip, Tx};
-use baton_storage::memory::{Disk, Effect, EffectOutcome, Keep};
+use baton_storage::memory::{Disk, Effect, EffectOutcome, Hook, Keep};
 use baton_storage::raft_types::Vote;
 use baton_storage::{Completion, OpenError, OpenOptions, Reader, Stats, Store};
 use bytes::Bytes;
@@ -138,6 +138,12 @@ impl Machine {
     #[must_use]
     pub fn signer(&self) -> Signer {
         Signer::ed25519(&key(self.seed).public())
+    }
+
+    /// The chain's key.
+    #[must_use]
+    pub fn key(&self) -> FileKey {
+        key(self.seed)
     }
 
     fn options(&self) -> OpenOptions {
@@ -311,19 +317,7 @@ impl Node {
     pub fn start_over(plan: &Plan, store: Store) -> Self {
         let machine = plan.machine.clone();
         let switch = plan.power.clone();
-        machine.disk.set_hook(Some(Arc::new(move |effect| {
-            let name = match effect {
-                Effect::BeforeWrite => "disk.write",
-                Effect::AfterWrite => "disk.written",
-                Effect::BeforeSync => "disk.sync",
-                Effect::AfterSync => "disk.synced",
-            };
-            match (switch.failure(name), switch.effect(name)) {
-                (_, false) => EffectOutcome::PowerOff,
-                (Some(error), true) => EffectOutcome::Fail(error),
-                (None, true) => EffectOutcome::Continue,
-            }
-        })));
+        machine.disk.set_hook(Some(hook(&switch)));
         let clock = SimClock::showing(Timestamp(START.0.saturating_add_signed(plan.clock_offset)));
         let alarms: Rc<std::cell::RefCell<Vec<String>>> = Rc::default();
         let integrity_stop: Recipient<IntegrityStop> =
@@ -486,6 +480,24 @@ impl Node {
     }
 }
 
+/// Lets every effect of a disk pass the power switch.
+pub(crate) fn hook(power: &Power) -> Hook {
+    let switch = power.clone();
+    Arc::new(move |effect| {
+        let name = match effect {
+            Effect::BeforeWrite => "disk.write",
+            Effect::AfterWrite => "disk.written",
+            Effect::BeforeSync => "disk.sync",
+            Effect::AfterSync => "disk.synced",
+        };
+        match (switch.failure(name), switch.effect(name)) {
+            (_, false) => EffectOutcome::PowerOff,
+            (Some(error), true) => EffectOutcome::Fail(error),
+            (None, true) => EffectOutcome::Continue,
+        }
+    })
+}
+
 fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Parts {
     let execution: Box<dyn Execution> = match &plan.execution {
         Some(make) => make(store),
@@ -526,14 +538,14 @@ pub(crate) fn signer_parts(power: &Power, machine: &Machine, clock: &SimClock) -
 
 /// An engine made and used on the one thread of a simulation, through a wiring that could also
 /// make it on another.
-struct SendOnSameThread(Box<dyn Execution>);
+pub(crate) struct SendOnSameThread(pub(crate) Box<dyn Execution>);
 
 #[allow(unsafe_code)]
 // SAFETY: with `Threads::Shared` the wiring calls the maker on the thread that made it.
 unsafe impl Send for SendOnSameThread {}
 
 impl SendOnSameThread {
-    fn take(self) -> Box<dyn Execution> {
+    pub(crate) fn take(self) -> Box<dyn Execution> {
         self.0
     }
 }
@@ -593,6 +605,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             header_namespace: Namespace::of("headers"),
             data_namespace: Namespace::of("data"),
             signer: Signer::ed25519(&key(plan.machine.seed).public()),
+            batching: da_submitter::batching::Batching::default(),
             max_bytes: 20_000,
             max_blobs: 16,
             interval: Duration::from_millis(100),

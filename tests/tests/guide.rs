@@ -11,7 +11,7 @@ fn the_commands_of_the_guide_make_a_cluster_that_survives_a_failover() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let output = Command::new(root.join("scripts/check-guide.sh"))
         .env("BATON_BIN", baton())
-        .env("BASE_PORT", free_ports(33).to_string())
+        .env("BASE_PORT", free_ports(72).to_string())
         .stdin(Stdio::null())
         .output()
         .expect("bash is there");

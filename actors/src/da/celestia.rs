@@ -4,7 +4,7 @@
 //! WebSocket; while that is away, by HTTP POST to the same place (see ADR 0005).
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use zeroize::Zeroizing;
 
+use crate::da::accounts::{self, Accounts, Outcome, Payers};
 use crate::da::json::{
     BlobJson, CommitmentJson, HeaderJson, NamespaceJson, SubmissionJson, SubscriptionJson, is_object,
 };
@@ -59,6 +60,8 @@ pub struct Config {
     pub submit_options: SubmitOptions,
     /// Accounts that take turns as `signer_address`; none leaves the one of the options.
     pub signing_addresses: Vec<String>,
+    /// Submissions that each of these accounts may have under way.
+    pub submits_per_account: usize,
     /// The longest answer that is read, in bytes.
     pub max_answer: usize,
 }
@@ -73,6 +76,7 @@ impl Config {
             request_timeout: Duration::from_secs(60),
             submit_options: SubmitOptions::default(),
             signing_addresses: Vec::new(),
+            submits_per_account: 1,
             max_answer: 256 << 20,
         }
     }
@@ -108,10 +112,11 @@ pub struct Celestia {
     socket: Option<Socket>,
     request_timeout: Duration,
     submit_options: SubmitOptions,
-    signing_addresses: Vec<String>,
+    payers: Payers,
     max_answer: usize,
     last_id: AtomicU64,
-    turn: AtomicUsize,
+    /// What the DA node announces, once somebody waits for it.
+    announcements: tokio::sync::Mutex<Option<(Namespace, Subscription)>>,
 }
 
 impl fmt::Debug for Celestia {
@@ -129,6 +134,15 @@ impl Celestia {
     ///
     /// What is wrong with the configuration.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
+        Self::counted(config, accounts::Metrics::default())
+    }
+
+    /// As [`Celestia::new`], and counts what its accounts pay for.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the configuration.
+    pub fn counted(config: Config, metrics: accounts::Metrics) -> Result<Self, ConfigError> {
         let mut url = parse_address(&config.address)?;
         let authorization = config.auth_token.as_ref().map(bearer).transpose()?;
         let socket = url
@@ -143,10 +157,13 @@ impl Celestia {
             socket,
             request_timeout: config.request_timeout,
             submit_options: config.submit_options,
-            signing_addresses: config.signing_addresses,
+            payers: Payers::new(
+                Accounts::new(&config.signing_addresses, config.submits_per_account),
+                metrics,
+            ),
             max_answer: config.max_answer,
             last_id: AtomicU64::new(0),
-            turn: AtomicUsize::new(0),
+            announcements: tokio::sync::Mutex::default(),
         })
     }
 
@@ -218,16 +235,6 @@ impl Celestia {
         }
         check_status(status, &body)?;
         Ok(body.into())
-    }
-
-    /// The options of the next submission: accounts take turns.
-    fn next_options(&self) -> SubmitOptions {
-        let mut options = self.submit_options.clone();
-        if !self.signing_addresses.is_empty() {
-            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.signing_addresses.len();
-            options.signer_address.clone_from(&self.signing_addresses[turn]);
-        }
-        options
     }
 }
 
@@ -306,9 +313,18 @@ fn describe(error: &dyn std::error::Error) -> String {
 #[async_trait(?Send)]
 impl DaLayer for Celestia {
     async fn submit(&self, blobs: &[Blob]) -> Result<DaHeight, DaError> {
-        let params = (SubmissionJson(blobs), self.next_options());
+        let payer = self.payers.next().await;
+        let mut options = self.submit_options.clone();
+        if let Some(payer) = &payer {
+            options.signer_address.clone_from(&payer.address);
+        }
+        let params = (SubmissionJson(blobs), options);
         // After a loss it may be on DA: the submitter looks before it tries again.
-        self.call("blob.Submit", &params, Repeat::Never).await.map(DaHeight)
+        let taken = self.call("blob.Submit", &params, Repeat::Never).await.map(DaHeight);
+        if let Some(payer) = payer {
+            payer.end(Outcome::of(&taken));
+        }
+        taken
     }
 
     async fn get_all(&self, height: DaHeight, namespaces: &[Namespace]) -> Result<Vec<Blob>, DaError> {
@@ -372,6 +388,25 @@ impl DaLayer for Celestia {
     async fn header(&self, height: DaHeight) -> Result<DaHead, DaError> {
         let header: HeaderJson = self.call("header.GetByHeight", &(height.0,), Repeat::Freely).await?;
         Ok(header.head())
+    }
+
+    async fn announced(&self, namespace: Namespace) -> Result<DaHead, DaError> {
+        let mut announcements = self.announcements.lock().await;
+        if announcements.as_ref().is_none_or(|(of, _)| *of != namespace) {
+            *announcements = Some((namespace, self.subscribe(namespace).await?));
+        }
+        let Some((_, subscription)) = &mut *announcements else {
+            return Err(DaError::Unavailable("there is no subscription".to_owned()));
+        };
+        match subscription.next().await {
+            Some(event) => {
+                event.map(|event| DaHead { height: event.height, time: event.time.unwrap_or_default() })
+            }
+            None => {
+                *announcements = None;
+                Err(DaError::Unavailable("the DA node ended the subscription".to_owned()))
+            }
+        }
     }
 }
 

@@ -81,6 +81,8 @@ pub enum Posted {
         blobs: usize,
         /// How many bytes.
         bytes: usize,
+        /// A limit of one submission ended it: there may be more to post at once.
+        full: bool,
     },
 }
 
@@ -105,7 +107,7 @@ impl Posting {
     ///
     /// `Error` when DA, the signer or Raft refuses; the range may be on DA after a timeout.
     pub async fn post(self) -> Result<Posted, Error> {
-        let items = self.next_items().await?;
+        let (items, full) = self.next_items().await?;
         let (Some(first), Some(last)) = (items.first(), items.last()) else {
             return self.include().await.map(|()| Posted::Nothing);
         };
@@ -134,7 +136,7 @@ impl Posting {
         fail::fail_point!("da.after_record");
         self.include().await?;
         fail::fail_point!("da.after_include");
-        Ok(Posted::Range { range, blobs: count, bytes })
+        Ok(Posted::Range { range, blobs: count, bytes, full })
     }
 
     /// Looks on DA for blobs of the next range that it took although nobody said so.
@@ -143,8 +145,9 @@ impl Posting {
     ///
     /// `Error` when DA does not answer.
     pub async fn search(self) -> Result<Posted, Error> {
-        let items = self.next_items().await?;
+        let (items, _) = self.next_items().await?;
         if items.is_empty() {
+            self.include().await?;
             return Ok(Posted::Searched { found: 0 });
         }
         let head = self.links.head.send(GetDaHead).timeout(self.config.submit_within).await;
@@ -212,14 +215,18 @@ impl Posting {
     }
 
     /// The blobs after what is done: executed, signed, and within the limits of one submission.
-    async fn next_items(&self) -> Result<Vec<Item>, Error> {
+    /// Says whether a limit ended them.
+    async fn next_items(&self) -> Result<(Vec<Item>, bool), Error> {
         let position = self.links.position.send(GetPosition).timeout(self.config.reply_within).await;
         let executed = position.map_err(|source| Error::NoReply { who: "engine", source })??.height;
         let executed =
             if planted(Mutation::PostBeforeExecution) { self.reader.tip().height } else { executed };
         let mut height = self.done().max(self.reader.initial_height().previous()).next();
         let (mut items, mut blobs, mut bytes) = (Vec::new(), 0, 0);
-        while height <= executed && blobs < self.max_blobs && items.len() < MAX_HEIGHTS {
+        while height <= executed {
+            if blobs >= self.max_blobs || items.len() >= MAX_HEIGHTS {
+                return Ok((items, true));
+            }
             let Some(signed) = self.reader.signed_header(height, &self.config.signer)? else { break };
             let blob = match self.lane {
                 Lane::Header => Some(self.header_blob(signed).await?),
@@ -227,7 +234,7 @@ impl Posting {
             };
             if let Some(blob) = &blob {
                 if blobs > 0 && bytes + blob.len() > self.config.max_bytes {
-                    break;
+                    return Ok((items, true));
                 }
                 blobs += 1;
                 bytes += blob.len();
@@ -235,7 +242,7 @@ impl Posting {
             items.push((height, blob));
             height = height.next();
         }
-        Ok(items)
+        Ok((items, false))
     }
 
     async fn header_blob(&self, signed: SignedHeader) -> Result<Bytes, Error> {

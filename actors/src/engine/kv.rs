@@ -25,6 +25,7 @@ use super::Execution;
 
 mod head;
 mod pool;
+mod testapp;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -34,11 +35,24 @@ mod view;
 use head::{Head, Mark, Undo};
 pub use pool::Limits as PoolLimits;
 use pool::Pool;
+use testapp::Testapp;
 pub use view::{Listing, Stats, View};
+
+/// What the state roots are. The same on every node of a chain, for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Roots {
+    /// The root of a hash tree, 32 bytes (ADR 0004).
+    #[default]
+    Tree,
+    /// What ev-node's testapp computes: the text of everything that was ever set.
+    Testapp,
+}
 
 /// What can be set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// What the state roots are.
+    pub roots: Roots,
     /// So many of the last blocks can be taken back.
     pub undo_blocks: u64,
     /// With a pool, transactions go to the engine and the reaper brings them to the sequencer.
@@ -48,7 +62,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { undo_blocks: 1_000, pool: None }
+        Self { roots: Roots::Tree, undo_blocks: 1_000, pool: None }
     }
 }
 
@@ -63,6 +77,8 @@ pub struct Kv {
     /// The store's generation that the head was read in.
     generation: u64,
     pool: Option<Pool>,
+    /// All entries, where roots are testapp's.
+    testapp: Option<Testapp>,
 }
 
 /// What each failure of the store means to who asks the engine.
@@ -71,10 +87,6 @@ fn failed(error: StoreError) -> EngineError {
         StoreError::Io(_) | StoreError::Full(_) => EngineError::Unavailable(error.to_string()),
         StoreError::Corrupt(reason) | StoreError::Newer(reason) => EngineError::Corrupt(reason),
     }
-}
-
-fn state_root(root: Hash) -> StateRoot {
-    StateRoot(root.to_bytes())
 }
 
 impl Kv {
@@ -88,7 +100,24 @@ impl Kv {
         let head = Head::load(backend.as_ref()).map_err(failed)?;
         let height = head.as_ref().map_or(Height(0), |head| head.mark.height);
         let pool = config.pool.map(|limits| Pool::new(limits, height));
-        Ok(Self { backend, config, head, doubtful: false, generation, pool })
+        let testapp = load_testapp(config, backend.as_ref())?;
+        Ok(Self { backend, config, head, doubtful: false, generation, pool, testapp })
+    }
+
+    /// The root of the newest state, which has this hash.
+    fn state_root(&self, root: Hash) -> StateRoot {
+        self.testapp.as_ref().map_or_else(|| StateRoot(root.to_bytes()), Testapp::root)
+    }
+
+    fn genesis_root(&self) -> StateRoot {
+        match self.config.roots {
+            Roots::Tree => StateRoot(tree::empty_root().to_bytes()),
+            Roots::Testapp => StateRoot::default(),
+        }
+    }
+
+    fn first_root(&self) -> Hash {
+        if self.testapp.is_some() { Hash::of(&[]) } else { tree::empty_root() }
     }
 
     /// The read side.
@@ -103,6 +132,7 @@ impl Kv {
         let generation = self.backend.generation();
         if self.doubtful || generation != self.generation {
             self.head = Head::load(self.backend.as_ref()).map_err(failed)?;
+            self.testapp = load_testapp(self.config, self.backend.as_ref())?;
             self.doubtful = false;
             self.generation = generation;
         }
@@ -142,6 +172,9 @@ impl Kv {
                 None => batch.delete(Family::KvState, key.clone()),
             }
         }
+        if self.testapp.is_some() {
+            return Ok(root);
+        }
         changes.sort_unstable();
         tree::update(self.backend.as_ref(), batch, root, &changes).map_err(failed)
     }
@@ -153,7 +186,7 @@ impl Kv {
             && let Some(executed) = before.hash
         {
             return if executed == hash {
-                Ok(Executed { height, hash, root: state_root(before.root), results: Arc::default() })
+                Ok(Executed { height, hash, root: self.state_root(before.root), results: Arc::default() })
             } else {
                 Err(EngineError::OtherBlock { height, executed, asked: hash })
             };
@@ -164,11 +197,15 @@ impl Kv {
 
         let mut results = Vec::with_capacity(block.txs().len());
         let mut changed = BTreeMap::new();
+        let mut sets = vec![];
         let mut applied = 0;
         for tx in block.txs() {
             results.push(match tx::parse(tx) {
                 Ok(set) => {
                     applied += 1;
+                    if self.testapp.is_some() {
+                        sets.push(set.clone());
+                    }
                     changed.insert(set.key, set.value);
                     TxResult::Applied(Bytes::new())
                 }
@@ -183,7 +220,12 @@ impl Kv {
 
         let mut batch = Batch::default();
         let new = values.iter().map(|(key, _)| (key, changed.get(key)));
-        let root = self.change(&mut batch, before.root, new)?;
+        let mut root = self.change(&mut batch, before.root, new)?;
+        if let Some(testapp) = &mut self.testapp {
+            // Until the batch is written, what is in memory may be ahead.
+            self.doubtful = true;
+            root = testapp.execute(&mut batch, height, &sets);
+        }
         Undo { before, values }.store(&mut batch, height);
         head.mark =
             Mark { height, hash: Some(hash), root, blocks: before.blocks + 1, txs: before.txs + applied };
@@ -192,7 +234,7 @@ impl Kv {
         if let Some(pool) = &mut self.pool {
             pool.executed(height, hash, block.txs());
         }
-        Ok(Executed { height, hash, root: state_root(root), results: Arc::new(results) })
+        Ok(Executed { height, hash, root: self.state_root(root), results: Arc::new(results) })
     }
 
     /// What looks damaged while the store is opened again is read anew.
@@ -212,7 +254,11 @@ impl Kv {
         let undo = Undo::load(self.backend.as_ref(), height).map_err(failed)?;
         let mut batch = Batch::default();
         let old = undo.values.iter().map(|(key, value)| (key, value.as_ref()));
-        let root = self.change(&mut batch, head.mark.root, old)?;
+        let mut root = self.change(&mut batch, head.mark.root, old)?;
+        if let Some(testapp) = &mut self.testapp {
+            self.doubtful = true;
+            root = testapp.step_back(self.backend.as_ref(), &mut batch, height).map_err(failed)?;
+        }
         if root != undo.before.root || undo.before.height != height.previous() {
             return Err(EngineError::Corrupt(format!(
                 "taking back height {height} gives root {root}, recorded was {}",
@@ -223,6 +269,13 @@ impl Kv {
         head.mark = undo.before;
         head.final_height = head.final_height.min(head.mark.height);
         self.commit(batch, head)
+    }
+}
+
+fn load_testapp(config: Config, backend: &dyn Backend) -> Result<Option<Testapp>, EngineError> {
+    match config.roots {
+        Roots::Tree => Ok(None),
+        Roots::Testapp => Testapp::load(backend).map(Some).map_err(failed),
     }
 }
 
@@ -245,14 +298,14 @@ impl Execution for Kv {
                     head.chain_id, head.initial_height
                 )));
             }
-            return Ok(state_root(tree::empty_root()));
+            return Ok(self.genesis_root());
         }
         let height = initial_height.previous();
-        let root = tree::empty_root();
+        let root = self.first_root();
         let mark = Mark { height, hash: None, root, blocks: 0, txs: 0 };
         let head = Head { chain_id, initial_height, mark, final_height: height, oldest: height };
         self.commit(Batch::default(), head)?;
-        Ok(state_root(root))
+        Ok(self.genesis_root())
     }
 
     async fn pending_txs(&mut self, max_bytes: usize) -> Result<Vec<Tx>, EngineError> {
@@ -296,12 +349,11 @@ impl Execution for Kv {
     }
 
     async fn position(&mut self) -> Result<EnginePosition, EngineError> {
-        Ok(self.begun()?.map_or_else(EnginePosition::default, |head| EnginePosition {
-            height: head.mark.height,
-            hash: head.mark.hash,
-            root: state_root(head.mark.root),
-            final_height: head.final_height,
-        }))
+        let Some(Head { mark, final_height, .. }) = self.begun()?.cloned() else {
+            return Ok(EnginePosition::default());
+        };
+        let root = self.state_root(mark.root);
+        Ok(EnginePosition { height: mark.height, hash: mark.hash, root, final_height })
     }
 
     async fn rollback(&mut self, height: Height) -> Result<EnginePosition, EngineError> {

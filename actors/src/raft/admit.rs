@@ -107,8 +107,13 @@ pub fn admit(here: &Here, caller: MemberId, standing: Standing, request: &Reques
         // Anybody of the right chain may ask; the handshake has checked the chain.
         Request::Identify | Request::Join { .. } => Ok(()),
         Request::Condition(condition) if condition.member != caller => Err(Denial::Impostor),
-        Request::Condition(_) | Request::Forward { .. } | Request::Fetch { .. } => {
-            if standing == Standing::Stranger && here.initialised { Err(Denial::Stranger) } else { Ok(()) }
+        // A member may ask for what it could also propose as the leader.
+        Request::Condition(_) | Request::Forward { .. } | Request::Fetch { .. } | Request::Pause { .. } => {
+            if standing == Standing::Stranger && here.initialised {
+                Err(Denial::Stranger)
+            } else {
+                Ok(())
+            }
         }
         Request::Raft(call) => admit_raft(here, caller, standing, call),
     }
@@ -243,7 +248,8 @@ mod tests {
         let fetch =
             Request::Fetch { from: Height(1), hash: Hash::default(), max_bytes: 1, down_to: Height(1) };
         let forward = Request::Forward { txs: vec![], checked: Height(0) };
-        for request in [Request::Condition(condition), fetch, forward] {
+        let pause = Request::Pause { reason: None };
+        for request in [Request::Condition(condition), fetch, forward, pause] {
             assert_eq!(asked(Standing::Stranger, &request), Err(Denial::Stranger));
             assert_eq!(asked(Standing::Learner, &request), Ok(()));
         }

@@ -56,7 +56,7 @@ pub(super) async fn carry_out(
     })
 }
 
-fn leading(shared: &Shared) -> Result<(Openraft, View), ChangeError> {
+pub(super) fn leading(shared: &Shared) -> Result<(Openraft, View), ChangeError> {
     let raft = shared.raft().map_err(|denial| ChangeError::Unconfirmed(denial.to_string()))?;
     let view = shared.view().filter(|view| view.state == ServerState::Leader);
     view.map(|view| (raft, view)).ok_or_else(|| ChangeError::NotLeader(shared.hint()))
@@ -129,15 +129,22 @@ pub(super) fn join_refusal(error: ChangeError) -> JoinRefusal {
     }
 }
 
-/// A leader that finds a change half done ends it: the step from both configurations to the new
-/// one is missing. Who was removed stays as a learner: what was meant is not known any more.
+/// Whether both configurations of a change are in force: the step to the new one is missing.
+pub(super) fn is_half_done(view: &View) -> bool {
+    view.membership_config.membership().get_joint_config().len() > 1
+}
+
+/// A leader that finds a change half done ends it, once nobody is carrying one out: an earlier
+/// leader left it, or this one's second step was refused, for its lease had lapsed. Until then every
+/// other change and every hand-over is refused. Who was removed stays as a learner: what was meant
+/// is not known any more.
 pub(super) async fn finish(shared: Arc<Shared>) {
-    let Ok(_turn) = shared.changing.try_lock() else { return };
+    let _turn = shared.changing.lock().await;
     let Ok((raft, view)) = leading(&shared) else { return };
-    if view.membership_config.membership().get_joint_config().len() < 2 {
+    if !is_half_done(&view) {
         return introduce(&shared, &raft, &view).await;
     }
-    warn!("a change of the membership was left half done by an earlier leader: ending it");
+    warn!("a change of the membership was left half done: ending it");
     let nothing = ChangeMembers::AddVoterIds(BTreeSet::new());
     let unchanged =
         Precondition::LastMembershipLogId { last_membership_log_id: *view.membership_config.log_id() };

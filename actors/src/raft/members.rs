@@ -134,7 +134,9 @@ impl Situation {
             self.is_level(id, name, force)?;
             ids.insert(id);
         }
-        self.keeps_quorum(|voters| voters.extend(&ids), force)?;
+        let add = |voters: &mut BTreeSet<MemberId>| voters.extend(&ids);
+        self.keeps_quorum(add, force)?;
+        self.keeps_bodies(add)?;
         Ok(Some(Change { change: ChangeMembers::AddVoterIds(ids), retain: true }))
     }
 
@@ -158,6 +160,7 @@ impl Situation {
             voters.insert(into);
         };
         self.keeps_quorum(swap, force)?;
+        self.keeps_bodies(swap)?;
         let change = ChangeMembers::Batch(vec![
             ChangeMembers::AddVoterIds(BTreeSet::from([into])),
             ChangeMembers::RemoveVoters(BTreeSet::from([out])),
@@ -199,7 +202,7 @@ impl Situation {
             return Ok(());
         }
         let matched = self.matched.get(&id).copied().unwrap_or(0);
-        if matched + NEAR < self.last_log {
+        if matched.saturating_add(NEAR) < self.last_log {
             return refused(format!(
                 "{name} has the log up to {matched} of {}: wait until it is level",
                 self.last_log
@@ -212,6 +215,27 @@ impl Situation {
             return refused(format!(
                 "{name} has block bodies from {} only, not yet from {}: wait until they are filled in",
                 condition.first_body, self.first_body
+            ));
+        }
+        Ok(())
+    }
+
+    /// Of the voters there will be a majority must have what this leader has of the chain, also when
+    /// a person insists: history that only a minority holds is lost with that minority.
+    fn keeps_bodies(&self, change: impl FnOnce(&mut BTreeSet<MemberId>)) -> Result<(), ChangeError> {
+        let mut voters: BTreeSet<MemberId> = self.membership.voter_ids().collect();
+        change(&mut voters);
+        let whole = |id: &&MemberId| {
+            let told = self.conditions.get(id).map(|condition| condition.first_body);
+            **id == self.own || told.is_some_and(|first| first <= self.first_body)
+        };
+        let whole = voters.iter().filter(whole).count();
+        if whole <= voters.len() / 2 {
+            return refused(format!(
+                "of the {} voters there would be then only {whole} have block bodies from {}: wait until they \
+                 are filled in",
+                voters.len(),
+                self.first_body
             ));
         }
         Ok(())
@@ -360,6 +384,9 @@ mod tests {
         now.conditions.get_mut(&id(2)).expect("there").first_body = Height(5);
         assert!(words(planned(&now, &both)).contains("filled in"));
         assert!(now.plan(&both, true, None).is_ok(), "forced");
+        now.conditions.get_mut(&id(3)).expect("there").first_body = Height(5);
+        let hollow = words(now.plan(&both, true, None));
+        assert!(hollow.contains("only 1 have block bodies"), "also not by force: {hollow}");
         let mut now = situation(1, 2);
         now.conditions.remove(&id(2));
         assert!(words(planned(&now, &both)).contains("how it is"));

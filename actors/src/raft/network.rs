@@ -10,7 +10,7 @@ use std::time::Duration;
 use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{Member, MemberId};
 use baton_storage::raft_types::{TypeConfig, Vote};
-use baton_storage::{Snapshot, StateMachine, Store};
+use baton_storage::{Snapshot, StateMachine, Store, VoteRecord};
 use bytes::Bytes;
 use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
@@ -23,8 +23,9 @@ use openraft::storage::RaftStateMachine;
 use tracing::{debug, warn};
 
 use super::metrics::Metrics;
+use super::plausible;
 use super::transport::{CallError, Class, Transport};
-use super::wire::{self, Answer, Append, Call, RaftCall, Request};
+use super::wire::{self, Answer, Append, Appended, Call, RaftCall, Request};
 
 type SnapshotData = <StateMachine as RaftStateMachine<TypeConfig>>::SnapshotData;
 
@@ -79,6 +80,11 @@ impl Line {
         MemberId::of(self.member.storage)
     }
 
+    /// The member where it is now: it may have moved since openraft made the line (hazard S17).
+    fn member(&self) -> Member {
+        self.network.store.reader().member(self.target()).unwrap_or_else(|| self.member.clone())
+    }
+
     async fn call(&self, class: Class, call: Call, within: Duration) -> Result<Answer, CallError> {
         let Some(cluster) = self.network.store.cluster() else {
             return Err(CallError::Unreachable("this node belongs to no cluster yet".to_owned()));
@@ -94,7 +100,7 @@ impl Line {
             return Err(CallError::TooLarge { bytes: request.len(), limit });
         }
         let (_, answer) = transport
-            .call(self.member.clone(), class, request, within)
+            .call(self.member(), class, request, within)
             .await
             .inspect_err(|error| metrics.call_failed(&self.member.name, class, error))?;
         metrics.heard(&self.member.name);
@@ -114,6 +120,14 @@ impl Line {
         }
     }
 
+    /// A vote that is named in an answer is taken over when it is newer: it must be one that a
+    /// cluster comes to.
+    fn plausible(&self, vote: VoteRecord) -> Result<VoteRecord, CallError> {
+        let term = self.network.store.log().vote().map_or(0, |vote| vote.leader_id.term);
+        plausible::vote(&vote, term).map_err(CallError::Denied)?;
+        Ok(vote)
+    }
+
     fn unexpected(answer: &Answer) -> RPCError<TypeConfig> {
         RPCError::Network(NetworkError::from_string(format!("an answer to another question: {answer:?}")))
     }
@@ -125,6 +139,7 @@ impl Line {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.call(Class::Urgent, call, option.soft_ttl()).await {
             Ok(Answer::Vote { vote, granted, last }) => {
+                let vote = self.plausible(vote).map_err(|error| self.failed(RPCTypes::Vote, error))?;
                 Ok(VoteResponse::new(Vote::from(vote), last.map(Into::into), granted))
             }
             Ok(answer) => Err(Self::unexpected(&answer)),
@@ -181,9 +196,16 @@ impl Line {
             self.network.metrics.appended(&self.member.name, began.elapsed());
         }
         match (answer, last_sent) {
-            (Answer::Append(wire::Appended::Success), Some(last)) => {
+            (Answer::Append(Appended::Success), Some(last)) => {
                 debug!(member = %self.member.name, index = last.id.index, of = entries, "sent a part of the entries");
                 Ok(AppendEntriesResponse::PartialSuccess(Some(last.id.into())))
+            }
+            (Answer::Append(Appended::HigherVote(vote)), _) => {
+                Ok(AppendEntriesResponse::HigherVote(self.plausible(vote)?.into()))
+            }
+            // How far a part goes is said by who sends it.
+            (Answer::Append(Appended::Partial(_)), _) => {
+                Err(CallError::Denied("it took a part of what it was sent".to_owned()))
             }
             (Answer::Append(appended), _) => Ok(appended.into()),
             (other, _) => Err(CallError::Denied(format!("an answer to another question: {other:?}"))),
@@ -239,6 +261,8 @@ impl RaftNetworkV2<TypeConfig> for Line {
         };
         match answer {
             Ok(Answer::Snapshot(vote)) => {
+                let vote =
+                    self.plausible(vote).map_err(|error| self.failed(RPCTypes::InstallSnapshot, error))?;
                 warn!(member = %self.member.name, "sent a snapshot: the member was behind the log");
                 self.network.metrics.snapshots_sent.inc();
                 Ok(SnapshotResponse::new(vote.into()))

@@ -74,7 +74,9 @@ fn is_complete_on_a_majority(now: &Situation) -> bool {
     let Some(lowest) = now.lowest_block else { return true };
     let voters = now.members.iter().filter(|member| member.voter);
     let complete = |member: &&Holder| {
-        member.last_log.is_some() && member.first_body <= lowest && member.tip.0 + LAG >= now.tip.0
+        member.last_log.is_some()
+            && member.first_body <= lowest
+            && member.tip.0.saturating_add(LAG) >= now.tip.0
     };
     let (all, good) = (voters.clone().count(), voters.filter(complete).count());
     good > all / 2
@@ -140,6 +142,13 @@ mod tests {
         assert_eq!(purge_to(&LIMITS, &situation(vec![voter(1000), voter(1000), hollow])), Some(850));
         let behind = Holder { tip: Height(500), ..voter(1000) };
         assert_eq!(purge_to(&LIMITS, &situation(vec![voter(1000), behind, hollow])), None);
+    }
+
+    /// What a member tells of itself may be anything.
+    #[test]
+    fn a_tip_at_the_end_of_the_numbers_is_no_overflow() {
+        let odd = Holder { tip: Height(u64::MAX), ..voter(1000) };
+        assert_eq!(purge_to(&LIMITS, &situation(vec![voter(1000), odd, voter(1000)])), Some(850));
     }
 
     #[test]

@@ -7,16 +7,18 @@ use baton_messages::cluster::{
 };
 use baton_messages::types::{Hash, Height, Member, MemberId, Tx};
 use baton_storage::raft_types::TypeConfig;
-use baton_storage::{Head, Snapshot};
+use baton_storage::{Head, Snapshot, VoteRecord};
 use bytes::Bytes;
 use openraft::errors::{Fatal, RaftError};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::admit::{self, Denial};
+use super::admit::{self, Denial, Standing};
 use super::change;
-use super::shared::Shared;
+use super::pausing;
+use super::plausible::{self, Known};
+use super::shared::{Shared, View, record};
 use super::transport::{Caller, Class, Serve};
 use super::wire::{self, Answer, Append, Call, JoinRefusal, RaftCall, Request};
 
@@ -71,13 +73,24 @@ fn malformed(reason: impl std::fmt::Display) -> Refusal {
 async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<Answer, Refusal> {
     let request = wire::request(&bytes).map_err(malformed)?;
     let (here, view) = shared.here();
-    admit::admit(&here, caller.id, Shared::standing(view.as_ref(), caller.id), &request)?;
+    let standing = Shared::standing(view.as_ref(), caller.id);
+    admit::admit(&here, caller.id, standing, &request)?;
     shared.metrics.heard(&caller.name);
     match request {
-        Request::Raft(call) => raft(shared, call).await,
+        Request::Raft(call) => {
+            let known = view.as_ref().map_or_else(Known::default, known);
+            plausible::call(&call.call, &known).map_err(malformed)?;
+            raft(shared, call, &known).await
+        }
+        // A node without a membership answers everybody, and remembers nobody: there is no end of them.
+        Request::Condition(_) if standing == Standing::Stranger => Ok(Answer::Taken),
         Request::Condition(condition) => {
             shared.told(condition.clone());
-            shared.told.do_send(MemberTold(condition));
+            let leads = shared.is_heard_leading(caller.id);
+            // Who does not hear it now hears the next one in a heartbeat's time.
+            if shared.told.try_send(MemberTold { condition, leads }).is_err() {
+                shared.metrics.conditions_dropped.inc();
+            }
             Ok(Answer::Taken)
         }
         Request::Forward { txs, checked } => forwarded(shared, caller.id, here.leads, txs, checked).await,
@@ -86,23 +99,44 @@ async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<A
         }
         Request::Identify => Ok(Answer::Identity(shared.identity())),
         Request::Join { member } => Ok(Answer::Join(join(shared, caller, member, here.leads).await)),
+        Request::Pause { reason } => {
+            info!(from = %caller.name, ?reason, "a member hands on what an operator asked for");
+            Ok(Answer::Pause(pausing::record(shared, reason).await))
+        }
     }
 }
 
-async fn raft(shared: &Shared, call: RaftCall) -> Result<Answer, Refusal> {
+/// What calls are compared with.
+fn known(view: &View) -> Known {
+    Known { term: view.current_term, committed: record(view.local_committed) }
+}
+
+/// A leader is heard when its call arrives, as openraft has it: the answer may wait for the disk.
+fn hear(shared: &Shared, vote: &VoteRecord, known: &Known) {
+    if vote.term >= known.term {
+        shared.led_by(vote.voted_for);
+    }
+}
+
+async fn raft(shared: &Shared, call: RaftCall, known: &Known) -> Result<Answer, Refusal> {
     let raft = shared.raft()?;
     match call.call {
         Call::Vote(ballot) => Ok(raft.vote(ballot.into()).await?.into()),
         Call::PreVote(ballot) => Ok(raft.pre_vote(ballot.into()).await?.into()),
         Call::Append(append) => {
+            hear(shared, &append.vote, known);
+            let request = request_of(append)?;
             adopt(shared, call.cluster).await?;
-            let answer = raft.append_entries(request_of(append)?).await?;
+            let answer = raft.append_entries(request).await?;
             Ok(Answer::Append(answer.into()))
         }
         Call::Snapshot { vote, head } => {
-            adopt(shared, call.cluster).await?;
+            hear(shared, &vote, known);
             let head = Head::decode(&head).map_err(malformed)?;
+            plausible::snapshot(&vote, record(head.log_id()), known).map_err(malformed)?;
+            shared.reader().check_head(&head).map_err(malformed)?;
             let meta = head.meta().map_err(malformed)?;
+            adopt(shared, call.cluster).await?;
             let tip = head.tip();
             let snapshot = Snapshot { meta, snapshot: head };
             let answer = raft.install_full_snapshot(vote.into(), snapshot).await?;

@@ -53,6 +53,8 @@ struct State {
     raft: Option<Openraft>,
     /// What every member said last, this one too.
     conditions: BTreeMap<MemberId, (Condition, Instant)>,
+    /// Which leader was heard last, and when.
+    led_by: Option<(MemberId, Instant)>,
     /// What a node without a membership waits for.
     waiting: Option<String>,
 }
@@ -132,6 +134,17 @@ impl Shared {
         self.state().waiting.clone()
     }
 
+    /// A leader was heard.
+    pub(super) fn led_by(&self, leader: MemberId) {
+        self.state().led_by = Some((leader, Instant::now()));
+    }
+
+    /// Whether a member was heard as a leader lately.
+    pub(super) fn is_heard_leading(&self, id: MemberId) -> bool {
+        let led_by = self.state().led_by;
+        led_by.is_some_and(|(leader, at)| leader == id && at.elapsed() < self.times.election_max)
+    }
+
     /// Remembers how a member is.
     pub(super) fn told(&self, condition: Condition) {
         self.state().conditions.insert(condition.member, (condition, Instant::now()));
@@ -172,6 +185,24 @@ impl Shared {
         } else {
             Standing::Stranger
         }
+    }
+
+    /// Whether the membership has another address for this member than it is started with. One that
+    /// is started without an address for once is still where it was.
+    pub(super) fn has_moved(&self, view: &View) -> bool {
+        let known = view.membership_config.membership().get_node(&self.id());
+        let address = &self.own.address;
+        !address.is_empty() && known.is_some_and(|known| known.address != *address)
+    }
+
+    /// Where the other members are, the leader first.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let Some(view) = self.view() else { return vec![] };
+        let (own, leader) = (self.id(), view.current_leader);
+        let others = view.membership_config.membership().nodes().filter(|(id, _)| **id != own);
+        let mut others: Vec<_> = others.map(|(id, member)| (leader != Some(*id), &member.address)).collect();
+        others.sort_unstable();
+        others.into_iter().map(|(_, address)| address.clone()).collect()
     }
 
     /// Who leads, as far as this node knows.

@@ -13,7 +13,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant, RaftMetrics, ServerState};
 use tracing::warn;
 
-use super::{Raft, change, shared};
+use super::{Raft, shared};
 
 type MetricsWatch = openraft::alias::WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>;
 
@@ -25,11 +25,7 @@ impl Raft {
         }
         let metrics = watch.borrow_watched().clone();
         if let Err(fatal) = &metrics.running_state {
-            // An instance that was shut down here on purpose says so too.
-            if self.instance == instance {
-                self.end_in_fatal(fatal, ctx);
-            }
-            return;
+            return self.end_in_fatal(fatal, ctx);
         }
         self.tell(&metrics, ctx);
         let mut next = watch.clone();
@@ -66,7 +62,7 @@ impl Raft {
             for link in &self.links.term_applied {
                 link.do_send(applied);
             }
-            ctx.spawn(change::finish(self.shared.clone()).into_actor(self));
+            self.begin_finishing(ctx);
         }
         self.tended.observe(metrics, &self.metrics);
     }
@@ -122,15 +118,22 @@ impl Raft {
     pub(super) fn check_lease(&mut self) {
         let Some(raft) = &self.raft else { return };
         let longest = self.config.election_timeout_max;
-        let (term, held, unheard) = {
+        let (term, leads, sole, age) = {
             let watch = raft.metrics();
             let metrics = watch.borrow_watched();
             let leads = metrics.state == ServerState::Leader;
             let sole = metrics.membership_config.membership().voter_ids().count() == 1;
             let age = metrics.last_quorum_acked.as_ref().map(|at| at.elapsed());
-            let unheard = (leads && !sole).then_some(age).flatten();
-            (Term(metrics.current_term), leads && (sole || age.is_some_and(|age| age < longest)), unheard)
+            (Term(metrics.current_term), leads, sole, age)
         };
+        let held = leads && (sole || age.is_some_and(|age| age < longest));
+        let now = tokio::time::Instant::now();
+        self.leads_since = leads.then(|| match self.leads_since {
+            Some((known, since)) if known == term => (term, since),
+            Some(_) | None => (term, now),
+        });
+        // Who was never acknowledged is unheard since it leads.
+        let unheard = self.leads_since.filter(|_| !sole).map(|(_, since)| age.unwrap_or(now - since));
         let silent = !self.heartbeats || unheard.is_some_and(|age| is_silent(age, longest));
         if self.silent.swap(silent, Ordering::Relaxed) != silent {
             warn!(silent, ?unheard, "whether this leader speaks");
@@ -150,6 +153,9 @@ impl Raft {
 /// A leader that a quorum does not answer is silent for long enough that its followers can elect
 /// another, then speaks for as long, and so on: with a cut in one direction only they would hear
 /// it for ever (hazard S9). Followers wait for up to two of the longest election time-outs.
+///
+/// openraft's own `quorum_loss_probe_interval` is not used: it leaves out heartbeats only, and
+/// entries that are sent again and again hold followers as well.
 fn is_silent(unheard: Duration, longest: Duration) -> bool {
     let slot = longest * 3;
     match unheard.checked_sub(longest) {

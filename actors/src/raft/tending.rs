@@ -1,5 +1,6 @@
 //! What Raft does every heartbeat interval besides consensus: measures, purges what is not needed
-//! any more, and activates a newer version of log entries once every voter knows it.
+//! any more, activates a newer version of log entries once every voter knows it, and tells the
+//! leader when this node has moved to another address.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,10 +16,11 @@ use openraft::errors::Fatal;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::Raft;
+use super::joining;
 use super::metrics::Metrics;
 use super::retention::{self, Holder, Limits, Situation};
 use super::shared::View;
+use super::{Raft, change};
 
 /// Conditions older than so many heartbeat intervals are not counted any more.
 const STALE: u32 = 100;
@@ -34,6 +36,10 @@ pub(super) struct Tended {
     /// Committed, not yet applied: index and since when.
     committing: VecDeque<(u64, Instant)>,
     activating: bool,
+    /// This node is telling the leader where it is now.
+    announcing: bool,
+    /// A change of the membership that was left half done is being ended.
+    finishing: bool,
 }
 
 impl Tended {
@@ -75,7 +81,21 @@ impl Raft {
         if self.tended.beats.is_multiple_of(EVERY) {
             self.begin_purge(&view, ctx);
             self.begin_activation(&view, ctx);
+            self.begin_announcing(&view, ctx);
+            let leads = view.state == ServerState::Leader;
+            if leads && self.told_applied == Some(Term(view.current_term)) && change::is_half_done(&view) {
+                self.begin_finishing(ctx);
+            }
         }
+    }
+
+    /// Ends a change of the membership that is half done, when nobody is at it.
+    pub(super) fn begin_finishing(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.tended.finishing, true) {
+            return;
+        }
+        let finished = change::finish(self.shared.clone());
+        ctx.spawn(finished.into_actor(self).map(|(), this, _| this.tended.finishing = false));
     }
 
     /// What the log may lose is decided by what members said last.
@@ -154,6 +174,25 @@ impl Raft {
             match written {
                 Ok((index, _)) => info!(version, index = index.0, "activated"),
                 Err(error) => warn!(version, %error, "not activated"),
+            }
+        }));
+    }
+
+    /// A member that was started at another address than the membership has asks the leader to write
+    /// down where it is (hazard S17). A leader does that for itself.
+    fn begin_announcing(&mut self, view: &View, ctx: &mut Context<Self>) {
+        if view.state == ServerState::Leader || self.tended.announcing || !self.shared.has_moved(view) {
+            return;
+        }
+        self.tended.announcing = true;
+        let told = joining::announce(self.shared.clone());
+        ctx.spawn(told.into_actor(self).map(|told, this, _| {
+            this.tended.announcing = false;
+            match told {
+                Ok(()) => {
+                    info!(address = %this.config.member.address, "the cluster knows where this node is now")
+                }
+                Err(reason) => warn!(%reason, "the cluster does not know yet where this node is now"),
             }
         }));
     }

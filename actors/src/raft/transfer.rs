@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, Handler, ResponseActFuture, WrapFuture};
 use baton_messages::cluster::{TransferError, TransferLeadership};
+use baton_messages::raft::RaftHealthChanged;
 use baton_messages::types::{LogIndex, MemberId, Term};
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver;
@@ -121,7 +122,10 @@ impl Raft {
     /// Ends the instance and builds another over the same open store. Nobody leads here meanwhile.
     pub(super) fn begin_rebuild(&mut self, ctx: &mut Context<Self>) {
         let Some(raft) = self.raft.take() else { return };
-        warn!("nobody took leadership over: building raft anew");
+        let trouble = "nobody took leadership over: building raft anew";
+        warn!("{trouble}");
+        self.links.health.do_send(RaftHealthChanged { trouble: Some(trouble.to_owned()) });
+        self.trouble = Some(trouble.to_owned());
         self.metrics.rebuilt.inc();
         self.instance += 1;
         self.shared.set_raft(None);

@@ -1,7 +1,9 @@
 //! What the supervisor hears.
 
 use actix::{ActorFutureExt, Context, Handler, MessageResult, ResponseActFuture, ResponseFuture, WrapFuture};
-use baton_messages::cluster::{HandOff, HandOffError, HandedOff, MemberTold, MembersChanged, Pause, Resume};
+use baton_messages::cluster::{
+    HandOff, HandOffError, HandedOff, MemberTold, MembersChanged, PrepareStop, StopRefused,
+};
 use baton_messages::da::DaStateChanged;
 use baton_messages::engine::{BlockExecuted, EngineHealthChanged};
 use baton_messages::executor::ProductionChanged;
@@ -13,7 +15,7 @@ use baton_messages::supervisor::{
 use baton_messages::syncer::{ExecutionFollowed, ExecutionTrouble};
 use baton_messages::types::Role;
 use tokio::sync::oneshot;
-use tracing::{Span, info, info_span};
+use tracing::{Span, error, info, info_span};
 
 use super::Supervisor;
 use super::handoff::Why;
@@ -77,6 +79,10 @@ impl Handler<LeadershipChanged> for Supervisor {
         self.metrics.term.set(i64::try_from(message.term.0).unwrap_or(i64::MAX));
         self.follow_failover(&message);
         self.leader = message.leader;
+        // Its own settings are the leader's now.
+        if message.role == Role::Leader && self.plan.trouble(Part::Settings).is_some() {
+            self.health(Part::Settings, None, ctx);
+        }
         self.gate.leader_changed(message.leader, self.now());
         let actions = self.plan.leadership_changed(message.term, message.role);
         self.act(actions, ctx);
@@ -102,6 +108,7 @@ impl Handler<Applied> for Supervisor {
             let failover = std::mem::replace(&mut self.failover, Span::none());
             failover.in_scope(|| self.end_stage([ended]));
         }
+        self.follow_pause(ctx);
         let actions = self.plan.applied(message.tip.height);
         self.act(actions, ctx);
         self.tell_if_changed();
@@ -225,10 +232,14 @@ impl Handler<MembersChanged> for Supervisor {
 impl Handler<MemberTold> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, MemberTold(condition): MemberTold, ctx: &mut Context<Self>) {
+    fn handle(&mut self, message: MemberTold, ctx: &mut Context<Self>) {
+        let MemberTold { condition, leads } = message;
         let now = self.now();
         if self.leader == Some(condition.member) {
-            self.timeline.sign(now);
+            if leads && !condition.silent {
+                self.timeline.sign(now);
+                self.gate.heard(condition.member, now);
+            }
             let differs = condition.config != self.config.settings;
             let differs = differs.then(|| "other settings than the leader's".to_owned());
             if self.plan.trouble(Part::Settings) != differs.as_deref() {
@@ -255,28 +266,22 @@ impl Handler<HandOff> for Supervisor {
         if self.closing {
             return ready(Err(HandOffError::InProgress));
         }
-        let (ended, end) = oneshot::channel();
-        let begun = match to {
-            // Whether this node leads is said before whether there is such a voter.
-            Err(error) if self.leads().is_some() && self.hand_over.is_none() => Err(error),
-            Err(_) => self.begin_hand_over(None, Why::Operator, ctx),
-            Ok(to) => {
-                let before = self.asked.take();
-                self.asked = Some(ended);
-                let begun = self.begin_hand_over(to, Why::Operator, ctx);
-                if begun.is_err() {
-                    self.asked = before;
-                }
-                begun
-            }
+        let to = match to {
+            Ok(to) => to,
+            // Whether this node leads, and is not at it already, is said before whether there is such
+            // a voter.
+            Err(error) => return ready(Err(self.may_hand_over().err().unwrap_or(error))),
         };
-        match begun {
-            Err(error) => ready(Err(error)),
-            Ok(()) => Box::pin(async move {
-                let gone = || Err(HandOffError::Failed("the node is shutting down".to_owned()));
-                end.await.unwrap_or_else(|_| gone())
-            }),
+        let (ended, end) = oneshot::channel();
+        let before = self.asked.replace(ended);
+        if let Err(error) = self.begin_hand_over(to, Why::Operator, ctx) {
+            self.asked = before;
+            return ready(Err(error));
         }
+        Box::pin(async move {
+            let gone = || Err(HandOffError::Failed("the node is shutting down".to_owned()));
+            end.await.unwrap_or_else(|_| gone())
+        })
     }
 }
 
@@ -284,19 +289,23 @@ fn ready<T: 'static>(answer: T) -> ResponseFuture<T> {
     Box::pin(std::future::ready(answer))
 }
 
-impl Handler<Pause> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: Pause, ctx: &mut Context<Self>) {
-        self.health(Part::Operator, Some(format!("paused: {}", message.reason)), ctx);
+impl Supervisor {
+    /// Whether the others can do without this node.
+    fn can_be_spared(&self) -> Result<(), StopRefused> {
+        let (now, within) = (self.now(), self.config.times.election_max * 2);
+        let eligible = self.plan.reasons().is_empty();
+        self.peers.can_spare_own(&self.position(), self.config.settings, eligible, now, within)
     }
 }
 
-impl Handler<Resume> for Supervisor {
-    type Result = ();
+impl Handler<PrepareStop> for Supervisor {
+    type Result = Result<(), StopRefused>;
 
-    fn handle(&mut self, _: Resume, ctx: &mut Context<Self>) {
-        self.health(Part::Operator, None, ctx);
+    fn handle(&mut self, message: PrepareStop, _: &mut Context<Self>) -> Self::Result {
+        match self.can_be_spared() {
+            Err(refused) if !message.force => Err(refused),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 
@@ -305,8 +314,13 @@ impl Handler<Shutdown> for Supervisor {
 
     /// A leader gives leadership away first, when somebody can take it.
     fn handle(&mut self, _: Shutdown, ctx: &mut Context<Self>) -> Self::Result {
-        let may_hand_over =
-            !self.closing && self.hand_over.is_none() && self.leads().is_some() && !self.plan.is_paused();
+        if !self.closing
+            && !self.peers.is_sole_voter()
+            && let Err(needed) = self.can_be_spared()
+        {
+            error!(%needed, "stopping although this node is needed: start it again soon");
+        }
+        let may_hand_over = !self.closing && self.hand_over.is_none() && self.leads().is_some();
         if may_hand_over && let Err(error) = self.begin_hand_over(None, Why::Shutdown, ctx) {
             info!(%error, "shutting down without a successor");
         }
@@ -343,6 +357,7 @@ impl Handler<GetSupervisorView> for Supervisor {
             executed: self.plan.executed(),
             eligibility: Eligibility { reasons: self.plan.reasons() },
             pause,
+            paused: self.plan.pause().map(str::to_owned),
             lease_lapsed: self.lease_lapsed,
             caretaker,
             silent,

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use super::handoff::{Action, HandOver, View, Why};
 use super::metrics::ByOutcome;
+use super::peers::differs_in_settings_only;
 use super::plan::Part;
 use super::timeline::Ended;
 use super::watchdog::{ABDICATION_PAUSE, Scene, others_can_elect};
@@ -25,7 +26,6 @@ impl Supervisor {
             eligible: self.plan.reasons().is_empty(),
             closing: self.closing,
             role,
-            leader: self.leader,
             position: self.position(),
         };
         let actions = self.gate.look(&view);
@@ -44,13 +44,8 @@ impl Supervisor {
         }
     }
 
-    /// Begins to give leadership to a voter, or to the best one.
-    pub(super) fn begin_hand_over(
-        &mut self,
-        to: Option<MemberId>,
-        why: Why,
-        ctx: &mut Context<Self>,
-    ) -> Result<(), HandOffError> {
+    /// The term this node leads and can give away.
+    pub(super) fn may_hand_over(&self) -> Result<Term, HandOffError> {
         let Some(term) = self.leads() else {
             let (term, _) = self.plan.role();
             return Err(HandOffError::NotLeader(self.leader.map(|leader| self.peers.hint(leader, term))));
@@ -58,13 +53,24 @@ impl Supervisor {
         if self.hand_over.is_some() || self.plan.is_given_away() {
             return Err(HandOffError::InProgress);
         }
+        Ok(term)
+    }
+
+    /// Begins to give leadership to a voter, or to the best one.
+    pub(super) fn begin_hand_over(
+        &mut self,
+        to: Option<MemberId>,
+        why: Why,
+        ctx: &mut Context<Self>,
+    ) -> Result<(), HandOffError> {
+        let term = self.may_hand_over()?;
         let (now, times) = (self.now(), self.config.times);
         let fit = match to {
             Some(to) => {
                 let fit = self.peers.fitness(to, self.config.settings, now, times.election_max);
                 fit.map(|()| to).map_err(|reason| format!("{}: {reason}", self.peers.name(to)))
             }
-            None => self.peers.best(&self.position(), self.config.settings, now, times.election_max),
+            None => self.best(why),
         };
         let to = fit.map_err(HandOffError::NoTarget)?;
         let within = match self.storage.is_in_trouble() {
@@ -80,11 +86,26 @@ impl Supervisor {
         Ok(())
     }
 
+    /// To whom. Who stops anyway takes somebody with other settings before nobody.
+    fn best(&self, why: Why) -> Result<MemberId, String> {
+        let (now, within, position) = (self.now(), self.config.times.election_max, self.position());
+        let best = self.peers.best(&position, self.config.settings, now, within);
+        best.or_else(|reasons| {
+            let other = self.peers.best_with_other_settings(&position, now, within);
+            other.filter(|_| why == Why::Shutdown).ok_or(reasons)
+        })
+    }
+
     pub(super) fn review_hand_over(&mut self, ctx: &mut Context<Self>) {
         let (now, leads, position) = (self.now(), self.leads(), self.position());
         let within = self.config.times.election_max;
         let Some(hand_over) = &mut self.hand_over else { return };
         let fit = self.peers.fitness(hand_over.to, self.config.settings, now, within);
+        let told = self.peers.recent(hand_over.to, now, within);
+        let fit = match hand_over.why {
+            Why::Shutdown if told.is_some_and(differs_in_settings_only) => Ok(()),
+            Why::Shutdown | Why::Operator | Why::Unfit => fit,
+        };
         let target = match &fit {
             Ok(()) => self.peers.recent(hand_over.to, now, within).ok_or("it is not heard"),
             Err(reason) => Err(reason.as_str()),
@@ -216,7 +237,6 @@ impl Supervisor {
         let now = self.now();
         let unfit = self.leads().is_some()
             && !self.plan.reasons().is_empty()
-            && !self.plan.is_paused()
             && !self.closing
             && self.peers.own().is_some()
             && !self.peers.is_sole_voter();

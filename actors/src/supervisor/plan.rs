@@ -34,13 +34,11 @@ pub enum Part {
     Settings,
     /// It is a witness.
     Witness,
-    /// An operator asked for it.
-    Operator,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 11] = [
         Self::Raft,
         Self::Engine,
         Self::Execution,
@@ -52,7 +50,6 @@ impl Part {
         Self::Progress,
         Self::Settings,
         Self::Witness,
-        Self::Operator,
     ];
 
     /// The word in logs, metrics and status.
@@ -70,7 +67,6 @@ impl Part {
             Self::Progress => "progress",
             Self::Settings => "settings",
             Self::Witness => "witness",
-            Self::Operator => "operator",
         }
     }
 
@@ -104,6 +100,8 @@ pub struct Plan {
     executed: Option<Height>,
     lagging: bool,
     troubles: BTreeMap<Part, String>,
+    /// Why an operator has stopped production. It is no trouble of this node: it may lead.
+    pause: Option<String>,
     grant: Option<Grant>,
     /// The producers of the last grant are not gone yet: nothing starts beside them.
     stopping: bool,
@@ -157,10 +155,10 @@ impl Plan {
         self.troubles.get(&part).map(String::as_str)
     }
 
-    /// Whether an operator has paused production here.
+    /// Why an operator has stopped production on whoever leads.
     #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.troubles.contains_key(&Part::Operator)
+    pub fn pause(&self) -> Option<&str> {
+        self.pause.as_deref()
     }
 
     /// Every part in trouble. They do not change while the trouble lasts.
@@ -191,6 +189,9 @@ impl Plan {
 
     /// The first reason why it may not produce.
     fn obstacle(&self) -> Option<String> {
+        if let Some(reason) = &self.pause {
+            return Some(format!("operator: paused: {reason}"));
+        }
         self.all_reasons().find(|(part, _)| part.ends_grant()).map(|(_, reason)| reason)
     }
 
@@ -300,6 +301,12 @@ impl Plan {
             Some(trouble) => self.troubles.insert(part, trouble),
             None => self.troubles.remove(&part),
         };
+        self.decide()
+    }
+
+    /// An operator has stopped production, or lets it go on.
+    pub fn pause_changed(&mut self, pause: Option<String>) -> Vec<Action> {
+        self.pause = pause;
         self.decide()
     }
 
@@ -417,7 +424,7 @@ mod tests {
 
     #[test]
     fn trouble_stops_production_and_its_end_starts_it_again() {
-        let parts = [Part::Raft, Part::Engine, Part::Execution, Part::Disk, Part::Signer, Part::Operator];
+        let parts = [Part::Raft, Part::Engine, Part::Execution, Part::Disk, Part::Signer];
         for part in parts.into_iter().chain([Part::Storage, Part::Bodies, Part::Witness]) {
             let mut plan = leading(1, 5);
             let actions = plan.health_changed(part, Some("broken".to_owned()));
@@ -427,6 +434,19 @@ mod tests {
             let actions = plan.health_changed(part, None);
             assert_eq!(actions, [Action::StartProducers(Grant { term: Term(1) })]);
         }
+    }
+
+    #[test]
+    fn an_operators_pause_ends_every_grant_and_makes_nobody_unfit() {
+        let mut plan = leading(1, 5);
+        let paused = "operator: paused: a look".to_owned();
+        let actions = plan.pause_changed(Some("a look".to_owned()));
+        assert_eq!(actions, [Action::StopProducers(paused.clone())]);
+        assert_eq!(plan.producers_ended(), []);
+        assert_eq!((plan.waiting_for(), plan.reasons()), (Some(paused), vec![]), "it may go on leading");
+        plan.leadership_changed(Term(2), Role::Leader);
+        assert_eq!(plan.term_applied(Term(2), Height(5)), [], "no later term either");
+        assert_eq!(plan.pause_changed(None), [Action::StartProducers(Grant { term: Term(2) })]);
     }
 
     #[test]

@@ -4,9 +4,11 @@
 //! does not link is thrown away and asked of somebody else. What is still missing is on disk; a
 //! restart goes on where it was.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, MailboxError, Recipient, WrapFuture};
+use baton_messages::chain::{Block, Signer};
 use baton_messages::cluster::{FetchBlocks, FetchError, FetchedBlock};
 use baton_messages::types::{Hash, Height};
 use baton_storage::{Backfill, BackfillError, Filler, Reader, StoreError, verdict};
@@ -18,7 +20,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::Syncer;
+use super::{Syncer, signatures};
 
 /// How missing bodies are fetched.
 #[derive(Clone, Debug)]
@@ -54,6 +56,8 @@ pub struct Source {
     pub fetch: Recipient<FetchBlocks>,
     /// Takes what they give.
     pub filler: Filler,
+    /// Who signs the chain's headers.
+    pub signer: Signer,
 }
 
 /// Why an attempt failed.
@@ -93,6 +97,8 @@ pub(super) enum Error {
     Fetch(#[from] FetchError),
     #[error("what came for block {0} is another one: it was thrown away")]
     Other(Height),
+    #[error("block {0} came without a signature that verifies")]
+    Unsigned(Height),
     #[error(transparent)]
     Backfill(#[from] BackfillError),
     #[error(transparent)]
@@ -105,6 +111,7 @@ impl Error {
             Self::NoReply(_) => "no_reply",
             Self::Fetch(_) => "nobody_has_it",
             Self::Other(_)
+            | Self::Unsigned(_)
             | Self::Backfill(
                 BackfillError::NotLinked { .. } | BackfillError::Contradiction(_) | BackfillError::Complete,
             ) => "other_block",
@@ -158,16 +165,23 @@ pub(super) fn left(reader: &Reader) -> u64 {
 }
 
 /// How many of these blocks, from the front, are the wanted one and its ancestors down to a height,
-/// each with the data that its header says.
-fn linked(blocks: &[FetchedBlock], wanted: (Height, Hash), down_to: Height) -> usize {
-    let mut wanted = Some(wanted);
+/// each with the data that its header and the block above say.
+fn linked(
+    blocks: &[FetchedBlock],
+    wanted: (Height, Hash),
+    down_to: Height,
+    above: Option<Arc<Block>>,
+) -> usize {
+    let (mut wanted, mut above) = (Some(wanted), above);
     let fits = |fetched: &&FetchedBlock| {
         let block = &fetched.block;
         let Some((height, hash)) = wanted else { return false };
         let fits = block.height() == height && block.hash() == hash && height >= down_to;
         let parent = <[u8; 32]>::try_from(&block.header().last_header_hash[..]).ok();
         wanted = parent.filter(|_| height > down_to).map(|parent| (height.previous(), Hash(parent)));
-        fits && verdict::agrees_with_itself(block)
+        let agrees = above.as_ref().is_none_or(|above| verdict::agrees_with_above(block, above));
+        above = Some(block.clone());
+        fits && agrees && verdict::agrees_with_itself(block)
     };
     blocks.iter().take_while(fits).count()
 }
@@ -258,14 +272,14 @@ async fn fill(
     let Some((from, hash)) = reader.missing()? else { return Ok(0) };
     let asked = FetchBlocks { from, hash, max_bytes: config.max_bytes, down_to, attempt };
     let mut blocks = source.fetch.send(asked).timeout(config.reply_within).await??;
-    blocks.truncate(linked(&blocks, (from, hash), down_to));
+    let above = reader.block(from.next())?;
+    blocks.truncate(linked(&blocks, (from, hash), down_to, above));
     if blocks.is_empty() {
         return Err(Error::Other(from));
     }
-    let fill = |fetched: FetchedBlock| Backfill {
-        block: fetched.block,
-        signature: fetched.signature,
-        da: fetched.da,
+    let fill = |FetchedBlock { block, signature, da }: FetchedBlock| {
+        let signature = signature.filter(|signature| signatures::fits(&source, block.header(), signature));
+        Backfill { block, signature, da }
     };
     let blocks: Vec<Backfill> = blocks.into_iter().map(fill).collect();
     source.filler.backfill(&blocks).await?;
@@ -274,9 +288,7 @@ async fn fill(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use baton_messages::chain::{Block, Data, Header, Metadata};
+    use baton_messages::chain::{Data, Header, Metadata};
     use baton_messages::types::Tx;
     use bytes::Bytes;
 
@@ -284,15 +296,16 @@ mod tests {
 
     /// Blocks on top of each other, the newest first.
     fn chain(heights: std::ops::RangeInclusive<u64>) -> Vec<FetchedBlock> {
-        let (mut blocks, mut parent) = (Vec::new(), Hash::of(b"below"));
+        let (mut blocks, mut parent, mut last_data_hash) = (Vec::new(), Hash::of(b"below"), Bytes::new());
         for height in heights {
             let height = Height(height);
-            let metadata = Some(Metadata { height, ..Metadata::default() });
+            let metadata = Some(Metadata { height, last_data_hash, ..Metadata::default() });
             let data = Data { metadata, txs: vec![Tx(Bytes::from_static(b"a=1"))] };
             let (last_header_hash, data_hash) = (parent.to_bytes(), data.commitment().to_bytes());
             let header = Header { height, last_header_hash, data_hash, ..Header::default() };
             let block = Arc::new(Block::new(header, data));
             parent = block.hash();
+            last_data_hash = block.data().hash().to_bytes();
             blocks.insert(0, FetchedBlock { block, signature: None, da: None });
         }
         blocks
@@ -302,20 +315,44 @@ mod tests {
     fn only_the_wanted_block_and_its_ancestors_are_taken() {
         let blocks = chain(3..=7);
         let wanted = (Height(7), blocks[0].block.hash());
-        assert_eq!(linked(&blocks, wanted, Height(1)), 5);
-        assert_eq!(linked(&blocks, wanted, Height(6)), 2, "nobody asked for what is below");
-        assert_eq!(linked(&blocks, (Height(7), Hash::of(b"other")), Height(1)), 0);
-        assert_eq!(linked(&blocks, (Height(6), blocks[1].block.hash()), Height(1)), 0);
+        assert_eq!(linked(&blocks, wanted, Height(1), None), 5);
+        assert_eq!(linked(&blocks, wanted, Height(6), None), 2, "nobody asked for what is below");
+        assert_eq!(linked(&blocks, (Height(7), Hash::of(b"other")), Height(1), None), 0);
+        assert_eq!(linked(&blocks, (Height(6), blocks[1].block.hash()), Height(1), None), 0);
         let mut skips = blocks.clone();
         skips.remove(2);
-        assert_eq!(linked(&skips, wanted, Height(1)), 2);
+        assert_eq!(linked(&skips, wanted, Height(1), None), 2);
         let mut forged = blocks;
         forged[1] = chain(6..=6).remove(0);
-        assert_eq!(linked(&forged, wanted, Height(1)), 1, "what is before the forged one is good");
+        assert_eq!(linked(&forged, wanted, Height(1), None), 1, "what is before the forged one is good");
         let mut hollow = forged;
         hollow[0].block = Arc::new(Block::new(hollow[0].block.header().clone(), Data::default()));
-        assert_eq!(linked(&hollow, wanted, Height(1)), 0, "the right header over other data");
-        assert_eq!(linked(&[], wanted, Height(1)), 0);
+        assert_eq!(linked(&hollow, wanted, Height(1), None), 0, "the right header over other data");
+        assert_eq!(linked(&[], wanted, Height(1), None), 0);
+    }
+
+    /// What the metadata say of the parent is in no header: another body under the right hash.
+    #[test]
+    fn a_body_with_other_metadata_than_the_block_above_names_is_not_taken() {
+        let blocks = chain(3..=7);
+        let wanted = (Height(6), blocks[1].block.hash());
+        let above = Some(blocks[0].block.clone());
+        let mut below = blocks[1..].to_vec();
+        let linked = |below: &[FetchedBlock], above| super::linked(below, wanted, Height(1), above);
+        assert_eq!(linked(&below, above.clone()), 4);
+        for forged in [0, 2] {
+            let mut blocks = below.clone();
+            let block = &blocks[forged].block;
+            let metadata = block.data().metadata.clone().expect("it has some");
+            let metadata = Metadata { last_data_hash: Bytes::from_static(&[1; 32]), ..metadata };
+            let data = Data { metadata: Some(metadata), txs: block.txs().to_vec() };
+            let body = Arc::new(Block::new(block.header().clone(), data));
+            assert_eq!(body.hash(), block.hash(), "the header is the same");
+            blocks[forged].block = body;
+            assert_eq!(linked(&blocks, above.clone()), forged);
+        }
+        below.truncate(1);
+        assert_eq!(linked(&below, None), 1, "nothing is known of what is above");
     }
 
     #[tokio::test(start_paused = true)]

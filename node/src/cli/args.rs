@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::cli::cluster::{ClusterArgs, HandOffArgs, PauseArgs, Running};
+use crate::cli::cluster::{ClusterArgs, HandOffArgs, PauseArgs, Running, StopArgs};
 use crate::config::Flags;
 use crate::dev_da::DevDaConfig;
 use crate::{devnet, load};
@@ -47,7 +47,9 @@ pub enum Command {
     Start(Box<NodeArgs>),
     /// Give leadership to another voter without missing a block.
     Handoff(HandOffArgs),
-    /// Stop producing blocks on the leader, until `resume`.
+    /// Stop a running node, unless the chain would stop without it.
+    Stop(StopArgs),
+    /// Stop producing blocks, whoever leads, until `resume`.
     Pause(PauseArgs),
     /// Produce blocks again.
     Resume(Running),

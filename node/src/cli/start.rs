@@ -4,6 +4,7 @@ use std::path::Path;
 
 use baton_actors::signer::key::FileKey;
 use baton_messages::genesis::Genesis;
+use baton_storage::Store;
 use tracing::warn;
 
 use crate::cli::args::NodeArgs;
@@ -19,7 +20,7 @@ pub struct Start {
     pub config: Config,
     /// The genesis; its proposer is the key.
     pub genesis: Genesis,
-    /// The key; a witness has none.
+    /// The key; a witness and a node that follows have none.
     pub key: Option<FileKey>,
 }
 
@@ -38,7 +39,7 @@ pub fn prepare(args: &NodeArgs) -> Result<Start, ExitError> {
     config.check_start()?;
     let files = &config.files;
     let genesis = genesis::load(&files.genesis())?;
-    if config.raft.witness {
+    if config.raft.witness || !config.node.aggregator {
         return Ok(Start { config, genesis, key: None });
     }
     let passphrase_file = config.passphrase_file.as_deref().expect("check_start asks for it");
@@ -56,7 +57,7 @@ pub fn check(config: &Config) -> Result<Genesis, ExitError> {
     config.check_start()?;
     let files = &config.files;
     let genesis = genesis::load(&files.genesis())?;
-    if config.raft.witness {
+    if config.raft.witness || !config.node.aggregator {
         return Ok(genesis);
     }
     genesis::check_proposer(&files.genesis(), &genesis, &files.signer(), keys::address(files)?)?;
@@ -65,6 +66,20 @@ pub fn check(config: &Config) -> Result<Genesis, ExitError> {
         keys::read_passphrase(file)?;
     }
     Ok(genesis)
+}
+
+/// Refuses to produce on top of what a node that follows has collected.
+///
+/// # Errors
+///
+/// When the store is one of a node that follows.
+pub fn check_produces(store: &Store) -> Result<(), ExitError> {
+    if store.reader().follow().is_none() {
+        return Ok(());
+    }
+    Err(ExitError::config(
+        "this store belongs to a node that follows the chain, and node.aggregator is true: set it to false, or make          another home for a node that produces",
+    ))
 }
 
 /// Refuses a node that would form a cluster alone although it was made to be one of several.

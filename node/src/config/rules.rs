@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use baton_actors::da_submitter::batching::{Batching, Strategy};
+use baton_actors::engine::kv::Roots;
 use zeroize::Zeroizing;
 
 use crate::cluster::security::{SecurityError, TlsSettings};
@@ -87,8 +89,13 @@ fn typed(home: &Path, settings: Settings) -> Config {
     Config {
         files: s.files(home),
         node: Node {
+            aggregator: s.bool("node.aggregator"),
+            readiness_max_behind: s.number("node.readiness_max_blocks_behind"),
+            readiness_window: s.number("node.readiness_window_seconds"),
+            reads_da: !s.text("da.address").is_empty(),
+            asks_peers: !s.list("p2p.peers").is_empty(),
             block_time: s.duration("node.block_time"),
-            max_pending: or(s.number("node.max_pending_headers_and_data"), DEFAULT_BACKLOG),
+            max_pending: backlog(s),
             lazy_mode: s.bool("node.lazy_mode"),
             lazy_block_interval: s.duration("node.lazy_block_interval"),
             scrape_interval: s.duration("node.scrape_interval"),
@@ -97,10 +104,13 @@ fn typed(home: &Path, settings: Settings) -> Config {
                 .unwrap_or(Duration::MAX),
         },
         da: Da {
+            start_height: s.number("da.start_height"),
             address: s.text("da.address"),
             auth_token: optional("da.auth_token").map(|text| Secret(Zeroizing::new(text))),
             submit_options: s.text("da.submit_options"),
             signing_addresses: s.list("da.signing_addresses"),
+            submits_per_account: s.size("da.submits_per_account"),
+            batching: batching(s),
             data_namespace: optional("da.data_namespace").unwrap_or_else(|| namespace.clone()),
             namespace,
             block_time: s.duration("da.block_time"),
@@ -120,7 +130,11 @@ fn typed(home: &Path, settings: Settings) -> Config {
             advertise: kv.as_ref().map(|kv| advertised(s, "kv.advertise", kv)).unwrap_or_default(),
             listen: kv,
         },
-        engine: Engine { kind: EngineKind::Kv, call_timeout: s.duration("engine.call_timeout") },
+        engine: Engine {
+            kind: EngineKind::Kv,
+            kv_roots: roots(s),
+            call_timeout: s.duration("engine.call_timeout"),
+        },
         queue: Queue {
             max_txs: s.size("queue.max_txs"),
             max_bytes: max_queue_bytes,
@@ -145,6 +159,43 @@ fn typed(home: &Path, settings: Settings) -> Config {
         raft: raft(s, home),
         settings,
     }
+}
+
+/// A value of the table that the rule has let through.
+fn roots(s: &Settings) -> Roots {
+    match s.text("engine.kv_roots").as_str() {
+        "testapp" => Roots::Testapp,
+        _ => Roots::Tree,
+    }
+}
+
+fn batching(s: &Settings) -> Batching {
+    let share = match s.fraction("da.batch_size_threshold") {
+        // ev-node's words for "as usual".
+        share if share <= 0.0 => 0.8,
+        share => share,
+    };
+    let delay = s.duration("da.batch_max_delay");
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    // A share of a size is a size, and close is close enough.
+    let enough_bytes = (s.size("da.max_blob_bytes") as f64 * share) as usize;
+    Batching {
+        strategy: match s.text("da.batching_strategy").as_str() {
+            "size" => Strategy::Size,
+            "time" => Strategy::Time,
+            "adaptive" => Strategy::Adaptive,
+            _ => Strategy::Immediate,
+        },
+        enough_bytes,
+        max_delay: if delay.is_zero() { s.duration("da.block_time") } else { delay },
+        min_items: s.size("da.batch_min_items").max(1),
+        most_waiting: (backlog(s) / 2).max(1),
+    }
+}
+
+/// Blocks that may wait for DA before production pauses.
+fn backlog(s: &Settings) -> u64 {
+    or(s.number("node.max_pending_headers_and_data"), DEFAULT_BACKLOG)
 }
 
 fn raft(s: &Settings, home: &Path) -> Raft {
@@ -191,6 +242,24 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     if config.node.lazy_mode && config.node.lazy_block_interval <= config.node.block_time {
         let rule = "in lazy mode the interval must be longer than the block time";
         return Err(contradiction(s, "node.lazy_block_interval", "node.block_time", rule));
+    }
+    if !config.node.aggregator {
+        for member in ["raft.enable", "raft.witness"] {
+            if s.bool(member) {
+                let rule = "a member of a cluster produces blocks: set node.aggregator to true, or leave the other out";
+                return Err(contradiction(s, member, "node.aggregator", rule));
+            }
+        }
+        if !s.duration("node.catchup_timeout").is_zero() {
+            let rule = "only a node that produces catches up before it does";
+            return Err(contradiction(s, "node.catchup_timeout", "node.aggregator", rule));
+        }
+    }
+    if config.da.batching.strategy != Strategy::Immediate
+        && config.da.batching.min_items as u64 > config.da.batching.most_waiting
+    {
+        let rule = "at half of the blocks that may wait for DA a batch goes out anyway: fewer items, or a longer backlog";
+        return Err(contradiction(s, "da.batch_min_items", "node.max_pending_headers_and_data", rule));
     }
     check_raft(config)?;
     check_tls(config)?;

@@ -245,6 +245,24 @@ impl Settings {
         matches!(self.get(name).value, Value::Bool(true))
     }
 
+    /// A text of the table, as it was said.
+    #[must_use]
+    pub fn text_of(&self, name: &str) -> String {
+        self.text(name)
+    }
+
+    /// A switch of the table.
+    #[must_use]
+    pub fn bool_of(&self, name: &str) -> bool {
+        self.bool(name)
+    }
+
+    /// Whether somebody said it.
+    #[must_use]
+    pub fn is_said(&self, name: &str) -> bool {
+        self.get(name).source != Source::Default
+    }
+
     pub(super) fn duration(&self, name: &str) -> Duration {
         match self.get(name).value {
             Value::Duration(value) => value,
@@ -261,6 +279,13 @@ impl Settings {
 
     pub(super) fn size(&self, name: &str) -> usize {
         usize::try_from(self.number(name)).unwrap_or(usize::MAX)
+    }
+
+    pub(super) fn fraction(&self, name: &str) -> f64 {
+        match self.get(name).value {
+            Value::Fraction(value) => value,
+            _ => unreachable!("{name} is a fraction in the table"),
+        }
     }
 
     pub(super) fn text(&self, name: &str) -> String {

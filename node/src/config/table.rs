@@ -9,11 +9,8 @@ const NO_GO: &str = "there is no Go runtime to profile";
 const NO_TRACING: &str = "spans are not exported yet";
 const ONLY_FULL_NODES: &str =
     "only full nodes use it; an aggregator's readiness follows its role and its engine";
-const AT_ONCE: &str = "every block is posted at once, in batches bounded by the blob size";
 const NO_KMS: &str = "it configures a KMS signer, and only the file signer is supported yet";
 const NO_PRUNING: &str = "pruning is not supported yet";
-const NO_FULL_NODES: &str =
-    "nodes that only follow a chain are not supported yet; set node.aggregator to true";
 
 /// All keys, in the order of the documentation.
 pub const KEYS: &[Key] = &[
@@ -21,8 +18,8 @@ pub const KEYS: &[Key] = &[
     Key::ignored("clear_cache", Bool, "false", "there is no cache to clear: what was submitted and included is in the log")
         .doc("Forget at start what is known about DA inclusion."),
     // node
-    Key::unsupported("node.aggregator", Bool, "false", &["true"], NO_FULL_NODES)
-        .doc("Produce blocks. `baton init` writes `true`."),
+    Key::same("node.aggregator", Bool, "false")
+        .doc("Produce blocks; otherwise follow a chain. `baton init` writes `true` unless told otherwise."),
     Key::unsupported("node.promotable", Bool, "false", &["false"], "proposer rotation is not supported yet")
         .doc("A full node that produces once the chain names it as proposer."),
     Key::unsupported("node.based_sequencer", Bool, "false", &["false"], "based sequencing is not supported yet")
@@ -53,15 +50,19 @@ pub const KEYS: &[Key] = &[
         "a node never produces before it holds and has executed everything committed, and an empty store never produces",
     )
     .doc("Catch up from DA and P2P before producing."),
-    Key::ignored("node.readiness_window_seconds", Count, "15", ONLY_FULL_NODES)
+    Key::translated("node.readiness_window_seconds", Count, "15", ONLY_FULL_NODES)
         .doc("Most seconds since the last block of a full node that is ready."),
-    Key::ignored("node.readiness_max_blocks_behind", Count, "15", ONLY_FULL_NODES)
+    Key::translated("node.readiness_max_blocks_behind", Count, "15", ONLY_FULL_NODES)
         .doc("Most blocks that a full node that is ready lags behind."),
     // da
     Key::same("da.address", Text, "").rule(Rule::Url).doc("JSON-RPC endpoint of the DA node. Needed at start."),
     Key::same("da.auth_token", Text, "").secret().doc("Bearer token for the DA node. Prefer the environment to a flag."),
     Key::same("da.submit_options", Text, "").rule(Rule::Json).doc("JSON object merged into the options of each submission."),
-    Key::same("da.signing_addresses", List, "").doc("Accounts that pay on DA, used in turn."),
+    Key::same("da.signing_addresses", List, "")
+        .doc("Accounts of the DA node that pay, used in turn; one that is refused rests. Empty: the DA node chooses."),
+    Key::own("da.submits_per_account", Count, "1")
+        .rule(Rule::Positive)
+        .doc("Submissions that each of `da.signing_addresses` may have under way: an account numbers its transactions, and more than one at a time get out of order on most DA nodes."),
     Key::same("da.namespace", Text, "")
         .doc("Namespace of header blobs, the same on every node of a chain. `baton init` writes a random one. Needed at start."),
     Key::same("da.data_namespace", Text, "").doc("Namespace of data blobs; empty: `da.namespace`."),
@@ -77,13 +78,22 @@ pub const KEYS: &[Key] = &[
     )
     .doc("Attempts per round."),
     Key::same("da.request_timeout", Duration, "60s").rule(Rule::Positive).doc("Longest time for one call to the DA node."),
-    Key::ignored("da.batching_strategy", Text, "immediate", AT_ONCE)
-        .rule(Rule::OneOf(&["immediate", "size", "time", "adaptive"]))
-        .doc("When to post (default of ev-node: `time`)."),
-    Key::ignored("da.batch_size_threshold", Fraction, "0.8", AT_ONCE).rule(Rule::Share).doc("Share of the blob size to wait for."),
-    Key::ignored("da.batch_max_delay", Duration, "0s", AT_ONCE).doc("Longest wait for a batch."),
-    Key::ignored("da.batch_min_items", Count, "1", AT_ONCE).doc("Fewest items of a batch."),
-    Key::ignored("da.start_height", Count, "0", "the DA height a chain starts at is in its genesis (`da_start_height`)")
+    Key::translated(
+        "da.batching_strategy",
+        Text,
+        "immediate",
+        "the default is `immediate`, not `time`: blobs gather anyway while a submission is on its way. At half of \
+         `node.max_pending_headers_and_data` a batch goes out whatever the strategy",
+    )
+    .rule(Rule::OneOf(&["immediate", "size", "time", "adaptive"]))
+    .doc("When headers, and when data, are posted: at once, at so many bytes, at a time after the last submission, or at either."),
+    Key::same("da.batch_size_threshold", Fraction, "0.8")
+        .rule(Rule::Share)
+        .doc("Share of `da.max_blob_bytes` that `size` and `adaptive` wait for; 0 means 0.8."),
+    Key::same("da.batch_max_delay", Duration, "0s")
+        .doc("How long `time` and `adaptive` wait after the last submission; 0: `da.block_time`. A new leader posts at once."),
+    Key::same("da.batch_min_items", Count, "1").doc("Fewest blobs of a batch of `size`, `time` and `adaptive`; 0 means 1."),
+    Key::translated("da.start_height", Count, "0", "a node that follows begins at the highest of it, the `da_start_height` of the genesis, and where it was")
         .doc("Where to start reading DA."),
     Key::own("da.max_blob_bytes", Bytes, "5242880")
         .rule(Rule::AtLeast(131_072))
@@ -108,6 +118,7 @@ pub const KEYS: &[Key] = &[
     Key::own("kv.advertise", Text, "").rule(Rule::ListenOrOff).doc("Where clients reach `kv.listen`, as `rpc.advertise`."),
     // engine
     Key::own("engine.kind", Text, "kv").rule(Rule::OneOf(&["kv"])).doc("The execution engine: `kv`, the embedded key-value app."),
+    Key::own("engine.kv_roots", Text, "tree").rule(Rule::OneOf(&["tree", "testapp"])).doc("What the state roots of `kv` are, the same on every node of a chain: `tree`, 32 bytes whatever the size of the state, or `testapp`, as ev-node's testapp computes them, which grow with the state: for chains that ev-node's testapp began or follows."),
     Key::own("engine.call_timeout", Duration, "10s").rule(Rule::Positive).doc("How long one call to the engine may take before the node counts it as away."),
     // queue, sequencer, block
     Key::own("queue.max_txs", Count, "100000").rule(Rule::Positive).doc("Most transactions in the queue. Beyond it, submissions are answered with 429."),

@@ -24,6 +24,9 @@ pub(super) fn check(config: &Config, args: &InitArgs) -> Result<(), ExitError> {
     if config.raft.witness && args.signer_from.is_some() {
         return Err(ExitError::usage("a witness has no key: leave --signer-from out"));
     }
+    if !config.node.aggregator {
+        return check_follows(config, args);
+    }
     if !args.member {
         return Ok(());
     }
@@ -44,6 +47,29 @@ pub(super) fn check(config: &Config, args: &InitArgs) -> Result<(), ExitError> {
     if !config.raft.witness && config.da.namespace.is_empty() {
         return Err(ExitError::config(
             "da.namespace is not set: it must be the one of the other members (`baton config show` there)",
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses what cannot follow a chain.
+fn check_follows(config: &Config, args: &InitArgs) -> Result<(), ExitError> {
+    if args.member || args.signer_from.is_some() {
+        return Err(ExitError::usage(
+            "node.aggregator is false: a node that follows a chain is no member of its cluster and has no key; leave \
+             --member and --signer-from out",
+        ));
+    }
+    if args.genesis.is_none() && !config.files.genesis().exists() {
+        return Err(ExitError::usage(format!(
+            "a node that follows a chain needs its genesis: say --genesis FILE (config/genesis.json of a node of the \
+             chain), or put it at {}",
+            config.files.genesis().display()
+        )));
+    }
+    if config.da.namespace.is_empty() {
+        return Err(ExitError::config(
+            "da.namespace is not set: it must be that of the chain that is followed (`baton config show` there)",
         ));
     }
     Ok(())

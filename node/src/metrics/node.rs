@@ -89,6 +89,14 @@ impl Collector for Node {
         gauges.put("raft_voters", "Voters", raft.map(|raft| raft.voters.len() as u64))?;
         gauges.put("raft_learners", "Learners", raft.map(|raft| raft.learners.len() as u64))?;
 
+        if let Some(observer) = status.follow.as_ref().and_then(|follow| follow.observer.as_ref()) {
+            gauges.put("executed_height", "The last executed height", Some(observer.executed.0))?;
+            gauges.put(
+                "da_trouble",
+                "1 when the DA layer is in trouble",
+                Some(observer.da_trouble.is_some().into()),
+            )?;
+        }
         let supervisor = status.supervisor.as_ref();
         let producing = supervisor.map(|view| view.grant.is_some() && view.pause.is_none());
         gauges.put("executed_height", "The last executed height", supervisor.map(|view| view.executed.0))?;

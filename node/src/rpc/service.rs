@@ -61,8 +61,12 @@ impl Service {
         Self { chain, index: Mutex::default() }
     }
 
-    fn view(&self) -> View<'_> {
-        View { reader: self.chain.store.reader(), signer: &self.chain.signer }
+    fn view(&self) -> View {
+        let reader = self.chain.store.reader();
+        // A node that follows learns the public key from the headers.
+        let learnt = if self.chain.signer.pub_key.is_empty() { reader.follow() } else { None };
+        let learnt = learnt.map(|follow| follow.signer).filter(|signer| !signer.pub_key.is_empty());
+        View { reader, signer: learnt.unwrap_or_else(|| self.chain.signer.clone()) }
     }
 
     /// `GetBlock`.
@@ -86,7 +90,7 @@ impl Service {
         Ok(GetBlockResponse::of(&signed, block.data(), of_header, of_data))
     }
 
-    fn height_of(&self, view: &View<'_>, hash: &[u8]) -> Result<Height, ConnectError> {
+    fn height_of(&self, view: &View, hash: &[u8]) -> Result<Height, ConnectError> {
         let bytes =
             hash.try_into().map_err(|_| retrieve(format!("a hash has 32 bytes, not {}", hash.len())))?;
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
@@ -171,7 +175,7 @@ impl Service {
         Ok(GetGenesisDaHeightResponse { height })
     }
 
-    fn genesis_da(&self, view: &View<'_>) -> Result<Option<u64>, ConnectError> {
+    fn genesis_da(&self, view: &View) -> Result<Option<u64>, ConnectError> {
         let (header, data) = view.da_heights(self.chain.genesis.initial_height)?;
         Ok(header.into_iter().chain(data).min().map(|height| height.0))
     }
@@ -214,7 +218,7 @@ impl Service {
     }
 }
 
-fn newest(view: &View<'_>) -> Result<Height, ConnectError> {
+fn newest(view: &View) -> Result<Height, ConnectError> {
     let newest = view.newest_signed()?;
     newest.ok_or_else(|| match view.tip().height.0 {
         0 => ConnectError::not_found("store is empty, no latest block available"),

@@ -16,12 +16,12 @@ const UNSIGNED_TAIL: u64 = 1024;
 
 /// The store during one call.
 #[derive(Debug)]
-pub(super) struct View<'a> {
+pub(super) struct View {
     pub(super) reader: Reader,
-    pub(super) signer: &'a Signer,
+    pub(super) signer: Signer,
 }
 
-impl View<'_> {
+impl View {
     pub(super) fn tip(&self) -> Tip {
         self.reader.tip()
     }
@@ -39,7 +39,7 @@ impl View<'_> {
     }
 
     pub(super) fn signed_header(&self, height: Height) -> Result<Option<SignedHeader>, ConnectError> {
-        self.reader.signed_header(height, self.signer).map_err(failed)
+        self.reader.signed_header(height, &self.signer).map_err(failed)
     }
 
     /// The newest block whose signature is recorded here.

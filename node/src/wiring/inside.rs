@@ -3,7 +3,7 @@
 use std::fmt;
 
 use actix::{Addr, Recipient};
-use baton_messages::cluster::{HandOff, MemberTold, MembersChanged, Pause, Resume};
+use baton_messages::cluster::{HandOff, MemberTold, MembersChanged, PrepareStop};
 use baton_messages::da::DaStateChanged;
 use baton_messages::engine::{BlockExecuted, EngineHealthChanged};
 use baton_messages::executor::ProductionChanged;
@@ -33,8 +33,7 @@ pub struct SupervisorPorts {
     pub disk: Recipient<DiskHealthChanged>,
     pub view: Recipient<GetSupervisorView>,
     pub hand_off: Recipient<HandOff>,
-    pub pause: Recipient<Pause>,
-    pub resume: Recipient<Resume>,
+    pub prepare_stop: Recipient<PrepareStop>,
     pub shutdown: Recipient<Shutdown>,
 }
 
@@ -58,8 +57,7 @@ impl SupervisorPorts {
             + Hears<DiskHealthChanged>
             + Hears<GetSupervisorView>
             + Hears<HandOff>
-            + Hears<Pause>
-            + Hears<Resume>
+            + Hears<PrepareStop>
             + Hears<Shutdown>,
     {
         Self {
@@ -79,8 +77,7 @@ impl SupervisorPorts {
             disk: port(actor),
             view: port(actor),
             hand_off: port(actor),
-            pause: port(actor),
-            resume: port(actor),
+            prepare_stop: port(actor),
             shutdown: port(actor),
         }
     }

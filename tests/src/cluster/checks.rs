@@ -103,11 +103,6 @@ impl Checks {
         }
     }
 
-    /// The block that is committed at a height.
-    pub(super) fn committed(&self, height: Height) -> Option<Hash> {
-        self.committed.get(&height).copied()
-    }
-
     /// The highest height that anybody applied.
     pub(super) fn tip(&self) -> Height {
         self.committed.last_key_value().map_or(Height(0), |(height, _)| *height)

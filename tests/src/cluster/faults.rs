@@ -9,7 +9,7 @@ use baton_actors::signer::guard::Guard;
 use baton_actors::signer::slot::ChainId;
 use baton_messages::sequencer::{Receipt, SubmitTxs};
 use baton_messages::supervisor::Shutdown;
-use baton_messages::types::{Hash, Height, MemberId, Tx};
+use baton_messages::types::{Height, MemberId, Tx};
 use baton_storage::memory::Disk;
 use baton_storage::raft_types::StoredMembership;
 
@@ -85,7 +85,7 @@ impl Cluster {
     }
 
     /// Syncs of a node's disk do not return.
-    pub(crate) fn hang_disk(&self, index: usize) {
+    pub fn hang_disk(&self, index: usize) {
         self.hosts[index].gate().hang();
     }
 
@@ -188,8 +188,9 @@ impl Cluster {
         self.net.gone(&address(index));
     }
 
-    /// What a node's engine does.
-    pub(crate) fn script(&self, index: usize) -> Script {
+    /// What a node's engine does, in a cluster whose plan says `observed`.
+    #[must_use]
+    pub fn script(&self, index: usize) -> Script {
         self.hosts[index].script().clone()
     }
 
@@ -270,11 +271,6 @@ impl Cluster {
     /// The highest height that anybody applied, and the highest that anybody signed.
     pub(crate) fn reached_heights(&self) -> (Height, Height) {
         (self.checks.tip(), self.checks.signed())
-    }
-
-    /// The block that is committed at a height.
-    pub(crate) fn committed(&self, height: Height) -> Option<Hash> {
-        self.checks.committed(height)
     }
 
     /// A client hands a transaction in at a node. What it is told is remembered, and that it came

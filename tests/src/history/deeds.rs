@@ -19,6 +19,9 @@ pub(super) type HandingOff = Rc<RefCell<Option<Result<Result<HandedOff, HandOffE
 /// A node that was told to stop.
 type Stopping = Rc<RefCell<Option<Result<(), MailboxError>>>>;
 
+/// An operator that is not heard resumes again after so long.
+pub(super) const RESUME_AGAIN_MS: u64 = 200;
+
 /// What comes later.
 pub(super) enum End {
     /// A node starts again.
@@ -372,7 +375,13 @@ impl Drive {
             End::Disk(index, fault) => self.disk_is_well(index, fault),
             End::Engine(index) => self.engine_is_well(index),
             End::Da => self.cluster.ledger().heal(),
-            End::Resume => self.resume(),
+            End::Resume => {
+                self.resume();
+                // Nobody may have led: an operator looks, and says it again.
+                if self.is_paused() {
+                    self.later(RESUME_AGAIN_MS, End::Resume);
+                }
+            }
             End::Stopped(index, stopping, down_ms) => {
                 if !self.cluster.is_up(index) {
                     return;
@@ -421,6 +430,12 @@ impl Drive {
         script.slow(Duration::ZERO);
         script.unavailable(&[]);
         script.release();
+    }
+
+    /// Whether somebody that runs has applied a pause and not its end.
+    pub(super) fn is_paused(&self) -> bool {
+        let mut nodes = self.cluster.up().filter_map(|index| self.cluster.host(index).node());
+        nodes.any(|node| node.reader().pause().is_some())
     }
 
     pub(super) fn resume(&mut self) {

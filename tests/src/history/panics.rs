@@ -22,7 +22,10 @@ pub(super) fn listen() {
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            let text = panic.payload_as_str().unwrap_or("a panic without words").to_owned();
+            let payload = panic.payload();
+            let text = payload.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+            let text = text.unwrap_or("a panic without words").to_owned();
             let place = panic.location().map_or_else(String::new, |place| format!(" ({place})"));
             let node = NODE.get().map_or_else(String::new, |node| format!(" in n{node}"));
             let kept = FIRST.with_borrow_mut(|first| match first {

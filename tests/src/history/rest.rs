@@ -6,7 +6,7 @@ use baton::cluster::hello::Cause;
 use baton_messages::cluster::HandOff;
 use baton_messages::types::Height;
 
-use super::deeds::End;
+use super::deeds::{End, RESUME_AGAIN_MS};
 use super::drive::Drive;
 use super::{DiskFault, EventKind, History, Left, Situation};
 use crate::cluster::name;
@@ -89,8 +89,14 @@ impl Drive {
     /// Lets time pass, without deeds, until something holds.
     pub(super) fn wait(&mut self, what: &str, within_ms: u64, mut holds: impl FnMut(&mut Self) -> bool) {
         let since = self.now_ms();
+        let mut resumed = since;
         while !holds(self) {
             let waited = self.now_ms() - since;
+            // The entry of a pause may have been on its way when everybody was told to go on.
+            if self.now_ms() >= resumed + RESUME_AGAIN_MS && self.is_paused() {
+                resumed = self.now_ms();
+                self.resume();
+            }
             assert!(waited < within_ms, "{what} within {within_ms} ms; {}", self.cluster.describe());
             self.turn(&mut [].iter().peekable(), since + within_ms);
         }

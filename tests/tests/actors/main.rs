@@ -21,6 +21,7 @@ use baton_actors::executor::{self, Executor};
 use baton_actors::notary::{self, Notary};
 use baton_actors::reaper::{self, Reaper};
 use baton_actors::sequencer::{self, Sequencer};
+use baton_actors::signer::key::{FileKey, Key};
 use baton_actors::supervisor::{self, Producer, Supervisor};
 use baton_actors::syncer::{self, Syncer};
 use baton_actors::timekeeper::{self, Timekeeper};
@@ -28,8 +29,8 @@ use baton_actors::world::{Clock, World};
 use baton_messages::chain::Block;
 use baton_messages::cluster::{
     Campaign, Condition, FetchBlocks, FetchError, FetchedBlock, ForwardError, ForwardTxs, ForwardedTxs,
-    HandOff, HandOffError, HandedOff, Heartbeats, MemberTold, MembersChanged, Pause, Resume, Stand,
-    TellCondition, TransferError, TransferLeadership,
+    HandOff, HandOffError, HandedOff, Heartbeats, MemberTold, MembersChanged, PrepareStop, Stand,
+    StopRefused, TellCondition, TransferError, TransferLeadership,
 };
 use baton_messages::command::{Command, Lane, Refusal, Submitted};
 use baton_messages::engine::{

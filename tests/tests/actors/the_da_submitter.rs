@@ -1,5 +1,6 @@
 //! The DA submitter above a chain and a DA layer that is a list.
 
+use baton_actors::da_submitter::batching::{Batching, Strategy};
 use baton_actors::da_submitter::{self, DaSubmitter};
 use baton_messages::da::{
     Blob, DaError, DaHead, DaStateChanged, GetBlobs, GetDaHead, Namespace, SubmitBlobs,
@@ -17,6 +18,7 @@ struct Rig {
     /// In the order in which DA was asked: "look" or the number of blobs.
     asked: Rc<RefCell<Vec<(Duration, String)>>>,
     state: Probe<DaStateChanged>,
+    batching: Batching,
 }
 
 fn headers() -> Namespace {
@@ -73,7 +75,7 @@ impl Rig {
             record,
             state: state_link,
         };
-        Self { stage, links, executed, on_da, asked, state }
+        Self { stage, links, executed, on_da, asked, state, batching: Batching::default() }
     }
 
     fn start(&self) -> Child {
@@ -81,6 +83,7 @@ impl Rig {
             header_namespace: headers(),
             data_namespace: Namespace::of("data"),
             signer: self.stage.signer(),
+            batching: self.batching,
             max_bytes: 100_000,
             max_blobs: 16,
             interval: Duration::from_millis(100),
@@ -108,6 +111,29 @@ impl Rig {
             Ok(DaHeight(inner.borrow().len() as u64))
         })
         .0;
+    }
+
+    /// More blocks, signed and executed.
+    fn grow(&self, blocks: u64) {
+        let tip = self.stage.reader().tip().height.0;
+        self.stage.grow(blocks);
+        (tip + 1..=tip + blocks).for_each(|height| self.stage.sign(height));
+        self.executed.set(tip + blocks);
+    }
+
+    /// When headers were posted, in milliseconds, and how many at a time.
+    fn posted(&self) -> Vec<(u128, String)> {
+        let asked = self.asked.borrow();
+        let posts = asked.iter().filter(|(_, what)| what != "look");
+        posts.map(|(at, what)| (at.as_millis(), what.clone())).collect()
+    }
+
+    /// All that is on DA, in the order of its bytes.
+    fn bytes_on_da(&self) -> Vec<Bytes> {
+        let mut all: Vec<Bytes> =
+            self.on_da.borrow().iter().flatten().map(|blob| blob.data.clone()).collect();
+        all.sort();
+        all
     }
 
     fn header_blobs(&self) -> usize {
@@ -199,5 +225,67 @@ fn pauses_grow_up_to_the_da_block_time() {
         assert!((1_990..=2_005).contains(pauses.last().expect("some")), "{pauses:?}");
         let told = rig.state.take();
         assert!(told.iter().any(|state| state.trouble.is_some()), "it says what is wrong");
+    });
+}
+
+#[test]
+fn a_batch_waits_for_its_delay_and_goes_out_whole() {
+    sim_run(1, || async {
+        let mut rig = Rig::new(5, 5, 5);
+        rig.batching =
+            Batching { strategy: Strategy::Time, max_delay: Duration::from_secs(3), ..Batching::default() };
+        let _submitter = rig.start();
+        pass(1_000).await;
+        assert_eq!(rig.posted(), [(0, "5".to_owned())], "a new leader waits for nothing");
+        // More than one submission holds.
+        rig.grow(20);
+        pass(1_500).await;
+        assert_eq!(rig.posted().len(), 1, "the delay is not over");
+        pass(1_000).await;
+        let posted = rig.posted();
+        assert_eq!(posted.len(), 3, "{posted:?}");
+        assert!((3_000..3_200).contains(&posted[1].0), "{posted:?}");
+        assert_eq!([&*posted[1].1, &*posted[2].1], ["16", "4"], "a limit of one submission is no delay");
+        assert_eq!(rig.stage.reader().da_progress().included, Height(25));
+    });
+}
+
+#[test]
+fn a_small_batch_goes_out_before_production_pauses_for_it() {
+    sim_run(1, || async {
+        let mut rig = Rig::new(5, 5, 5);
+        rig.batching = Batching {
+            strategy: Strategy::Size,
+            enough_bytes: 1 << 30,
+            most_waiting: 8,
+            ..Batching::default()
+        };
+        let _submitter = rig.start();
+        pass(60_000).await;
+        assert_eq!(rig.header_blobs(), 0, "not enough bytes, however long it takes");
+        rig.grow(3);
+        pass(200).await;
+        assert_eq!(rig.header_blobs(), 8, "D12: half of what may wait goes out");
+        assert_eq!(rig.stage.reader().da_progress().included, Height(8), "both lanes");
+    });
+}
+
+#[test]
+fn the_bytes_on_da_do_not_depend_on_who_posts_how() {
+    sim_run(1, || async {
+        let post = |batching: Batching| async move {
+            let mut rig = Rig::new(40, 40, 40);
+            rig.batching = batching;
+            let _submitter = rig.start();
+            pass(20_000).await;
+            assert_eq!(rig.stage.reader().da_progress().included, Height(40), "{batching:?}");
+            (rig.bytes_on_da(), rig.on_da.borrow().len())
+        };
+        let (expected, _) = post(Batching::default()).await;
+        for strategy in [Strategy::Size, Strategy::Time, Strategy::Adaptive] {
+            let batching =
+                Batching { strategy, enough_bytes: 2_000, most_waiting: 40, ..Batching::default() };
+            assert_eq!(post(batching).await.0, expected, "P7: {strategy:?}");
+        }
     });
 }

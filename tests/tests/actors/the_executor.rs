@@ -356,6 +356,46 @@ fn a_double_signature_needs_a_person() {
     });
 }
 
+/// The next leader signs what this one left, the notary moves the guard up by what the log says, and
+/// this one, which has not heard yet that it was deposed, asks for the height below.
+#[test]
+fn what_another_leader_has_signed_meanwhile_needs_no_person() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let stage = rig.stage.clone();
+        rig.links.sign = probe(move |asked: &SignHeader| {
+            let height = asked.block.height();
+            if height != Height(1) {
+                return Ok(Bytes::from(vec![9; 64]));
+            }
+            stage.sign(1);
+            Err(SignError::BelowGuard { asked: height, guarded: height.next() })
+        })
+        .0;
+        let _executor = rig.start();
+        pass(1_000).await;
+        assert_eq!(rig.alarms.count(), 0);
+        assert!(rig.proposed.count() > 5, "it goes on");
+        let signed = rig.stage.reader().signature(Height(3)).expect("readable");
+        assert!(signed.is_some(), "and so does the signing");
+    });
+}
+
+#[test]
+fn below_the_guard_and_not_in_the_log_needs_a_person() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        rig.links.sign = probe(|asked: &SignHeader| {
+            let asked = asked.block.height();
+            Err(SignError::BelowGuard { asked, guarded: asked.next() })
+        })
+        .0;
+        let _executor = rig.start();
+        pass(50).await;
+        assert_eq!(rig.alarms.count(), 1);
+    });
+}
+
 #[test]
 fn the_unsigned_tail_of_earlier_reigns_is_signed_first_and_in_order() {
     sim_run(1, || async {

@@ -86,6 +86,8 @@ struct Rig {
     heartbeats: Probe<Heartbeats>,
     transfers: Probe<TransferLeadership>,
     audited: Probe<LeadershipAudited>,
+    /// The chain of this member.
+    stage: Stage,
     /// For how long the storage thread has been busy.
     busy: Rc<Cell<Option<Duration>>>,
     /// What Raft answers to a transfer.
@@ -109,13 +111,14 @@ impl Rig {
         let (transfer, transfers) = probe(move |_: &TransferLeadership| answers.borrow().clone());
         let cluster = supervisor::ClusterLinks { tell, campaign, stand, heartbeats, transfer };
         let links = supervisor::Links { integrity_stop, cluster, signer_view: None, audit: vec![audit] };
+        let stage = Stage::new();
         let busy = Rc::new(Cell::new(None));
         let busy_for = busy.clone();
         let sources = supervisor::Sources {
             member: MemberId(1),
             boot: 1,
             command_version: 1,
-            reader: Stage::new().reader(),
+            reader: stage.reader(),
             busy_for: Box::new(move || busy_for.get()),
         };
         let metrics = supervisor::Metrics::default();
@@ -129,6 +132,7 @@ impl Rig {
             heartbeats: beats,
             transfers,
             audited,
+            stage,
             busy,
             answer,
         }
@@ -145,10 +149,16 @@ impl Rig {
     async fn hear(&self, milliseconds: u64, members: &[Condition]) {
         for _ in 0..milliseconds.div_ceil(30) {
             for condition in members {
-                self.supervisor.do_send(MemberTold(condition.clone()));
+                self.supervisor.do_send(MemberTold { condition: condition.clone(), leads: true });
             }
             pass(30).await;
         }
+    }
+
+    /// An operator's pause, or its end, is applied here.
+    fn pause(&self, reason: Option<&str>) {
+        self.stage.apply(Command::Pause(reason.map(str::to_owned)));
+        self.supervisor.do_send(Applied { tip: self.stage.tip() });
     }
 
     async fn view(&self) -> SupervisorView {
@@ -308,9 +318,45 @@ fn a_member_that_is_level_says_so_at_once_while_the_leader_rests() {
         rig.hear(60, &[Condition { producing: true, ..fit(2) }]).await;
         pass(5).await;
         let _ = rig.told.take();
-        rig.supervisor.do_send(MemberTold(fit(2)));
+        rig.supervisor.do_send(MemberTold { condition: fit(2), leads: true });
         pass(1).await;
         assert_eq!(rig.told.count(), 1, "L4: the leader waits for it");
+    });
+}
+
+/// openraft names whom the stored vote names; that one came back without what it had committed.
+#[test]
+fn a_leader_that_came_back_and_leads_nothing_keeps_no_caretaker_from_standing() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        rig.supervisor.do_send(EngineHealthChanged { trouble: Some("away".to_owned()) });
+        rig.supervisor.do_send(follows(1, 2));
+        rig.hear(900, &[fit(2)]).await;
+        assert_eq!(rig.stand.count(), 0, "it is heard as a leader");
+        for _ in 0..60 {
+            rig.supervisor.do_send(MemberTold { condition: fit(2), leads: false });
+            pass(30).await;
+        }
+        assert!(rig.stand.count() >= 1, "P6: a cluster without a leader helps nobody");
+    });
+}
+
+#[test]
+fn settings_that_differ_from_a_leaders_are_no_trouble_to_the_next_one() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        rig.supervisor.do_send(follows(1, 2));
+        rig.supervisor.do_send(ExecutionFollowed { height: Height(0), root: root_of(Height(0)) });
+        rig.hear(60, &[Condition { config: Hash::of(b"other"), ..fit(2) }]).await;
+        let reasons = rig.view().await.eligibility.reasons;
+        assert!(reasons.iter().any(|reason| reason.contains("other settings")), "D11: {reasons:?}");
+        elect(&rig.supervisor, 2);
+        pass(1).await;
+        let view = rig.view().await;
+        assert_eq!(view.eligibility.reasons, Vec::<String>::new(), "it is the leader whose settings count");
+        assert_eq!(view.grant.map(|grant| grant.term), Some(Term(2)));
     });
 }
 
@@ -616,13 +662,82 @@ fn a_leader_paused_by_an_operator_stays_the_leader_until_it_is_resumed() {
         rig.voters(3);
         elect(&rig.supervisor, 1);
         rig.hear(60, &[fit(2)]).await;
-        rig.supervisor.do_send(Pause { reason: "upgrade of DA".to_owned() });
+        rig.pause(Some("upgrade of DA"));
         rig.hear(3_000, &[fit(2)]).await;
         assert_eq!(rig.transfers.count(), 0);
-        assert_eq!(rig.view().await.pause.as_deref(), Some("operator: paused: upgrade of DA"));
-        rig.supervisor.do_send(Resume);
+        let view = rig.view().await;
+        assert_eq!(view.pause.as_deref(), Some("operator: paused: upgrade of DA"));
+        assert_eq!(view.paused.as_deref(), Some("upgrade of DA"));
+        assert!(view.eligibility.reasons.is_empty(), "it is no fault of the node");
+        rig.pause(None);
         pass(1).await;
         assert_eq!(*log.borrow(), ["start a", "gone a", "start a"]);
+    });
+}
+
+#[test]
+fn a_pause_in_the_log_is_honoured_from_the_start_and_by_every_later_term() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::new(vec![logging("a", &log)]);
+        rig.voters(3);
+        // What a snapshot brings is told by nobody.
+        rig.stage.apply(Command::Pause(Some("a look".to_owned())));
+        rig.hear(60, &[fit(2)]).await;
+        for term in 1..4 {
+            elect(&rig.supervisor, term);
+            rig.hear(60, &[fit(2)]).await;
+        }
+        assert_eq!(log.borrow().len(), 0, "it produced although an operator said no");
+        assert_eq!(rig.view().await.paused.as_deref(), Some("a look"));
+        // It gives leadership away when it is told to stop: the next leader finds the pause too.
+        rig.supervisor.do_send(Shutdown);
+        rig.hear(60, &[fit(2)]).await;
+        assert_eq!(rig.transfers.count(), 1);
+    });
+}
+
+#[test]
+fn a_node_that_is_needed_says_so_before_it_stops() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        rig.hear(60, &[fit(2)]).await;
+        let ask = |force| rig.supervisor.send(PrepareStop { force });
+        let needed = StopRefused::NoQuorum { left: 1, voters: 3, quorum: 2 };
+        assert_eq!(ask(false).await, Ok(Err(needed)), "F8");
+        assert_eq!(ask(true).await, Ok(Ok(())));
+        rig.hear(60, &[fit(2), fit(3)]).await;
+        assert_eq!(ask(false).await, Ok(Ok(())));
+        rig.hear(60, &[unfit(2, "engine: away"), unfit(3, "disk: full")]).await;
+        assert!(matches!(ask(false).await, Ok(Err(StopRefused::NobodyProduces(_)))));
+    });
+}
+
+/// Settings in which members must agree are changed member by member (D11).
+#[test]
+fn who_stops_hands_over_to_other_settings_before_nobody_and_who_leads_has_the_leaders() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        let old = Condition { config: Hash::of(b"old"), producing: true, ..fit(2) };
+        rig.supervisor.do_send(follows(1, 2));
+        rig.supervisor.do_send(ExecutionFollowed { height: Height(0), root: root_of(Height(0)) });
+        rig.hear(60, &[old]).await;
+        let view = rig.view().await;
+        assert_eq!(view.eligibility.reasons, ["settings: other settings than the leader's"]);
+        elect(&rig.supervisor, 2);
+        let other =
+            Condition { config: Hash::of(b"old"), ..unfit(2, "settings: other settings than the leader's") };
+        rig.hear(90, std::slice::from_ref(&other)).await;
+        assert!(rig.view().await.eligibility.reasons.is_empty(), "its own settings are the leader's now");
+        assert_eq!(*rig.hand_off(None).borrow(), None);
+        rig.hear(60, std::slice::from_ref(&other)).await;
+        assert_eq!(rig.transfers.count(), 0, "an order to a member with other settings is refused");
+        rig.supervisor.do_send(Shutdown);
+        rig.hear(90, &[other]).await;
+        assert_eq!(rig.transfers.count(), 1);
     });
 }
 
@@ -749,9 +864,9 @@ fn in_any_order_with_any_failure_each_producer_starts_once_and_none_is_left_behi
                     5 => drop(rig.hand_off(None)),
                     6 => *rig.answer.borrow_mut() = Err(TransferError::Target("scripted".to_owned())),
                     7 => *rig.answer.borrow_mut() = Err(TransferError::NoSuccessor(300)),
-                    _ => rig.supervisor.do_send(Pause { reason: "scripted".to_owned() }),
+                    _ => rig.pause(Some("scripted")),
                 }
-                rig.supervisor.do_send(Resume);
+                rig.pause(None);
                 rig.hear(wait, &[fit(2), fit(3)]).await;
             }
             rig.supervisor.do_send(EngineHealthChanged { trouble: None });

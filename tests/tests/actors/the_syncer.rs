@@ -204,9 +204,9 @@ impl Rig {
         answer: impl FnMut(&FetchBlocks) -> Result<Vec<FetchedBlock>, FetchError> + 'static,
     ) -> (Self, Probe<FetchBlocks>) {
         let (fetch, asked) = probe(answer);
-        let filler = stage.store.filler();
+        let (filler, signer) = (stage.store.filler(), stage.signer());
         let mut rig = Self::on(stage);
-        rig.links.source = Some(syncer::backfill::Source { fetch, filler });
+        rig.links.source = Some(syncer::backfill::Source { fetch, filler, signer });
         (rig, asked)
     }
 }
@@ -302,5 +302,41 @@ fn an_engine_over_a_gap_is_not_taken_back_before_its_header_is_known() {
         pass(1_000).await;
         assert_eq!(rig.rolled_back.count(), 0);
         assert!(rig.trouble.take().iter().any(|told| told.trouble.is_some() && !told.integrity));
+    });
+}
+
+/// It was in the log before the snapshot, and who gave the block had not applied it yet. The key is
+/// that of the stage's machine.
+#[test]
+fn a_signature_that_a_snapshot_passed_over_is_asked_for_and_no_forged_one_is_taken() {
+    sim_run(1, || async {
+        let stage = Stage::new();
+        stage.grow(4);
+        stage.sign(2);
+        let mut seed = [7; 32];
+        seed[..8].copy_from_slice(&1_u64.to_le_bytes());
+        let key = FileKey::from_seed(&seed);
+        let reader = stage.reader();
+        let mut asks = 0;
+        let (rig, asked) = Rig::fetching(stage, move |asked| {
+            asks += 1;
+            let block = reader.block(asked.from).expect("readable").expect("committed");
+            let signature = match asks {
+                1 => None,
+                2 => Some(Bytes::from(vec![9; 64])),
+                _ => Some(key.sign(&block.header().encode()).expect("a key in memory")),
+            };
+            Ok(vec![FetchedBlock { block, signature, da: None }])
+        });
+        let _syncer = rig.start();
+        pass(11_000).await;
+        assert_eq!(asked.count(), 2);
+        assert_eq!(rig.stage.reader().signature(Height(1)), Ok(None), "a forged one");
+        pass(5_000).await;
+        assert!(rig.stage.reader().signature(Height(1)).expect("readable").is_some());
+        pass(20_000).await;
+        assert_eq!(asked.count(), 3, "the third block has none yet, and none above it");
+        let asked: Vec<u64> = asked.take().iter().map(|asked| asked.from.0).collect();
+        assert_eq!(asked, [1, 1, 1]);
     });
 }

@@ -8,5 +8,7 @@ mod failover;
 mod handoff;
 mod log;
 mod membership;
+mod pause;
+mod reviewed;
 mod transactions;
 mod wire;

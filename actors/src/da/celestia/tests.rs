@@ -40,17 +40,6 @@ fn the_token_is_trimmed_checked_and_never_shown() {
 }
 
 #[test]
-fn accounts_take_turns_in_signing() {
-    let mut config = Config::at("http://localhost:1");
-    config.submit_options.key_name = "da".to_owned();
-    config.signing_addresses = vec!["a".to_owned(), "b".to_owned()];
-    let client = Celestia::new(config).unwrap();
-    let signers: Vec<String> = (0..3).map(|_| client.next_options().signer_address).collect();
-    assert_eq!(signers, ["a", "b", "a"]);
-    assert_eq!(client.next_options().key_name, "da");
-}
-
-#[test]
 fn a_status_is_told_apart_by_what_helps_against_it() {
     let fate = |status: u16, body: &str| {
         check_status(StatusCode::from_u16(status).unwrap(), body.as_bytes()).map_err(|error| error.reason())

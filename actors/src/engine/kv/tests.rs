@@ -148,7 +148,7 @@ fn root_of(map: &BTreeMap<Bytes, Bytes>) -> StateRoot {
     let mut leaves: Vec<_> =
         map.iter().map(|(key, value)| (Hash::of(key).to_string(), Hash::of(value))).collect();
     leaves.sort();
-    state_root(Hash::of(&node(&leaves, 0)))
+    StateRoot(Bytes::copy_from_slice(&Hash::of(&node(&leaves, 0)).0))
 }
 
 /// What the transactions make of a map, read the simple way.

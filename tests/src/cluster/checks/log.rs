@@ -107,14 +107,14 @@ impl Logs {
         seen.went_back = false;
         for index in seen.applied + 1..=applied {
             let Some(entry) = host.with_machine(|machine| machine.disk.entry(index, false)) else { continue };
-            let reader = node.reader();
             match self.decided.get(&index) {
                 Some(before) => {
                     assert_eq!(
                         *before,
                         entry,
-                        "I2: entry {index} was decided otherwise, n{} says",
-                        host.index()
+                        "I2: entry {index} was decided otherwise, n{} says, which has applied {:?}",
+                        host.index(),
+                        node.reader().applied()
                     );
                 }
                 None => {

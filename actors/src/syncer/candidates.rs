@@ -1,0 +1,397 @@
+//! Pieces of blocks that are not in the chain yet: headers and data that wait for their turn or
+//! for their other half.
+//!
+//! Bounded: what lies too far ahead, or does not fit, is dropped, and where on DA that was is
+//! remembered, so that it is read again when its turn comes. Headers are checked before they come
+//! here; data are chosen by the header's commitment, so nobody blocks a height with wrong data.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use baton_messages::chain::{Data, Metadata, SignedHeader};
+use baton_messages::follow::Origin;
+use baton_messages::types::{DaHeight, Hash, Height};
+use bytes::Bytes;
+
+/// How much may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Heights above the tip.
+    pub ahead: u64,
+    /// Bytes of all data that wait; the data of the next block find room in any case.
+    pub bytes: usize,
+    /// Different data of one height whose header is not known yet.
+    pub per_height: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { ahead: 4096, bytes: 64 << 20, per_height: 4 }
+    }
+}
+
+/// A header that waits.
+#[derive(Clone, Debug)]
+struct HeaderAt {
+    signed: Arc<SignedHeader>,
+    hash: Hash,
+    from: Origin,
+    da: Option<DaHeight>,
+}
+
+/// Data that wait.
+#[derive(Clone, Debug)]
+struct DataAt {
+    data: Arc<Data>,
+    commitment: Hash,
+    bytes: usize,
+    from: Origin,
+    da: Option<DaHeight>,
+}
+
+/// What became of a piece.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It waits for its turn.
+    New,
+    /// It waits already.
+    Known,
+    /// There is no room for it.
+    Dropped,
+    /// The header that waits already says that these data belong to another block.
+    Foreign,
+    /// Another header of this height waits already: that one, and where it came from.
+    Fork(Arc<SignedHeader>, Origin),
+}
+
+/// A block whose halves are both here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Its header.
+    pub signed: Arc<SignedHeader>,
+    /// The header's hash.
+    pub hash: Hash,
+    /// Its data.
+    pub data: Arc<Data>,
+    /// Where the header came from.
+    pub from: Origin,
+    /// Where the data came from; where the header did for a block without transactions.
+    pub data_from: Origin,
+    /// Where on DA the header is.
+    pub header_da: Option<DaHeight>,
+    /// Where on DA the data are.
+    pub data_da: Option<DaHeight>,
+}
+
+/// Something on DA was read and not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Dropped {
+    /// The lowest height of it.
+    height: Height,
+    /// The lowest place of it.
+    da: DaHeight,
+}
+
+/// The pieces that wait.
+#[derive(Debug)]
+pub struct Candidates {
+    limits: Limits,
+    headers: BTreeMap<Height, HeaderAt>,
+    data: BTreeMap<Height, Vec<DataAt>>,
+    bytes: usize,
+    /// How many pieces wait that lie at each place on DA.
+    places: BTreeMap<DaHeight, usize>,
+    dropped: Option<Dropped>,
+}
+
+impl Candidates {
+    /// Nothing waits yet.
+    #[must_use]
+    pub const fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            headers: BTreeMap::new(),
+            data: BTreeMap::new(),
+            bytes: 0,
+            places: BTreeMap::new(),
+            dropped: None,
+        }
+    }
+
+    /// Whether this very header waits.
+    #[must_use]
+    pub fn knows(&self, height: Height, hash: Hash) -> bool {
+        self.headers.get(&height).is_some_and(|known| known.hash == hash)
+    }
+
+    /// How many pieces wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.headers.len() + self.data.values().map(Vec::len).sum::<usize>()
+    }
+
+    /// Nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.headers.is_empty() && self.data.is_empty()
+    }
+
+    /// Bytes of the data that wait.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// So much waits that no more should be offered, as long as there is something to do.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.bytes >= self.limits.bytes / 2 || self.headers.len() as u64 >= self.limits.ahead / 2
+    }
+
+    /// Takes a checked header above the tip.
+    pub fn header(&mut self, tip: Height, signed: Arc<SignedHeader>, hash: Hash, from: Origin) -> Kept {
+        let height = signed.header.height;
+        if let Some(known) = self.headers.get_mut(&height) {
+            if known.hash != hash {
+                return Kept::Fork(known.signed.clone(), known.from.clone());
+            }
+            if known.da.is_none()
+                && let Some(da) = from.da()
+            {
+                known.da = Some(da);
+                *self.places.entry(da).or_default() += 1;
+            }
+            return Kept::Known;
+        }
+        if height.0 > tip.0.saturating_add(self.limits.ahead) {
+            return self.drop_it(height, &from);
+        }
+        let da = from.da();
+        self.place(da);
+        // Data that came before it and are another block's.
+        if let Some(waiting) = self.data.remove(&height) {
+            let (fit, foreign): (Vec<_>, Vec<_>) =
+                waiting.into_iter().partition(|data| signed.header.data_hash == data.commitment.0[..]);
+            for data in &foreign {
+                self.forget(data);
+            }
+            if !fit.is_empty() {
+                self.data.insert(height, fit);
+            }
+        }
+        self.headers.insert(height, HeaderAt { signed, hash, from, da });
+        Kept::New
+    }
+
+    /// Takes data above the tip.
+    pub fn data(
+        &mut self,
+        tip: Height,
+        height: Height,
+        data: Arc<Data>,
+        commitment: Hash,
+        from: Origin,
+    ) -> Kept {
+        if let Some(header) = self.headers.get(&height)
+            && header.signed.header.data_hash != commitment.0[..]
+        {
+            return Kept::Foreign;
+        }
+        let same =
+            |known: &&mut DataAt| known.commitment == commitment && known.data.metadata == data.metadata;
+        if let Some(known) = self.data.get_mut(&height).and_then(|waiting| waiting.iter_mut().find(same)) {
+            if known.da.is_none()
+                && let Some(da) = from.da()
+            {
+                known.da = Some(da);
+                *self.places.entry(da).or_default() += 1;
+            }
+            return Kept::Known;
+        }
+        if height.0 > tip.0.saturating_add(self.limits.ahead) {
+            return self.drop_it(height, &from);
+        }
+        let bytes = data.txs.iter().map(|tx| tx.0.len()).sum::<usize>() + 64;
+        if self.bytes + bytes > self.limits.bytes && height != tip.next() && !self.make_room(height, bytes) {
+            return self.drop_it(height, &from);
+        }
+        let waiting = self.data.entry(height).or_default();
+        if waiting.len() >= self.limits.per_height {
+            return self.drop_it(height, &from);
+        }
+        let da = from.da();
+        waiting.push(DataAt { data, commitment, bytes, from, da });
+        self.bytes += bytes;
+        self.place(da);
+        Kept::New
+    }
+
+    /// The block of a height, if both halves are here. `last_data_hash` is the hash of the data
+    /// before: among equal transactions the data that say so are taken, others only from DA, where
+    /// the proposer has signed them.
+    #[must_use]
+    pub fn ready(&self, height: Height, last_data_hash: &Bytes) -> Option<Ready> {
+        let header = self.headers.get(&height)?;
+        let HeaderAt { signed, hash, from, da } = header;
+        let ready = |data: Arc<Data>, data_from: &Origin, data_da| Ready {
+            signed: signed.clone(),
+            hash: *hash,
+            data,
+            from: from.clone(),
+            data_from: data_from.clone(),
+            header_da: *da,
+            data_da,
+        };
+        if is_empty(&signed.header.data_hash) {
+            let header = &signed.header;
+            let metadata = Metadata {
+                chain_id: header.chain_id.clone(),
+                height,
+                time: header.time,
+                last_data_hash: last_data_hash.clone(),
+            };
+            let data = Arc::new(Data { metadata: Some(metadata), txs: vec![] });
+            return Some(ready(data, from, *da));
+        }
+        let waiting = self.data.get(&height)?;
+        let links = |data: &&DataAt| {
+            data.data.metadata.as_ref().is_some_and(|metadata| metadata.last_data_hash == *last_data_hash)
+        };
+        let chosen = waiting.iter().find(links).or_else(|| waiting.iter().find(|data| data.da.is_some()))?;
+        let data_da = waiting.iter().find_map(|data| data.da);
+        Some(ready(chosen.data.clone(), &chosen.from, data_da))
+    }
+
+    /// Forgets everything up to a height: it is in the chain.
+    pub fn passed(&mut self, tip: Height) {
+        while self.headers.first_key_value().is_some_and(|(height, _)| *height <= tip) {
+            if let Some((_, header)) = self.headers.pop_first() {
+                self.displace(header.da);
+            }
+        }
+        while self.data.first_key_value().is_some_and(|(height, _)| *height <= tip) {
+            if let Some((_, waiting)) = self.data.pop_first() {
+                for data in &waiting {
+                    self.forget(data);
+                }
+            }
+        }
+    }
+
+    /// Forgets the header of a height: it was found wrong. What is right is read again.
+    pub fn reject(&mut self, height: Height) {
+        if let Some(header) = self.headers.remove(&height) {
+            self.displace(header.da);
+        }
+    }
+
+    /// Forgets data that do not belong to their header.
+    pub fn reject_data(&mut self, height: Height, from: &Origin) {
+        let Some(mut waiting) = self.data.remove(&height) else { return };
+        waiting.retain(|data| {
+            let keep = data.from != *from;
+            if !keep {
+                self.bytes -= data.bytes;
+                displace(&mut self.places, data.da);
+            }
+            keep
+        });
+        if !waiting.is_empty() {
+            self.data.insert(height, waiting);
+        }
+    }
+
+    /// Something of DA has no room.
+    pub fn drop_it(&mut self, height: Height, from: &Origin) -> Kept {
+        if let Some(da) = from.da() {
+            let now = self.dropped.get_or_insert(Dropped { height, da });
+            now.height = now.height.min(height);
+            now.da = now.da.min(da);
+        }
+        Kept::Dropped
+    }
+
+    /// Where on DA to read again, once what was dropped there is the next that is missing.
+    pub fn reread(&mut self, tip: Height) -> Option<DaHeight> {
+        let next = tip.next();
+        let due = self
+            .dropped
+            .filter(|dropped| dropped.height <= next && !self.headers.contains_key(&next))
+            .or_else(|| self.dropped.filter(|dropped| dropped.height <= next && self.lacks_data(next)));
+        due.map(|dropped| {
+            self.dropped = None;
+            dropped.da
+        })
+    }
+
+    /// The lowest place on DA of which something waits or was dropped.
+    #[must_use]
+    pub fn lowest_da(&self) -> Option<DaHeight> {
+        let waiting = self.places.first_key_value().map(|(da, _)| *da);
+        waiting.into_iter().chain(self.dropped.map(|dropped| dropped.da)).min()
+    }
+
+    /// The first heights whose header, and whose data, is not here, above the tip and below the
+    /// highest header: what to ask peers for.
+    #[must_use]
+    pub fn lacking(&self, tip: Height) -> Option<Height> {
+        let next = tip.next();
+        (!self.headers.contains_key(&next) || self.lacks_data(next)).then_some(next)
+    }
+
+    fn lacks_data(&self, height: Height) -> bool {
+        let header = self.headers.get(&height);
+        header.is_some_and(|header| !is_empty(&header.signed.header.data_hash))
+            && !self.data.contains_key(&height)
+    }
+
+    /// Drops data of the highest heights until so many bytes fit below; `false` if they do not.
+    fn make_room(&mut self, below: Height, bytes: usize) -> bool {
+        while self.bytes + bytes > self.limits.bytes {
+            let Some((height, waiting)) = self.data.pop_last() else { return false };
+            if height <= below {
+                self.data.insert(height, waiting);
+                return false;
+            }
+            for data in &waiting {
+                self.forget(data);
+                self.drop_it(height, &data.da.map_or_else(|| data.from.clone(), Origin::Da));
+            }
+        }
+        true
+    }
+
+    fn place(&mut self, da: Option<DaHeight>) {
+        if let Some(da) = da {
+            *self.places.entry(da).or_default() += 1;
+        }
+    }
+
+    fn displace(&mut self, da: Option<DaHeight>) {
+        displace(&mut self.places, da);
+    }
+
+    fn forget(&mut self, data: &DataAt) {
+        self.bytes -= data.bytes;
+        self.displace(data.da);
+    }
+}
+
+fn displace(places: &mut BTreeMap<DaHeight, usize>, da: Option<DaHeight>) {
+    let Some(da) = da else { return };
+    if let Some(count) = places.get_mut(&da) {
+        *count -= 1;
+        if *count == 0 {
+            places.remove(&da);
+        }
+    }
+}
+
+/// Whether a header says that its block has no transactions (wire section 4.4).
+#[must_use]
+pub fn is_empty(data_hash: &Bytes) -> bool {
+    data_hash.is_empty() || *data_hash == Data::default().commitment().0[..]
+}
+
+#[cfg(test)]
+mod tests;

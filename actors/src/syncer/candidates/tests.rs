@@ -1,0 +1,149 @@
+use baton_messages::chain::Header;
+use baton_messages::types::{Timestamp, Tx};
+
+use super::*;
+
+fn limits() -> Limits {
+    Limits { ahead: 10, bytes: 1_000, per_height: 2 }
+}
+
+fn da(height: u64) -> Origin {
+    Origin::Da(DaHeight(height))
+}
+
+fn peer() -> Origin {
+    Origin::Peer("p".into())
+}
+
+fn data(height: u64, text: &str) -> Arc<Data> {
+    let metadata = Metadata {
+        chain_id: "c".into(),
+        height: Height(height),
+        time: Timestamp(height),
+        last_data_hash: Bytes::from_static(b"last"),
+    };
+    let txs = if text.is_empty() { vec![] } else { vec![Tx(Bytes::copy_from_slice(text.as_bytes()))] };
+    Arc::new(Data { metadata: Some(metadata), txs })
+}
+
+fn header(height: u64, text: &str) -> Arc<SignedHeader> {
+    let header = Header {
+        height: Height(height),
+        time: Timestamp(height),
+        chain_id: "c".into(),
+        data_hash: data(height, text).commitment().to_bytes(),
+        ..Header::default()
+    };
+    Arc::new(SignedHeader { header, ..SignedHeader::default() })
+}
+
+fn put_header(all: &mut Candidates, height: u64, text: &str, from: Origin) -> Kept {
+    let header = header(height, text);
+    let hash = header.header.hash();
+    all.header(Height(0), header, hash, from)
+}
+
+fn put_data(all: &mut Candidates, height: u64, text: &str, from: Origin) -> Kept {
+    let data = data(height, text);
+    let commitment = data.commitment();
+    all.data(Height(0), Height(height), data, commitment, from)
+}
+
+fn last() -> Bytes {
+    Bytes::from_static(b"last")
+}
+
+#[test]
+fn halves_come_in_any_order_and_from_different_sides() {
+    let mut all = Candidates::new(limits());
+    assert_eq!(put_data(&mut all, 1, "a=1", peer()), Kept::New);
+    assert_eq!(all.ready(Height(1), &last()), None);
+    assert_eq!(put_header(&mut all, 1, "a=1", da(5)), Kept::New);
+    let ready = all.ready(Height(1), &last()).expect("both are here");
+    assert_eq!((ready.header_da, ready.data_da), (Some(DaHeight(5)), None));
+    assert_eq!(put_data(&mut all, 1, "a=1", da(6)), Kept::Known, "it is seen on DA now");
+    assert_eq!(all.ready(Height(1), &last()).expect("both are here").data_da, Some(DaHeight(6)));
+    assert_eq!(all.lowest_da(), Some(DaHeight(5)));
+    all.passed(Height(1));
+    assert!(all.is_empty());
+    assert_eq!((all.bytes(), all.lowest_da()), (0, None));
+}
+
+#[test]
+fn a_block_without_transactions_needs_its_header_only() {
+    let mut all = Candidates::new(limits());
+    put_header(&mut all, 1, "", da(5));
+    let ready = all.ready(Height(1), &last()).expect("there are no data to wait for");
+    assert_eq!(*ready.data, *data(1, ""), "as the aggregator gossips it");
+}
+
+#[test]
+fn wrong_data_block_no_height() {
+    let mut all = Candidates::new(limits());
+    assert_eq!(put_data(&mut all, 1, "x=1", peer()), Kept::New);
+    assert_eq!(put_data(&mut all, 1, "x=2", peer()), Kept::New);
+    assert_eq!(put_data(&mut all, 1, "a=1", peer()), Kept::Dropped, "nobody knows yet which is right");
+    put_header(&mut all, 1, "a=1", da(5));
+    assert_eq!(all.bytes(), 0, "the header says that both are wrong");
+    assert_eq!(put_data(&mut all, 1, "x=1", peer()), Kept::Foreign);
+    assert_eq!(put_data(&mut all, 1, "a=1", peer()), Kept::New);
+    assert!(all.ready(Height(1), &last()).is_some());
+}
+
+#[test]
+fn data_of_a_peer_must_name_the_data_before() {
+    let mut all = Candidates::new(limits());
+    put_header(&mut all, 1, "a=1", peer());
+    put_data(&mut all, 1, "a=1", peer());
+    let other = Bytes::from_static(b"other");
+    assert_eq!(all.ready(Height(1), &other), None);
+    put_data(&mut all, 1, "a=1", da(3));
+    assert!(all.ready(Height(1), &other).is_some(), "on DA the proposer has signed it");
+}
+
+#[test]
+fn another_header_of_one_height_is_a_fork() {
+    let mut all = Candidates::new(limits());
+    put_header(&mut all, 1, "a=1", da(5));
+    assert_eq!(put_header(&mut all, 1, "a=1", peer()), Kept::Known);
+    let fork = put_header(&mut all, 1, "b=2", peer());
+    assert_eq!(fork, Kept::Fork(header(1, "a=1"), da(5)));
+}
+
+#[test]
+fn what_is_too_far_ahead_is_read_again_when_its_turn_comes() {
+    let mut all = Candidates::new(limits());
+    assert_eq!(put_header(&mut all, 11, "", da(7)), Kept::Dropped);
+    assert_eq!(put_header(&mut all, 12, "", da(8)), Kept::Dropped);
+    assert_eq!(all.lowest_da(), Some(DaHeight(7)), "a restart would find it");
+    assert_eq!(all.reread(Height(9)), None);
+    assert_eq!(all.reread(Height(10)), Some(DaHeight(7)));
+    assert_eq!(all.reread(Height(10)), None, "once");
+    assert_eq!(put_header(&mut all, 11, "", peer()), Kept::Dropped);
+    assert_eq!(all.reread(Height(10)), None, "a peer is asked again, not DA");
+}
+
+#[test]
+fn the_data_of_the_next_block_find_room_and_the_highest_go_first() {
+    let mut all = Candidates::new(limits());
+    let big = "k=".to_owned() + &"v".repeat(400);
+    assert_eq!(put_data(&mut all, 5, &big, da(5)), Kept::New);
+    assert_eq!(put_data(&mut all, 6, &big, da(6)), Kept::New);
+    assert_eq!(put_data(&mut all, 7, &big, da(7)), Kept::Dropped, "it is the highest itself");
+    assert_eq!(put_data(&mut all, 4, &big, da(4)), Kept::New, "six made room for it");
+    assert_eq!(put_data(&mut all, 1, &big, da(1)), Kept::New, "the next block always has room");
+    assert!(all.bytes() <= 1_500, "{}", all.bytes());
+    put_header(&mut all, 6, &big, da(6));
+    assert_eq!(all.reread(Height(5)), Some(DaHeight(6)), "what was dropped is read again");
+}
+
+#[test]
+fn a_rejected_half_makes_room_for_the_right_one() {
+    let mut all = Candidates::new(limits());
+    put_header(&mut all, 1, "a=1", peer());
+    all.reject(Height(1));
+    assert_eq!(put_header(&mut all, 1, "b=2", da(5)), Kept::New);
+    put_data(&mut all, 1, "b=2", da(6));
+    all.reject_data(Height(1), &da(6));
+    assert_eq!((all.bytes(), all.lowest_da()), (0, Some(DaHeight(5))));
+}

@@ -1,0 +1,780 @@
+//! Following a chain from outside: pieces of blocks from DA and peers come in, are put in order, and
+//! enter the store one block after the other, each checked against the chain so far and against the
+//! root that this node's own engine computed.
+//!
+//! Only a node without Raft does this: there the syncer holds the `Writer`. What is not in the
+//! store yet is in memory only; the cursor on DA, written with the blocks, says from where it is
+//! found again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{
+    ActorFutureExt, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseFuture, WrapFuture,
+};
+use baton_messages::chain::{Block, Data, SignedHeader};
+use baton_messages::command::{BlockEntry, Command, ForcedPosition, HeaderSignature, Lane, Verdict};
+use baton_messages::follow::{
+    Candidate, DaRead, ForkFound, GetSyncView, Judged, Offer, Origin, Piece, SyncView, Taken,
+};
+use baton_messages::raft::Applied;
+use baton_messages::types::{DaHeight, Height, StateRoot, Term, Timestamp, Tip};
+use baton_messages::wire::validate::NotNext;
+use baton_storage::{Evidence, FollowError, FollowRecord, Store, StoreError, Writer};
+use bytes::Bytes;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::candidates::{Candidates, Kept, Limits, Ready, is_empty};
+use super::catch_up::{CatchUp, Change};
+use super::inclusion::Inclusion;
+use super::{Error, Syncer, rules};
+use crate::world::World;
+
+/// How a chain is followed.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How much may wait.
+    pub limits: Limits,
+    /// Heights in the chain that were seen on DA and wait for those below them; a bound.
+    pub most_unincluded: usize,
+    /// Progress of a catch-up is logged that often.
+    pub log_every: Duration,
+    /// The store is opened again so long after it failed.
+    pub reopen_after: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            most_unincluded: 200_000,
+            log_every: Duration::from_secs(5),
+            reopen_after: Duration::from_millis(500),
+        }
+    }
+}
+
+/// What following says, and to whom.
+#[derive(Clone, Debug)]
+pub struct Links {
+    /// Hear that a block entered the store.
+    pub applied: Vec<Recipient<Applied>>,
+    /// Hears that the proposer signed two chains.
+    pub fork: Recipient<ForkFound>,
+}
+
+/// Where a block came from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Source {
+    /// `da` or `p2p`.
+    pub source: &'static str,
+}
+
+/// Why a piece was not kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Refused {
+    /// `invalid`, `no_room`, `future`, `foreign`.
+    pub reason: &'static str,
+}
+
+/// What is counted.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Blocks that entered the store, by where their header came from.
+    pub blocks: Family<Source, Counter>,
+    /// Pieces that were not kept.
+    pub refused: Family<Refused, Counter>,
+    /// Pieces that wait.
+    pub pending: Gauge,
+    /// Bytes of the data that wait.
+    pub pending_bytes: Gauge,
+    /// The highest header of the proposer that was seen.
+    pub highest: Gauge,
+    /// From here DA would be read after a restart.
+    pub cursor: Gauge,
+    /// Blocks that are known to be missing.
+    pub blocks_left: Gauge,
+    /// DA blocks that are not read.
+    pub da_left: Gauge,
+    /// Seconds until the node is level, at the rate of late; -1 when that is not known.
+    pub seconds_left: Gauge,
+    /// Pairs of headers that cannot both be in one chain. Anything but zero needs a person.
+    pub forks: Gauge,
+}
+
+impl Metrics {
+    /// Makes the metrics visible.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("sync");
+        registry.register("blocks_synchronized", "Blocks that entered the store", self.blocks.clone());
+        registry.register("refused", "Headers and data that were not kept", self.refused.clone());
+        registry.register("pending", "Headers and data that wait for their turn", self.pending.clone());
+        registry.register("pending_bytes", "Bytes of the data that wait", self.pending_bytes.clone());
+        registry.register("highest", "Highest header of the proposer that was seen", self.highest.clone());
+        registry.register("da_cursor", "Where reading DA begins after a restart", self.cursor.clone());
+        registry.register("blocks_left", "Blocks known to be missing", self.blocks_left.clone());
+        registry.register("da_left", "DA blocks not read yet", self.da_left.clone());
+        registry.register(
+            "seconds_left",
+            "Estimated time until level; -1: not known",
+            self.seconds_left.clone(),
+        );
+        registry.register("forks", "Pairs of headers that cannot both be in one chain", self.forks.clone());
+    }
+
+    fn refuse(&self, reason: &'static str) {
+        self.refused.get_or_create(&Refused { reason }).inc();
+    }
+}
+
+/// A following node's part of the syncer.
+pub struct Following {
+    config: Config,
+    links: Links,
+    metrics: Metrics,
+    world: World,
+    store: Store,
+    writer: Writer,
+    record: FollowRecord,
+    candidates: Candidates,
+    inclusion: Inclusion,
+    catch_up: CatchUp,
+    read: Option<DaRead>,
+    highest: Height,
+    /// Nothing from this height on may become final.
+    forked_at: Option<Height>,
+    /// The hash of the data of the tip.
+    last_data: Option<(Height, Bytes)>,
+    /// Read DA again from here: what was found above is lost.
+    restart: Option<DaHeight>,
+    /// Offers that wait until there is room.
+    waiting: Vec<oneshot::Sender<Option<DaHeight>>>,
+    began: Instant,
+    logged: Instant,
+    reopening: bool,
+}
+
+impl std::fmt::Debug for Following {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Following").field("record", &self.record).finish_non_exhaustive()
+    }
+}
+
+impl Following {
+    /// Makes a store one of a following node, or goes on in it.
+    ///
+    /// # Errors
+    ///
+    /// `FollowError` when the store belongs to a node that produces, or fails.
+    pub async fn begin(
+        config: Config,
+        links: Links,
+        metrics: Metrics,
+        world: World,
+        store: Store,
+    ) -> Result<Self, FollowError> {
+        let writer = store.writer(Box::new(|_| {}));
+        let reader = store.reader();
+        let record = writer.begin_follow(reader.genesis().da_start_height).await?;
+        let forked_at = reader.evidence().iter().map(|evidence| evidence.height).min();
+        let now = Instant::now();
+        metrics.forks.set(i64::try_from(reader.evidence().len()).unwrap_or(i64::MAX));
+        metrics.seconds_left.set(-1);
+        Ok(Self {
+            candidates: Candidates::new(config.limits),
+            inclusion: Inclusion::new(config.most_unincluded),
+            config,
+            links,
+            metrics,
+            world,
+            store,
+            writer,
+            record,
+            catch_up: CatchUp::default(),
+            read: None,
+            highest: reader.tip().height,
+            forked_at,
+            last_data: None,
+            restart: None,
+            waiting: vec![],
+            began: now,
+            logged: now,
+            reopening: false,
+        })
+    }
+
+    /// From where DA is read.
+    #[must_use]
+    pub const fn cursor(&self) -> DaHeight {
+        self.record.cursor
+    }
+
+    fn tip(&self) -> Tip {
+        self.store.reader().tip()
+    }
+
+    /// The hash of the data of the tip, which the data of the next block name.
+    fn last_data_hash(&mut self) -> Result<Bytes, StoreError> {
+        let tip = self.tip().height;
+        if let Some((height, hash)) = &self.last_data
+            && *height == tip
+        {
+            return Ok(hash.clone());
+        }
+        let block = self.store.reader().block(tip)?;
+        let hash = block.map(|block| block.data().hash().to_bytes()).unwrap_or_default();
+        self.last_data = Some((tip, hash.clone()));
+        Ok(hash)
+    }
+
+    /// Judges one piece.
+    fn judge(
+        &mut self,
+        candidate: Candidate,
+        now: Timestamp,
+    ) -> Result<(Judged, Option<Evidence>), StoreError> {
+        let Candidate { piece, origin } = candidate;
+        match piece {
+            Piece::Header(signed) => self.judge_header(signed, origin, now),
+            Piece::Data(data) => Ok((self.judge_data(data, origin, now)?, None)),
+        }
+    }
+
+    fn judge_header(
+        &mut self,
+        signed: Arc<SignedHeader>,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Result<(Judged, Option<Evidence>), StoreError> {
+        let (height, hash) = (signed.header.height, signed.header.hash());
+        let reader = self.store.reader();
+        let tip = reader.tip().height;
+        let standing = if height <= tip { reader.hash(height)? } else { None };
+        if standing == Some(hash) {
+            if let Some(da) = origin.da() {
+                self.included(Lane::Header, height, da, is_empty(&signed.header.data_hash));
+            }
+            return Ok((Judged::Known, None));
+        }
+        if !self.candidates.knows(height, hash)
+            && let Err(wrong) = rules::header(reader.genesis(), &signed, now)
+        {
+            if wrong.may_pass() {
+                self.metrics.refuse("future");
+                self.candidates.drop_it(height, &origin);
+                return Ok((Judged::Ignored, None));
+            }
+            self.metrics.refuse("invalid");
+            return Ok((Judged::Invalid(wrong.to_string()), None));
+        }
+        let evidence = |first: SignedHeader, first_from: String| Evidence {
+            height,
+            first,
+            first_from,
+            second: SignedHeader::clone(&signed),
+            second_from: origin.to_string(),
+            found: now,
+        };
+        if standing.is_some() {
+            let first = reader.signed_header(height, &self.record.signer)?;
+            let first =
+                first.ok_or_else(|| StoreError::Corrupt(format!("block {height} has no signature")))?;
+            return Ok((Judged::Fork, Some(evidence(first, "the chain here".to_owned()))));
+        }
+        self.highest = self.highest.max(height);
+        Ok(match self.candidates.header(tip, signed.clone(), hash, origin.clone()) {
+            Kept::New => (Judged::New, None),
+            Kept::Known => (Judged::Known, None),
+            Kept::Dropped | Kept::Foreign => {
+                self.metrics.refuse("no_room");
+                (Judged::Ignored, None)
+            }
+            Kept::Fork(first, from) => {
+                (Judged::Fork, Some(evidence(SignedHeader::clone(&first), from.to_string())))
+            }
+        })
+    }
+
+    fn judge_data(&mut self, data: Arc<Data>, origin: Origin, now: Timestamp) -> Result<Judged, StoreError> {
+        let reader = self.store.reader();
+        let height = match rules::data(reader.genesis(), &data, now) {
+            Ok(height) => height,
+            Err(wrong) if wrong.may_pass() => {
+                self.metrics.refuse("future");
+                if let Some(metadata) = &data.metadata {
+                    self.candidates.drop_it(metadata.height, &origin);
+                }
+                return Ok(Judged::Ignored);
+            }
+            Err(wrong) => {
+                self.metrics.refuse("invalid");
+                return Ok(Judged::Invalid(wrong.to_string()));
+            }
+        };
+        let tip = reader.tip().height;
+        let commitment = data.commitment();
+        if height <= tip {
+            let header = reader.header(height)?;
+            let ours = header.is_some_and(|header| header.data_hash == commitment.0[..]);
+            return Ok(match (ours, origin) {
+                (true, Origin::Da(da)) => {
+                    self.included(Lane::Data, height, da, false);
+                    Judged::Known
+                }
+                (true, Origin::Peer(_)) => Judged::Known,
+                (false, _) => {
+                    self.metrics.refuse("foreign");
+                    Judged::Ignored
+                }
+            });
+        }
+        Ok(match self.candidates.data(tip, height, data, commitment, origin) {
+            Kept::New => Judged::New,
+            Kept::Known => Judged::Known,
+            Kept::Foreign => {
+                self.metrics.refuse("foreign");
+                Judged::Invalid("the header of its height commits to other data".to_owned())
+            }
+            Kept::Dropped | Kept::Fork(..) => {
+                self.metrics.refuse("no_room");
+                Judged::Ignored
+            }
+        })
+    }
+
+    /// A half of a block in the chain was seen on DA.
+    fn included(&mut self, lane: Lane, height: Height, at: DaHeight, empty: bool) {
+        let included = self.store.reader().da_progress().included;
+        if height > included && !self.inclusion.saw(lane, height, at, empty) {
+            self.metrics.refuse("no_room");
+        }
+    }
+
+    /// What DA is known to hold, up to the tip and below a fork.
+    fn inclusions(&mut self, tip: Height) -> Vec<Command> {
+        let up_to = self.forked_at.map_or(tip, |fork| tip.min(fork.previous()));
+        self.inclusion.take(&self.store.reader().da_progress(), up_to)
+    }
+
+    /// The record as it is right now.
+    fn note(&mut self) -> FollowRecord {
+        if let Some(read) = self.read {
+            let unrecorded = self.candidates.lowest_da().into_iter().chain(self.inclusion.lowest_da()).min();
+            self.record.cursor = unrecorded.map_or(read.next, |lowest| lowest.min(read.next));
+        }
+        self.metrics.cursor.set(i64::try_from(self.record.cursor.0).unwrap_or(i64::MAX));
+        self.record.clone()
+    }
+
+    /// Writes what DA is known to hold, and how far it was read, when either changed.
+    fn record_progress(&mut self) -> Result<(), StoreError> {
+        let commands = self.inclusions(self.tip().height);
+        let before = self.record.clone();
+        let record = self.note();
+        if commands.is_empty() && record == before {
+            return Ok(());
+        }
+        self.writer.follow(&commands, &record).map(|_| ())
+    }
+
+    /// The block after the tip, when both halves are here.
+    fn next(&mut self) -> Result<Option<Ready>, StoreError> {
+        let next = self.next_height();
+        let last = self.last_data_hash()?;
+        Ok(self.candidates.ready(next, &last))
+    }
+
+    fn next_height(&self) -> Height {
+        let reader = self.store.reader();
+        match reader.tip().height {
+            Height(0) => reader.initial_height(),
+            tip => tip.next(),
+        }
+    }
+
+    /// Lets the next block into the store, if it is here and right. `root` is the engine's after
+    /// the tip.
+    fn enter(&mut self, root: &StateRoot) -> Result<Option<Tip>, Stop> {
+        let Some(ready) = self.next()? else { return Ok(None) };
+        let header = &ready.signed.header;
+        let height = header.height;
+        let tip = self.tip();
+        match rules::next(self.store.reader().genesis(), &tip, root, header) {
+            Ok(()) => {}
+            Err(not_next @ NotNext::Parent { .. }) => {
+                return Err(Stop::Parent { ready: Box::new(ready), tip, reason: not_next.to_string() });
+            }
+            Err(NotNext::StateRoot { .. }) => {
+                let chain = StateRoot(header.app_hash.clone());
+                return Err(Stop::Root { height: tip.height, own: root.clone(), chain });
+            }
+            Err(not_next) => {
+                warn!(%not_next, height = height.0, from = %ready.from, "a header is not the next one: dropped");
+                self.metrics.refuse("invalid");
+                self.candidates.reject(height);
+                return Ok(None);
+            }
+        }
+        if let Err(wrong) = header.validate_data(&ready.data) {
+            warn!(%wrong, height = height.0, from = %ready.data_from, "data do not belong to their header: dropped");
+            self.metrics.refuse("foreign");
+            match ready.data.txs.is_empty() {
+                // The data were made from the header: that is wrong then.
+                true => self.candidates.reject(height),
+                false => self.candidates.reject_data(height, &ready.data_from),
+            }
+            return Ok(None);
+        }
+        let empty = ready.data.txs.is_empty();
+        let block = Block::shared(header.clone(), Data::clone(&ready.data));
+        let signature =
+            HeaderSignature { height, hash: ready.hash, signature: ready.signed.signature.clone() };
+        let entry =
+            BlockEntry { term: Term(0), block, tail: Some(signature), forced: ForcedPosition::default() };
+        if self.record.signer.pub_key.is_empty() {
+            self.record.signer = ready.signed.signer.clone();
+        }
+        let places = [(Lane::Header, ready.header_da), (Lane::Data, ready.data_da)];
+        for (lane, at) in places {
+            if let Some(at) = at.filter(|_| lane == Lane::Header || !empty) {
+                self.inclusion.saw(lane, height, at, empty);
+            }
+        }
+        let last_data = ready.data.hash().to_bytes();
+        self.candidates.passed(height);
+        let mut commands = vec![Command::Block(entry)];
+        commands.extend(self.inclusions(height));
+        let record = self.note();
+        let verdicts = self.writer.follow(&commands, &record)?;
+        match verdicts.first() {
+            Some(Verdict::Committed(tip)) => {
+                self.last_data = Some((height, last_data));
+                let source = if ready.from.da().is_some() { "da" } else { "p2p" };
+                self.metrics.blocks.get_or_create(&Source { source }).inc();
+                info!(height = height.0, hash = %ready.hash, txs = ready.data.txs.len(), from = %ready.from, "followed");
+                Ok(Some(*tip))
+            }
+            Some(verdict) => Err(Stop::Store(StoreError::Corrupt(format!("block {height} was {verdict}")))),
+            None => Err(Stop::Store(StoreError::Corrupt("no verdict about a block".to_owned()))),
+        }
+    }
+
+    fn show(&self) {
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.metrics.pending.set(whole(self.candidates.len() as u64));
+        self.metrics.pending_bytes.set(whole(self.candidates.bytes() as u64));
+        self.metrics.highest.set(whole(self.highest.0));
+        let view = self.catch_up.view();
+        self.metrics.blocks_left.set(whole(view.map_or(0, |view| view.blocks_left)));
+        self.metrics.da_left.set(whole(view.map_or(0, |view| view.da_left)));
+        let seconds = view.map_or(Some(0), |view| view.seconds_left);
+        self.metrics.seconds_left.set(seconds.map_or(-1, whole));
+    }
+
+    /// Looks how catching up goes, and says so.
+    fn look_at_catch_up(&mut self) {
+        let now = Instant::now();
+        let tip = self.tip().height;
+        match self.catch_up.look(now.duration_since(self.began), tip, self.highest, self.read) {
+            Change::None => {}
+            Change::Began => {
+                self.logged = now;
+                let view = self.catch_up.view().unwrap_or_default();
+                info!(tip = tip.0, blocks_left = view.blocks_left, da_left = view.da_left, "catching up");
+            }
+            Change::Done(blocks, spent) => info!(tip = tip.0, blocks, ?spent, "caught up"),
+        }
+        if let Some(view) = self.catch_up.view()
+            && now.duration_since(self.logged) >= self.config.log_every
+        {
+            self.logged = now;
+            info!(
+                tip = tip.0,
+                blocks_left = view.blocks_left,
+                da_left = view.da_left,
+                blocks_per_second = view.milliblocks_per_second / 1000,
+                seconds_left = view.seconds_left,
+                "catching up"
+            );
+        }
+        self.show();
+    }
+
+    /// Everything that waits is forgotten, and read again.
+    fn start_over(&mut self) {
+        self.candidates = Candidates::new(self.config.limits);
+        self.inclusion = Inclusion::new(self.config.most_unincluded);
+        self.last_data = None;
+        self.record = self.store.reader().follow().unwrap_or_else(|| self.record.clone());
+        self.restart = Some(self.record.cursor);
+        self.read = None;
+    }
+
+    fn reread(&mut self) -> Option<DaHeight> {
+        let tip = self.next_height().previous();
+        self.restart.take().or_else(|| self.candidates.reread(tip))
+    }
+
+    fn release(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let reread = self.reread();
+        for waiting in self.waiting.drain(..) {
+            // Who offered may have given up.
+            let _ = waiting.send(reread);
+        }
+    }
+}
+
+/// Why no block enters any more.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The next header stands on another block than the tip.
+    Parent { ready: Box<Ready>, tip: Tip, reason: String },
+    /// Its state root is not this node's.
+    Root { height: Height, own: StateRoot, chain: StateRoot },
+    /// The store failed.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// So many included blocks are made final together while there are blocks to execute.
+const FINAL_TOGETHER: u64 = 64;
+
+impl Syncer {
+    /// This syncer follows a chain from outside.
+    #[must_use]
+    pub fn following(mut self, following: Following) -> Self {
+        self.follow = Some(following);
+        // What is in the store is all there is.
+        self.tip_is_known = true;
+        self
+    }
+
+    /// Lets the next block into the store when the engine stands at the tip. `false`: that went
+    /// wrong, and nothing more is to be done now.
+    pub(super) fn enter_next(&mut self, ctx: &mut Context<Self>) -> bool {
+        let Some((at, root)) = self.position.clone().filter(|_| self.follow.is_some()) else { return true };
+        let included = self.reader.da_progress().included.min(at);
+        let (tip, final_height) = (self.reader.tip().height, self.final_height);
+        let Some(follow) = &mut self.follow else { return true };
+        let finality_is_due = included.0.saturating_sub(final_height.0) >= FINAL_TOGETHER;
+        if at < tip || finality_is_due || self.look || follow.reopening {
+            return !follow.reopening;
+        }
+        match follow.enter(&root) {
+            Ok(Some(tip)) => {
+                for link in &follow.links.applied {
+                    link.do_send(Applied { tip });
+                }
+                true
+            }
+            Ok(None) => true,
+            Err(Stop::Root { height, own, chain }) => {
+                self.end_in_trouble(&Error::OtherRoot { height, own, chain });
+                false
+            }
+            Err(Stop::Parent { ready, tip, reason }) => {
+                self.end_at_fork(&ready, tip, reason, ctx);
+                false
+            }
+            Err(Stop::Store(error)) => {
+                self.end_in_trouble(&Error::Store(error));
+                self.begin_reopen(ctx);
+                false
+            }
+        }
+    }
+
+    /// The proposer went on from another block than the one that stands here.
+    fn end_at_fork(&mut self, ready: &Ready, tip: Tip, reason: String, ctx: &mut Context<Self>) {
+        let Some(follow) = &mut self.follow else { return };
+        let first = self.reader.signed_header(tip.height, &follow.record.signer);
+        let first = first.ok().flatten().unwrap_or_default();
+        let evidence = Evidence {
+            height: tip.height,
+            first,
+            first_from: "the chain here".to_owned(),
+            second: SignedHeader::clone(&ready.signed),
+            second_from: ready.from.to_string(),
+            found: follow.world.wall(),
+        };
+        self.keep(evidence, ctx);
+        let height = ready.signed.header.height;
+        self.end_in_trouble(&Error::OtherParent { height, reason });
+    }
+
+    /// Keeps evidence, stops finality below it, and tells.
+    fn keep(&mut self, evidence: Evidence, ctx: &mut Context<Self>) {
+        let Some(follow) = &mut self.follow else { return };
+        let height = evidence.height;
+        follow.forked_at = Some(follow.forked_at.map_or(height, |known| known.min(height)));
+        let reason = format!(
+            "the proposer signed two chains: {} ({}) and {} ({}) at heights {} and {}; nothing from height {height} on \
+             becomes final here; find out which one is the chain's before you trust either",
+            evidence.first.header.hash(),
+            evidence.first_from,
+            evidence.second.header.hash(),
+            evidence.second_from,
+            evidence.first.header.height,
+            evidence.second.header.height,
+        );
+        error!(%reason, "a fork");
+        let (writer, reader, metrics) = (follow.writer.clone(), self.reader.clone(), follow.metrics.clone());
+        let (fork, told) = (follow.links.fork.clone(), ForkFound { height, reason });
+        let kept = async move {
+            let kept = writer.keep_evidence(evidence).await;
+            metrics.forks.set(i64::try_from(reader.evidence().len()).unwrap_or(i64::MAX));
+            // Told also when it cannot be kept: a person is needed more than ever then.
+            fork.do_send(told);
+            kept
+        };
+        ctx.spawn(kept.into_actor(self).map(|kept, _, _| {
+            if let Err(error) = kept {
+                warn!(%error, "evidence of a fork was not kept");
+            }
+        }));
+    }
+
+    /// Opens the store again, and goes on from what survived.
+    pub(super) fn begin_reopen(&mut self, ctx: &mut Context<Self>) {
+        let Some(follow) = &mut self.follow else { return };
+        if std::mem::replace(&mut follow.reopening, true) {
+            return;
+        }
+        let (store, pause) = (follow.store.clone(), follow.config.reopen_after);
+        let reopened = async move {
+            tokio::time::sleep(pause).await;
+            store.reopen().await
+        };
+        ctx.spawn(reopened.into_actor(self).map(|reopened, this, ctx| {
+            let Some(follow) = &mut this.follow else { return };
+            follow.reopening = false;
+            match reopened {
+                Ok(()) => {
+                    info!("the store works again");
+                    follow.start_over();
+                    this.position = None;
+                    this.begin_step(ctx);
+                }
+                Err(error) => {
+                    warn!(%error, "the store does not open");
+                    this.begin_reopen(ctx);
+                }
+            }
+        }));
+    }
+
+    /// Something may have become possible: blocks, room, progress to write.
+    pub(super) fn go_on(&mut self, ctx: &mut Context<Self>) {
+        if !self.in_trouble {
+            self.begin_step(ctx);
+        }
+        self.make_room();
+    }
+
+    /// Lets offers go on when there is room, or nothing to do that would make room.
+    pub(super) fn make_room(&mut self) {
+        let busy = self.busy && !self.in_trouble;
+        let Some(follow) = &mut self.follow else { return };
+        if !busy || !follow.candidates.is_full() {
+            follow.release();
+        }
+    }
+
+    /// Once a second: progress is shown, and written where no block carries it.
+    pub(super) fn tend(&mut self, ctx: &mut Context<Self>) {
+        let Some(follow) = &mut self.follow else { return };
+        follow.look_at_catch_up();
+        self.write_progress(ctx);
+        self.go_on(ctx);
+    }
+
+    fn write_progress(&mut self, ctx: &mut Context<Self>) {
+        let Some(follow) = &mut self.follow else { return };
+        if follow.reopening {
+            return;
+        }
+        if let Err(error) = follow.record_progress() {
+            self.end_in_trouble(&Error::Store(error));
+            self.begin_reopen(ctx);
+        }
+    }
+
+    /// Judges pieces, in order.
+    fn judge(&mut self, candidates: Vec<Candidate>, ctx: &mut Context<Self>) -> Vec<Judged> {
+        let mut judged = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let Some(follow) = &mut self.follow else { break };
+            let now = follow.world.wall();
+            match follow.judge(candidate, now) {
+                Ok((verdict, evidence)) => {
+                    judged.push(verdict);
+                    if let Some(evidence) = evidence {
+                        self.keep(evidence, ctx);
+                    }
+                }
+                Err(error) => {
+                    judged.push(Judged::Ignored);
+                    self.end_in_trouble(&Error::Store(error));
+                    self.begin_reopen(ctx);
+                }
+            }
+        }
+        judged
+    }
+}
+
+impl Handler<Offer> for Syncer {
+    type Result = ResponseFuture<Taken>;
+
+    fn handle(&mut self, offer: Offer, ctx: &mut Context<Self>) -> Self::Result {
+        let Offer { candidates, read } = offer;
+        let judged = self.judge(candidates, ctx);
+        if let (Some(follow), Some(read)) = (&mut self.follow, read)
+            && follow.restart.is_none()
+        {
+            follow.read = Some(read);
+        }
+        self.write_progress(ctx);
+        let (room, told) = oneshot::channel();
+        if let Some(follow) = &mut self.follow {
+            follow.waiting.push(room);
+        }
+        self.go_on(ctx);
+        Box::pin(async move {
+            // The end of the syncer is no reason to read again.
+            let reread = told.await.unwrap_or_default();
+            Taken { judged, reread }
+        })
+    }
+}
+
+impl Handler<GetSyncView> for Syncer {
+    type Result = MessageResult<GetSyncView>;
+
+    fn handle(&mut self, _: GetSyncView, _: &mut Context<Self>) -> Self::Result {
+        let Some(follow) = &self.follow else { return MessageResult(SyncView::default()) };
+        MessageResult(SyncView {
+            highest: follow.highest.max(self.reader.tip().height),
+            pending: follow.candidates.len(),
+            pending_bytes: follow.candidates.bytes(),
+            read: follow.read,
+            catch_up: follow.catch_up.view(),
+            evidence: self.reader.evidence().len(),
+        })
+    }
+}

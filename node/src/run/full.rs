@@ -1,0 +1,222 @@
+//! `baton start` of a node that follows a chain: from checked configuration to clean exit.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Actor;
+use baton_actors::da::celestia::Celestia;
+use baton_actors::da::{self, DaLayer};
+use baton_actors::da_retriever;
+use baton_actors::engine::kv::{self, Kv};
+use baton_actors::engine::{self, Execution};
+use baton_actors::syncer::{self, follow};
+use baton_actors::world::{Clock, World};
+use baton_messages::chain::Signer;
+use baton_messages::da::Namespace;
+use baton_messages::genesis::Genesis;
+use baton_messages::supervisor::Shutdown;
+use baton_messages::types::DaHeight;
+use baton_storage::{FollowError, Store};
+use tokio::sync::{Notify, oneshot, watch};
+use tracing::{info, warn};
+
+use super::{Alarm, RESERVE, STOP_WITHIN, Signals, SystemClock, celestia_config, close, seed};
+use crate::cli::place::open_options;
+use crate::cli::start::Start;
+use crate::config::Config;
+use crate::disk::{self, DiskWatch};
+use crate::exit::ExitError;
+use crate::failpoints;
+use crate::following::{self, Following, FullNode, NoIntake};
+use crate::kv_http::{self, KvHttp};
+use crate::metrics;
+use crate::rpc::{self, Limits};
+use crate::status::following as board;
+use crate::wiring::Threads;
+
+/// Runs a node that follows until it is told to stop.
+pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
+    let Start { config, genesis, .. } = start;
+    let limits = Limits::default().within(rpc::serve::raise_open_files());
+    let signals = Signals::listen()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock(failpoints::clock_offset()));
+    let da = match config.da.address.is_empty() {
+        true => None,
+        false => Some(Celestia::new(celestia_config(&config)?).map_err(ExitError::config)?),
+    };
+    let store = Store::open(open_options(&config.files, &genesis))?;
+    let identity = store.identity();
+    info!(chain = %identity.chain_id, storage = %identity.storage, boot = identity.boot,
+        tip = store.reader().tip().height.0, mode = config.node.mode(), "opened the store to follow");
+    failpoints::pass("node.store_opened");
+    let kv = Kv::open(store.backend(), kv_config(&config))?;
+    let view = kv.view();
+    let now: Arc<dyn Fn() -> baton_messages::types::Timestamp + Send + Sync> = {
+        let clock = clock.clone();
+        Arc::new(move || clock.now())
+    };
+    let (alarm, alarmed) = oneshot::channel();
+    let alarm = Alarm(Some(alarm)).start();
+    let following = Following {
+        settings: settings(&config, &genesis),
+        metrics: following::Metrics::default(),
+        parts: following::Parts {
+            world: World::bounded(clock, seed(), config.node.max_clock_drift),
+            store: store.clone(),
+            execution: Box::new(move || Box::new(kv) as Box<dyn Execution>),
+            da: da.map(|da| Rc::new(da) as Rc<dyn DaLayer>),
+            threads: Threads::Dedicated,
+        },
+        applied: vec![],
+        integrity_stop: alarm.recipient(),
+    };
+    let mut registry = metrics::Builder::new(&genesis.chain_id, &config.metrics_namespace);
+    following.metrics.register(registry.registry());
+    let (kv_metrics, rpc_metrics, disk_metrics) =
+        (kv_http::Metrics::default(), rpc::Metrics::default(), disk::Metrics::default());
+    kv_metrics.register(registry.registry());
+    rpc_metrics.register(registry.registry());
+    disk_metrics.register(registry.registry());
+
+    // Ports come before actors: a taken one is named before anything was followed.
+    let kv_listener = match &config.kv.listen {
+        Some(address) => Some(
+            rpc::serve::Listener::bind(address, limits, rpc::serve::Metrics::default())
+                .await
+                .map_err(ExitError::retry_later)?,
+        ),
+        None => None,
+    };
+    let rpc_listener = rpc::serve::Listener::bind(&config.rpc.address, limits, rpc_metrics.connections())
+        .await
+        .map_err(ExitError::retry_later)?;
+    let node = following.start().await.map_err(|error| match error {
+        FollowError::HasLog => ExitError::config(error),
+        FollowError::Store(error) => ExitError::from(error),
+    })?;
+    let board = board::Board::new(
+        board::Config {
+            reply_within: Duration::from_secs(1),
+            mode: config.node.mode(),
+            max_behind: config.node.readiness_max_behind,
+            readiness_window: config.node.readiness_window,
+        },
+        node.observer.clone(),
+        node.sync.clone(),
+        store.clone(),
+    );
+    let condition = rpc::Condition { node_status: board.start().recipient(), now, stale_after: None };
+    let scraped = registry.build(condition.clone(), store.clone());
+    let rpc_parts = rpc::Parts {
+        node: config.raft.node_id.clone(),
+        chain: rpc::Chain {
+            store: store.clone(),
+            // The public key is in the headers; the store knows it once it has one.
+            signer: Signer { address: genesis.proposer_address.clone(), ..Signer::default() },
+            genesis: Arc::new(genesis),
+            header_namespace: Namespace::of(&config.da.namespace),
+            data_namespace: Namespace::of(&config.da.data_namespace),
+            engine_position: Some(node.engine.position.clone()),
+        },
+        condition,
+        metrics: scraped.clone(),
+        counters: rpc_metrics,
+        limits,
+    };
+    let server = rpc::Server::on(rpc_listener, rpc_parts);
+    let (closing, _) = watch::channel(false);
+    let until_closed = || {
+        let mut closed = closing.subscribe();
+        async move {
+            let _ = closed.wait_for(|closed| *closed).await;
+        }
+    };
+    let mut servers = vec![];
+    info!(address = %server.local_addr(), "rpc listens");
+    servers.push(tokio::spawn(server.serve(until_closed())));
+    if let Some(listener) = kv_listener {
+        info!(address = %listener.local_addr(), "kv listens");
+        let intake = NoIntake.start();
+        let api = KvHttp {
+            post: intake.clone().recipient(),
+            await_tx: intake.recipient(),
+            cluster: None,
+            view,
+            config: kv_http::Config { max_tx_bytes: config.queue.max_tx_bytes, ..kv_http::Config::default() },
+            metrics: kv_metrics,
+        };
+        servers.push(tokio::spawn(listener.serve(api.router(), until_closed())));
+    }
+    if let Some(metrics) = &config.metrics {
+        let limits = Limits { connections: metrics.max_connections.min(limits.connections), ..limits };
+        match rpc::Server::bind_metrics(&metrics.address, scraped, limits).await {
+            Ok(server) => servers.push(tokio::spawn(server.serve(until_closed()))),
+            Err(error) => {
+                stop(&node, &store).await;
+                return Err(ExitError::retry_later(error));
+            }
+        }
+    }
+    let watch = disk::Config {
+        directory: config.files.data().to_owned(),
+        min_free: config.min_free_disk,
+        reserve: RESERVE,
+        interval: Duration::from_secs(1),
+    };
+    DiskWatch::new(watch, node.disk.clone(), disk_metrics).start();
+
+    let ended = signals.told_to_stop(alarmed, &Notify::new()).await;
+    let _ = closing.send(true);
+    stop(&node, &store).await;
+    for server in servers {
+        let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
+    }
+    info!("stopped");
+    ended
+}
+
+/// The syncer first, then the store.
+async fn stop(node: &FullNode, store: &Store) {
+    for part in &node.shutdown {
+        if let Err(error) = part.send(Shutdown).timeout(STOP_WITHIN).await {
+            warn!(%error, "a part did not stop in time");
+        }
+    }
+    close(store).await;
+}
+
+/// How the key-value app behaves.
+pub(super) fn kv_config(config: &Config) -> kv::Config {
+    kv::Config { roots: config.engine.kv_roots, ..kv::Config::default() }
+}
+
+fn settings(config: &Config, genesis: &Genesis) -> following::Settings {
+    let call_timeout = config.engine.call_timeout;
+    let reply_within = call_timeout + Duration::from_secs(2);
+    following::Settings {
+        engine: engine::Config { call_timeout, ..engine::Config::default() },
+        da: da::Config { request_timeout: config.da.request_timeout, ..da::Config::default() },
+        retriever: da_retriever::Config {
+            chain_id: genesis.chain_id.clone(),
+            proposer: genesis.proposer_address.clone(),
+            header_namespace: Namespace::of(&config.da.namespace),
+            data_namespace: Namespace::of(&config.da.data_namespace),
+            from: DaHeight(config.da.start_height).max(genesis.da_start_height),
+            max_blob: config.da.max_blob_bytes.max(8 << 20),
+            in_flight: 16,
+            together: 64,
+            da_block_time: config.da.block_time,
+            reply_within: config.da.request_timeout + Duration::from_secs(2),
+            taken_within: Duration::from_secs(60),
+        },
+        syncer: syncer::Config {
+            reply_within,
+            retry_after: Duration::from_millis(250),
+            log_every: 1_000,
+            backfill: syncer::backfill::Config::default(),
+            executes: true,
+        },
+        follow: follow::Config::default(),
+    }
+}

@@ -1,0 +1,192 @@
+//! What a node that follows a chain keeps beside the blocks: how far it has read DA, who signs the
+//! chain's headers, and the evidence of two headers for one height.
+//!
+//! A store with a follow record has no log of its own: blocks come from outside, checked by the
+//! syncer, which holds the `Writer`.
+
+use std::sync::PoisonError;
+
+use baton_messages::chain::{SignedHeader, Signer};
+use baton_messages::codec::encode;
+use baton_messages::command::{Command, Verdict};
+use baton_messages::types::{DaHeight, Height, Timestamp};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{Backend, Batch, Direction, Family, StoreError};
+use crate::jobs::Kind;
+use crate::records::{decode, meta};
+use crate::writer::Writer;
+
+/// Where following stands. Written with the blocks, so that it is never ahead of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowRecord {
+    /// Reading DA from here on again finds everything that is not recorded yet.
+    pub cursor: DaHeight,
+    /// Who signs the chain's headers; the key is empty before the first block.
+    pub signer: Signer,
+}
+
+/// Two signed headers that cannot both be in one chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The height at which the chain forks.
+    pub height: Height,
+    /// The header that was here first.
+    pub first: SignedHeader,
+    /// Where the first came from.
+    pub first_from: String,
+    /// The other one.
+    pub second: SignedHeader,
+    /// Where the other one came from.
+    pub second_from: String,
+    /// When it was found, by this node's clock.
+    pub found: Timestamp,
+}
+
+/// Most pieces of evidence that are kept: one says it all, a thousand say no more.
+pub const MOST_EVIDENCE: usize = 16;
+
+/// Why a store cannot be used to follow a chain.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FollowError {
+    /// It has a Raft log.
+    #[error(
+        "this store belongs to a node that produces blocks: set node.aggregator to true, or make another home for a \
+         node that follows"
+    )]
+    HasLog,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn evidence_key(number: u8) -> Bytes {
+    [meta::EVIDENCE, &[number]].concat().into()
+}
+
+/// All evidence in the store.
+pub(crate) fn load_evidence(backend: &dyn Backend) -> Result<Vec<Evidence>, StoreError> {
+    use std::ops::Bound;
+    let (from, to) = (evidence_key(0), evidence_key(u8::MAX));
+    let range = (Bound::Included(&from[..]), Bound::Included(&to[..]));
+    let found = backend.scan(Family::Meta, range, Direction::Forward, MOST_EVIDENCE)?;
+    found.iter().map(|(_, bytes)| decode("evidence", bytes)).collect()
+}
+
+/// The follow record; `None` in the store of a node that produces.
+pub(crate) fn load(backend: &dyn Backend) -> Result<Option<FollowRecord>, StoreError> {
+    let found = backend.get(Family::Meta, meta::FOLLOW)?;
+    found.map(|bytes| decode("follow record", &bytes)).transpose()
+}
+
+pub(crate) fn put(batch: &mut Batch, record: &FollowRecord) {
+    batch.put(Family::Meta, meta::FOLLOW, encode(record));
+}
+
+impl Writer {
+    /// Makes this the store of a node that follows, or checks that it is one. Durable when it
+    /// returns.
+    ///
+    /// # Errors
+    ///
+    /// `HasLog` when the store has a log or a membership; `Store` when the device fails.
+    pub async fn begin_follow(&self, from: DaHeight) -> Result<FollowRecord, FollowError> {
+        let inner = &*self.inner;
+        if let Some(record) = self.follow_record() {
+            return Ok(record);
+        }
+        let has_log = {
+            let chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
+            chain.applied.log.is_some() || chain.membership.log_id().is_some()
+        };
+        if has_log || inner.log.lock().last.is_some() {
+            return Err(FollowError::HasLog);
+        }
+        let record = FollowRecord { cursor: from, signer: Signer::default() };
+        let mut batch = Batch::default();
+        put(&mut batch, &record);
+        inner.jobs.run(Kind::Other, batch, true).await?;
+        inner.chain.write().unwrap_or_else(PoisonError::into_inner).follow = Some(record.clone());
+        Ok(record)
+    }
+
+    fn follow_record(&self) -> Option<FollowRecord> {
+        self.inner.chain.read().unwrap_or_else(PoisonError::into_inner).follow.clone()
+    }
+
+    /// Applies what was found outside: a block with its signature, and what DA holds of the chain.
+    ///
+    /// One batch with the follow record, visible when this returns and not synced: what a crash
+    /// takes back is read again from where the record that survives says. A block may have the
+    /// time of the one before: ev-node allows that.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the device failed; then nothing is applied.
+    pub fn follow(&self, commands: &[Command], record: &FollowRecord) -> Result<Vec<Verdict>, StoreError> {
+        self.apply_followed(commands, record)
+    }
+
+    /// Keeps two headers for one height. Durable when it returns. What is kept already, or over the
+    /// bound, changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the device fails.
+    pub async fn keep_evidence(&self, evidence: Evidence) -> Result<(), StoreError> {
+        let inner = &*self.inner;
+        let number = {
+            let chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
+            let known = |kept: &Evidence| kept.first == evidence.first && kept.second == evidence.second;
+            if chain.evidence.len() >= MOST_EVIDENCE || chain.evidence.iter().any(known) {
+                return Ok(());
+            }
+            chain.evidence.len()
+        };
+        let mut batch = Batch::default();
+        let number = u8::try_from(number).unwrap_or(u8::MAX);
+        batch.put(Family::Meta, evidence_key(number), encode(&evidence));
+        inner.jobs.run(Kind::Other, batch, true).await?;
+        inner.chain.write().unwrap_or_else(PoisonError::into_inner).evidence.push(evidence);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_messages::chain::Header;
+
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// A change here is a change of the store's format: it needs a migration step.
+    #[test]
+    fn what_a_following_node_keeps_has_fixed_bytes() {
+        let signer = Signer { address: Bytes::from_static(&[1, 2]), pub_key: Bytes::from_static(&[3]) };
+        let record = FollowRecord { cursor: DaHeight(7), signer: signer.clone() };
+        let bytes = encode(&record);
+        assert_eq!(hex(&bytes), "01070201020103");
+        assert_eq!(decode::<FollowRecord>("golden", &bytes), Ok(record));
+
+        let header = Header { height: Height(9), chain_id: "c".into(), ..Header::default() };
+        let first = SignedHeader { header, signature: Bytes::from_static(&[5]), signer };
+        let second = SignedHeader { signature: Bytes::from_static(&[6]), ..first.clone() };
+        let evidence = Evidence {
+            height: Height(9),
+            first,
+            first_from: "a".into(),
+            second,
+            second_from: "b".into(),
+            found: Timestamp(4),
+        };
+        let bytes = encode(&evidence);
+        let signed = |signature: &str| format!("000009000000000000016300{signature}0201020103");
+        let golden = format!("0109{}0161{}016204", signed("0105"), signed("0106"));
+        assert_eq!(hex(&bytes), golden);
+        assert_eq!(decode::<Evidence>("golden", &bytes), Ok(evidence));
+    }
+}
