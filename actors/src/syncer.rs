@@ -15,6 +15,7 @@ pub mod backfill;
 pub mod candidates;
 pub mod catch_up;
 pub mod follow;
+mod gossip;
 pub mod inclusion;
 pub mod rules;
 mod signatures;
@@ -72,6 +73,8 @@ pub struct Links {
     pub set_final: Recipient<SetFinal>,
     /// Hears how far execution is.
     pub followed: Recipient<ExecutionFollowed>,
+    /// Hears it too, to know what may be given to peers.
+    pub library: Option<Recipient<ExecutionFollowed>>,
     /// Hears what keeps execution from going on.
     pub trouble: Recipient<ExecutionTrouble>,
     /// Where missing bodies come from; `None` where this node is all there is.
@@ -332,7 +335,11 @@ impl Syncer {
     fn followed(&mut self, height: Height, root: StateRoot) {
         self.metrics.height.set(i64::try_from(height.0).unwrap_or(i64::MAX));
         self.position = Some((height, root.clone()));
-        self.links.followed.do_send(ExecutionFollowed { height, root });
+        let followed = ExecutionFollowed { height, root };
+        if let Some(library) = &self.links.library {
+            library.do_send(followed.clone());
+        }
+        self.links.followed.do_send(followed);
     }
 
     fn log_replay(&self, height: Height) {

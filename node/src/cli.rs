@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod cluster;
+pub mod net_info;
 pub mod place;
 pub mod start;
 pub mod tools;
@@ -81,6 +82,10 @@ fn run(cli: Cli) -> Result<(), ExitError> {
         Command::Resume(mut node) => {
             node.home = node.home.or(before);
             ask(cluster::resume(node))
+        }
+        Command::NetInfo(mut args) => {
+            args.node = with_home(args.node);
+            ask(net_info::run(*args))
         }
         Command::Cluster(args) => ask(cluster::cluster(args.command.with_home(before))),
         Command::Da(args) => serve_da(args),

@@ -20,6 +20,7 @@ pub mod load;
 pub mod logging;
 pub mod memory;
 pub mod metrics;
+pub mod p2p;
 pub mod rpc;
 pub mod run;
 pub mod status;

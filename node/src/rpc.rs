@@ -18,6 +18,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use actix::Recipient;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -25,6 +26,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use baton_messages::p2p::GetNetInfo;
 use connectrpc::{CompressionPolicy, ConnectError, ConnectRpcService, DeadlinePolicy, Protocol};
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
@@ -78,6 +80,8 @@ pub struct Parts {
     pub counters: Metrics,
     /// Limits.
     pub limits: Limits,
+    /// Says who is connected; `None` where the peer-to-peer network is off.
+    pub net_info: Option<Recipient<GetNetInfo>>,
 }
 
 /// The HTTP server, bound and not yet answering.
@@ -148,7 +152,7 @@ struct Plain {
 
 /// All routes, without the connection's limits.
 fn router(parts: Parts) -> Router {
-    let Parts { node, chain, condition, metrics, counters, limits } = parts;
+    let Parts { node, chain, condition, metrics, counters, limits, net_info } = parts;
     let state = Plain { node: node.into(), chain_id: chain.genesis.chain_id.as_str().into(), condition };
     let routes = Router::new()
         .route("/health/live", get(live))
@@ -158,7 +162,7 @@ fn router(parts: Parts) -> Router {
         .route("/status", get(status))
         .with_state(state)
         .merge(metrics.router());
-    plain(routes, limits).merge(services(chain, counters.calls, limits))
+    plain(routes, limits).merge(services(chain, net_info, counters.calls, limits))
 }
 
 /// Routes that take no body: other methods and paths are told so, and none takes for ever.
@@ -182,8 +186,14 @@ async fn unknown(request: Request) -> Response {
 
 /// ev-node's services. The library bounds the body, what it unpacks to, and the time for both
 /// the body and the answer.
-fn services(chain: Chain, metrics: connect::Metrics, limits: Limits) -> Router {
-    let dispatcher = connect::Services::new(service::Service::new(chain), limits.reads, metrics);
+fn services(
+    chain: Chain,
+    net_info: Option<Recipient<GetNetInfo>>,
+    metrics: connect::Metrics,
+    limits: Limits,
+) -> Router {
+    let service = service::Service::new(chain, net_info);
+    let dispatcher = connect::Services::new(service, limits.reads, metrics);
     let bounds = connectrpc::Limits::default()
         .with_max_request_body_size(limits.body)
         .with_max_message_size(limits.body);
@@ -195,7 +205,7 @@ fn services(chain: Chain, metrics: connect::Metrics, limits: Limits) -> Router {
     let door =
         Door { bodies: Budget::new(limits.bodies), places: Arc::new(Semaphore::new(limits.calls)), limits };
     let mut routes = Router::new();
-    for name in ["StoreService", "ConfigService"] {
+    for name in ["StoreService", "P2PService", "ConfigService"] {
         routes = routes.route_service(&format!("/evnode.v1.{name}/{{method}}"), service.clone());
     }
     routes.layer(middleware::from_fn_with_state(door, bounded))

@@ -43,8 +43,10 @@ use crate::config::Config;
 use crate::disk::{self, DiskWatch};
 use crate::exit::ExitError;
 use crate::failpoints;
+use crate::keys;
 use crate::kv_http::{self, KvHttp};
 use crate::metrics;
+use crate::p2p;
 use crate::rpc::{self, Limits};
 use crate::status::{self, Board};
 use crate::wiring::{Make, Node, Parts, Settings, Threads, Wiring};
@@ -135,6 +137,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let Start { config, genesis, key } = start;
     let limits = Limits::default().within(rpc::serve::raise_open_files());
     let signals = Signals::listen()?;
+    let network = p2p::Config::of(&config.p2p).map_err(ExitError::config)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock(failpoints::clock_offset()));
     let accounts = da::accounts::Metrics::default();
     let da = match config.raft.witness {
@@ -185,6 +188,9 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let heard = journal.clone().recipient();
     let transport =
         members::listen(&config, &genesis, &store, &world, cluster_metrics.clone(), heard).await?;
+    let network_metrics = p2p::Metrics::default();
+    let (network, network_config) =
+        open_network(network, &config, &genesis, &signer, network_metrics.clone()).await?;
     let parts = Parts {
         world,
         store: store.clone(),
@@ -194,10 +200,13 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         signer: signer_parts,
         progress: progress(&store.reader())?,
         threads: Threads::Dedicated,
+        p2p: network,
     };
     let (alarm, alarmed) = oneshot::channel();
     let alarm = Alarm(Some(alarm)).start();
-    let mut wiring = Wiring::new(settings(&config, &genesis, &store, &signer), parts, alarm.recipient());
+    let mut settings = settings(&config, &genesis, &store, &signer);
+    settings.p2p = network_config;
+    let mut wiring = Wiring::new(settings, parts, alarm.recipient());
     wiring.blocks = vec![journal.clone().recipient()];
     wiring.leadership_audit = vec![journal.clone().recipient()];
     wiring.members.push(journal.clone().recipient());
@@ -213,6 +222,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     cluster_metrics.register(registry.registry());
     rpc_metrics.register(registry.registry());
     disk_metrics.register(registry.registry());
+    network_metrics.register(registry.registry());
 
     let admin_metrics = admin::Metrics::default();
     admin_metrics.register(registry.registry());
@@ -263,6 +273,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         metrics: scraped.clone(),
         counters: rpc_metrics,
         limits,
+        net_info: node.p2p.as_ref().map(|p2p| p2p.net_info.clone()),
     };
     let server = rpc::Server::on(rpc_listener, rpc_parts);
     let (closing, _) = watch::channel(false);
@@ -329,6 +340,24 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     }
     info!("stopped");
     ended
+}
+
+/// Opens the peer-to-peer network, where it is on, and says how its actor is to behave.
+async fn open_network(
+    network: Option<p2p::Config>,
+    config: &Config,
+    genesis: &Genesis,
+    signer: &Signer,
+    metrics: p2p::Metrics,
+) -> Result<(Option<baton_actors::p2p::Parts>, Option<baton_actors::p2p::Config>), ExitError> {
+    let Some(network) = network else {
+        info!("p2p is off: no listen address is set");
+        return Ok((None, None));
+    };
+    let key = keys::node_key(&config.files).map_err(ExitError::config)?;
+    let parts =
+        p2p::open(&network, &key, &genesis.chain_id, metrics).await.map_err(ExitError::retry_later)?;
+    Ok((Some(parts), Some(network.for_actor(&key, signer.clone()))))
 }
 
 /// The signals that end the node cleanly; listened to before anything is opened.
@@ -523,6 +552,7 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },
             initial_height: genesis.initial_height,
         },
+        p2p: None,
     }
 }
 

@@ -133,7 +133,7 @@ pub(crate) struct Inner {
     /// The newest version of log entries that can be applied.
     pub(crate) known: AtomicU8,
     /// The cluster this store belongs to.
-    cluster: Mutex<Option<Uuid>>,
+    pub(crate) cluster: Mutex<Option<Uuid>>,
     path: Option<PathBuf>,
 }
 

@@ -89,6 +89,7 @@ async fn a_purge_takes_the_bodies_of_refused_blocks_only() {
 async fn no_entry_is_left_out_and_none_is_applied_twice() {
     for next in [0, 1, 3] {
         let store = create(&Disk::new());
+        store.join_cluster(STORAGE).await.unwrap();
         let writer = store.writer(nobody());
         writer.commit(&[blank(1, 0), blank(1, 1)]).unwrap();
         let applied = writer.commit(&[blank(1, next)]);
@@ -100,6 +101,7 @@ async fn no_entry_is_left_out_and_none_is_applied_twice() {
         assert_eq!(store.reader().applied().map(|(index, _)| index.0), Some(1));
     }
     let store = create(&Disk::new());
+    store.join_cluster(STORAGE).await.unwrap();
     assert!(store.writer(nobody()).commit(&[blank(1, 0), blank(1, 2)]).is_err(), "within a batch");
 }
 

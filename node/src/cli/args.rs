@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::cli::cluster::{ClusterArgs, HandOffArgs, PauseArgs, Running, StopArgs};
+use crate::cli::net_info::NetInfoArgs;
 use crate::config::Flags;
 use crate::dev_da::DevDaConfig;
 use crate::{devnet, load};
@@ -53,6 +54,8 @@ pub enum Command {
     Pause(PauseArgs),
     /// Produce blocks again.
     Resume(Running),
+    /// Show the peer-to-peer network as a running node sees it.
+    NetInfo(Box<NetInfoArgs>),
     /// Look at the cluster of a running node, and change its membership.
     Cluster(ClusterArgs),
     /// Run a dev DA server that speaks Celestia's JSON-RPC.

@@ -59,12 +59,6 @@ fn treat(settings: &Settings) -> Result<Vec<Warning>, ConfigError> {
             Treatment::Ignored(_) | Treatment::Own | Treatment::Same | Treatment::Translated(_) => {}
         }
     }
-    for name in ["p2p.peers", "p2p.blocked_peers", "p2p.allowed_peers"] {
-        if !settings.list(name).is_empty() {
-            warnings
-                .push(warning(settings.get(name), "blocks are not gossiped yet, so peers are not dialled"));
-        }
-    }
     let own = ["raft.heartbeat_interval", "raft.election_timeout_min", "raft.election_timeout_max"];
     let heartbeat_timeout = settings.get("raft.heartbeat_timeout");
     let overridden = own.iter().all(|name| !settings.duration(name).is_zero());

@@ -67,7 +67,8 @@ fn check_follows(config: &Config, args: &InitArgs) -> Result<(), ExitError> {
             config.files.genesis().display()
         )));
     }
-    if config.da.namespace.is_empty() {
+    let only_peers = config.da.address.is_empty() && !config.p2p.peers.is_empty();
+    if config.da.namespace.is_empty() && !only_peers {
         return Err(ExitError::config(
             "da.namespace is not set: it must be that of the chain that is followed (`baton config show` there)",
         ));

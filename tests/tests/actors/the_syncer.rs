@@ -61,6 +61,7 @@ impl Rig {
             rollback,
             set_final,
             followed: followed_link,
+            library: None,
             trouble: trouble_link,
             source: None,
         };
