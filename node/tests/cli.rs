@@ -368,7 +368,7 @@ fn certificates_that_others_would_refuse_are_refused_before_anything_is_opened()
     let args = [&raft[..], &tls[..]].concat();
     let (code, _, checked) = node.run(&[&["config", "check"], &args[..]].concat());
     assert_eq!((code, checked.contains("is for n2")), (78, true), "{checked}");
-    let store = node.store();
+    let store = node.open_store();
     let (code, _, said) = node.start(&args);
     assert_eq!((code, said.contains("is for n2")), (78, true), "not that the store is in use: {said}");
     store.close();
