@@ -144,11 +144,22 @@ pub struct P2p {
     term: Term,
     /// Gossiped items that wait for a verdict of the syncer.
     judging: usize,
+    /// Data that overtook its header, on a member.
+    early: Vec<Early>,
     listening: BTreeSet<String>,
     aged: Instant,
     discovered: Option<Instant>,
     /// Forks that were told already, so that gossip cannot fill the log.
     forks: BTreeSet<baton_messages::types::Height>,
+}
+
+/// Data that waits for its header.
+struct Early {
+    token: Token,
+    peer: PeerId,
+    item: Item,
+    key: Key,
+    since: Instant,
 }
 
 impl std::fmt::Debug for P2p {
@@ -181,6 +192,7 @@ impl P2p {
             fetches: Fetches::new(config.range, config.max_fetches, reader.chain_id()),
             term: Term(0),
             judging: 0,
+            early: vec![],
             listening: BTreeSet::new(),
             aged: now,
             discovered: None,
@@ -235,6 +247,8 @@ impl P2p {
             self.discovered = Some(now);
             self.tell(Command::Discover);
         }
+        let within = self.config.judge_within;
+        self.judge_early(|early| now.duration_since(early.since) >= within);
         self.expire_questions(now);
         self.ask_on();
     }
@@ -351,9 +365,12 @@ impl P2p {
         match self.links.gossiped.clone() {
             Some(judge) => self.begin_judging(judge, token, peer, item, key, ctx),
             None => {
-                let verdict = self.judge(&peer, &item);
-                self.intake.settled(key, verdict);
-                self.settle(token, &peer, service, verdict);
+                let since = Instant::now();
+                let came = (item.service() == Service::Headers).then(|| item.height());
+                self.judge(Early { token, peer, item, key, since });
+                if let Some(height) = came {
+                    self.judge_early(|early| early.item.height() == height);
+                }
             }
         }
     }
@@ -396,15 +413,21 @@ impl P2p {
         self.tell(Command::Judge { token, verdict });
     }
 
-    /// A member judges by its own store.
-    fn judge(&mut self, peer: &PeerId, item: &Item) -> Verdict {
-        match self.judge.judge(item) {
+    /// A member judges by its own store. Data may overtake its header, and then waits for it.
+    fn judge(&mut self, early: Early) {
+        let verdict = match self.judge.judge(&early.item) {
             Ok(Judgement::Verdict(verdict)) => verdict,
+            Ok(Judgement::TooEarly) => {
+                if self.early.len() < MAX_JUDGED && early.since.elapsed() < self.config.judge_within {
+                    return self.early.push(early);
+                }
+                Verdict::Ignore
+            }
             Ok(Judgement::Fork { height, one, other }) => {
                 if self.forks.len() < 1024 && self.forks.insert(height) {
                     self.metrics.forks.inc();
-                    error!(%height, ours = %one, %other, %peer, "two headers of one height are signed \
-                        with the sequencer's key: find out who else holds it");
+                    error!(%height, ours = %one, %other, peer = %early.peer, "two headers of one height are \
+                        signed with the sequencer's key: find out who else holds it");
                 }
                 Verdict::Reject
             }
@@ -412,6 +435,17 @@ impl P2p {
                 warn!(%error, "gossip cannot be judged");
                 Verdict::Ignore
             }
+        };
+        self.intake.settled(early.key, verdict);
+        self.settle(early.token, &early.peer, early.key.0, verdict);
+    }
+
+    /// Looks again at the data that waits.
+    fn judge_early(&mut self, which: impl Fn(&Early) -> bool) {
+        let (again, still) = std::mem::take(&mut self.early).into_iter().partition(which);
+        self.early = still;
+        for early in again {
+            self.judge(early);
         }
     }
 

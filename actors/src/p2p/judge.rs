@@ -17,6 +17,8 @@ use bytes::Bytes;
 pub enum Judgement {
     /// What becomes of it.
     Verdict(Verdict),
+    /// Data whose header has not come yet.
+    TooEarly,
     /// The sequencer's key signed two headers of one height.
     Fork {
         /// The height.
@@ -67,7 +69,7 @@ impl Judge {
         }
         match item {
             Item::Header(header) => self.header(header, height),
-            Item::Data(data) => self.data(data, height).map(Judgement::Verdict),
+            Item::Data(data) => self.data(data, height),
         }
     }
 
@@ -101,16 +103,12 @@ impl Judge {
         }
     }
 
-    fn data(&self, item: &P2pData, height: Height) -> Result<Verdict, StoreError> {
-        if let Some(block) = self.reader.block(height)? {
-            let same = block.data().hash() == item.data.hash();
-            return Ok(if same { Verdict::Accept } else { Verdict::Reject });
-        }
-        Ok(match self.ahead.get(&height) {
-            Some((_, commitment)) if item.data.commitment().0 == commitment[..] => Verdict::Accept,
-            Some(_) => Verdict::Reject,
-            // Its header has not come yet.
-            None => Verdict::Ignore,
-        })
+    fn data(&self, item: &P2pData, height: Height) -> Result<Judgement, StoreError> {
+        let fits = match (self.reader.block(height)?, self.ahead.get(&height)) {
+            (Some(block), _) => block.data().hash() == item.data.hash(),
+            (None, Some((_, commitment))) => item.data.commitment().0 == commitment[..],
+            (None, None) => return Ok(Judgement::TooEarly),
+        };
+        Ok(Judgement::Verdict(if fits { Verdict::Accept } else { Verdict::Reject }))
     }
 }
