@@ -34,7 +34,7 @@ rpc_of() { echo "127.0.0.1:$((base + ${1#node} * 10))"; }
 start_node() {
     local key=()
     if [ -e "$1/config/signer.json" ]; then key=(--signer.passphrase_file passphrase); fi
-    baton start --home "$1" --rpc.address "$(rpc_of "$1")" --kv.listen "" --node.block_time 100ms "${key[@]}" >>"$1.log" 2>&1 &
+    baton start --home "$1" --rpc.address "$(rpc_of "$1")" --kv.listen "" --p2p.listen_address "" --node.block_time 100ms "${key[@]}" >>"$1.log" 2>&1 &
     running[$1]=$!
     until_true "$1 to answer" curl -sf -o /dev/null "http://$(rpc_of "$1")/health/live"
 }

@@ -8,6 +8,7 @@
 pub mod build;
 mod building;
 mod metrics;
+mod telling;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use baton_messages::command::{Command, HeaderSignature};
 use baton_messages::engine::{EngineError, ExecuteBlock, Executed, FilterTxs, GetPosition};
 use baton_messages::executor::{GetProducerView, ProducerView, ProductionChanged};
 use baton_messages::mutation::{Mutation, planted};
+use baton_messages::p2p::{NotPublished, PublishBlock, PublishTail};
 use baton_messages::raft::{Committed, ProposeBlock, ProposeError, Record, Settle};
 use baton_messages::sequencer::{AwaitTxs, DropTxs, NextBatch};
 use baton_messages::signer::{CheckGuard, NoteSigned, SignError, SignHeader};
@@ -34,9 +36,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 
+use crate::quiet::Quiet;
 use crate::world::World;
 use building::Building;
 pub use metrics::{Metrics, Operation};
+use telling::Telling;
 
 /// How blocks are made.
 #[derive(Clone, Debug)]
@@ -93,6 +97,17 @@ pub struct Links {
     pub production: Recipient<ProductionChanged>,
     /// Ends the process when a person is needed.
     pub integrity_stop: Recipient<IntegrityStop>,
+    /// Tells the network; `None` where this node is not part of one.
+    pub publish: Option<Publish>,
+}
+
+/// What is said to the network.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// Tells a block that is signed and executed.
+    pub block: Recipient<PublishBlock>,
+    /// Tells again what the leader before may not have told.
+    pub tail: Recipient<PublishTail>,
 }
 
 /// Why a due block was not made, or what stands after it is not known yet.
@@ -140,6 +155,8 @@ pub struct Executor {
     signer: Signer,
     /// State after a height, as the engine said last.
     executed: Option<(Height, StateRoot)>,
+    /// What was said last about blocks that were not made.
+    quiet: Quiet,
     /// A proposed block whose fate is not known: it is proposed again, never a sibling.
     in_doubt: Option<Arc<Block>>,
     /// Blocks committed but not signed, oldest first.
@@ -172,6 +189,8 @@ pub struct Executor {
     stopping: Vec<oneshot::Sender<()>>,
     /// They were answered: nothing begins any more.
     closed: bool,
+    /// What is signed or executed and not told yet.
+    telling: Telling,
 }
 
 impl Executor {
@@ -195,6 +214,7 @@ impl Executor {
             grant,
             signer,
             executed: None,
+            quiet: Quiet::default(),
             in_doubt: None,
             unsigned: VecDeque::new(),
             unrecorded: VecDeque::new(),
@@ -213,6 +233,7 @@ impl Executor {
             resting: true,
             stopping: Vec::new(),
             closed: false,
+            telling: Telling::default(),
         }
     }
 
@@ -256,6 +277,9 @@ impl Executor {
         };
         ctx.spawn(checking.into_actor(self).map(|reply, this, ctx| match reply {
             Ok(Ok(())) => {
+                // The grant came when everything was executed.
+                this.telling.executed(this.reader.tip().height);
+                this.begin_telling_tail(ctx);
                 this.begin_signing(ctx);
                 this.begin_first_round(ctx);
             }
@@ -510,6 +534,8 @@ impl Executor {
             Ok(Ok(executed)) => {
                 fail::fail_point!("executor.after_execute");
                 info!(height = executed.height.0, root = %executed.root, "made a block");
+                let ready = self.telling.executed(executed.height);
+                self.begin_telling(ready, ctx);
                 self.executed = Some((executed.height, executed.root));
                 let production = Operation { operation: "block_production" };
                 let took = self.round_began.elapsed().as_secs_f64();
@@ -533,13 +559,18 @@ impl Executor {
     fn end_in_failure(&mut self, error: &Error, ctx: &mut Context<Self>) {
         self.metrics.failures.inc();
         self.executed = None;
-        warn!(%error, "made no block");
-        self.pause(Some(error.to_string()), true);
+        let reason = error.to_string();
+        match self.quiet.says(&reason) {
+            true => warn!(%error, "made no block"),
+            false => debug!(%error, "made no block"),
+        }
+        self.pause(Some(reason), true);
         self.rest(self.config.retry_after, ctx);
     }
 
-    fn count(&self, block: &Block) {
+    fn count(&mut self, block: &Block) {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.quiet.is_over();
         self.metrics.blocks.inc();
         self.metrics.txs.inc_by(gauge(block.txs().len()));
         self.metrics.txs_per_block.observe(block.txs().len() as f64);
@@ -593,13 +624,13 @@ impl Executor {
         let signed = sign.timeout(self.config.reply_within).into_actor(self);
         ctx.spawn(signed.map(move |reply, this, ctx| {
             this.metrics.signing.observe(started.elapsed().as_secs_f64());
-            this.end_signing(&block, reply, ctx);
+            this.end_signing(block, reply, ctx);
         }));
     }
 
     fn end_signing(
         &mut self,
-        block: &Block,
+        block: Arc<Block>,
         reply: Result<Result<Bytes, SignError>, MailboxError>,
         ctx: &mut Context<Self>,
     ) {
@@ -609,8 +640,10 @@ impl Executor {
                 debug!(height = block.height().0, "signed");
                 self.unsigned.pop_front();
                 self.unsigned_because = None;
-                let signature = HeaderSignature { height: block.height(), hash: block.hash(), signature };
-                self.unrecorded.push_back(signature);
+                let (height, hash) = (block.height(), block.hash());
+                let ready = self.telling.signed(block, signature.clone());
+                self.begin_telling(ready, ctx);
+                self.unrecorded.push_back(HeaderSignature { height, hash, signature });
                 self.begin_recording(ctx);
             }
             // Another leader has signed since, and the guard follows the chain: nothing is left to do.
@@ -626,9 +659,28 @@ impl Executor {
                 error!(%error, "the guard refuses");
                 self.links.integrity_stop.do_send(IntegrityStop { reason: error.to_string() });
             }
-            Ok(Err(error)) => self.end_unsigned(block, &error.to_string(), ctx),
-            Err(error) => self.end_unsigned(block, &format!("no reply from the signer: {error}"), ctx),
+            Ok(Err(error)) => self.end_unsigned(&block, &error.to_string(), ctx),
+            Err(error) => self.end_unsigned(&block, &format!("no reply from the signer: {error}"), ctx),
         }
+    }
+
+    /// What is lost on the way to the network can be asked for there.
+    fn begin_telling(&self, ready: Vec<(Arc<Block>, Bytes)>, ctx: &mut Context<Self>) {
+        let Some(publish) = &self.links.publish else { return };
+        for (block, signature) in ready {
+            let (header, signer) = (block.header().clone(), self.signer.clone());
+            let signed = Arc::new(SignedHeader { header, signature, signer });
+            let told = publish.block.send(PublishBlock { grant: self.grant, signed, block });
+            let told = told.timeout(self.config.reply_within).into_actor(self);
+            ctx.spawn(told.map(|reply, _, _| end_telling(reply)));
+        }
+    }
+
+    fn begin_telling_tail(&self, ctx: &mut Context<Self>) {
+        let Some(publish) = &self.links.publish else { return };
+        let told = publish.tail.send(PublishTail { grant: self.grant });
+        let told = told.timeout(self.config.reply_within).into_actor(self);
+        ctx.spawn(told.map(|reply, _, _| end_telling(reply)));
     }
 
     /// Tried again after a pause; until then nobody else tries.
@@ -720,6 +772,15 @@ impl Handler<GetProducerView> for Executor {
 
     fn handle(&mut self, _: GetProducerView, _: &mut Context<Self>) -> Self::Result {
         MessageResult(ProducerView { height: self.reader.tip().height, pause: self.pause.clone() })
+    }
+}
+
+fn end_telling(reply: Result<Result<(), NotPublished>, MailboxError>) {
+    match reply {
+        Ok(Ok(())) => {}
+        Ok(Err(error @ NotPublished::StaleGrant { .. })) => debug!(%error, "not told"),
+        Ok(Err(error)) => warn!(%error, "not told"),
+        Err(error) => warn!(%error, "the network does not answer"),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod admit;
 pub mod bootstrap;
 mod change;
 mod joining;
+mod kept;
 pub mod members;
 pub mod metrics;
 pub mod network;
@@ -226,6 +227,7 @@ impl Raft {
             store: self.store.clone(),
             own: self.shared.id(),
             metrics: self.metrics.clone(),
+            kept: self.shared.kept.clone(),
             heartbeat: self.config.heartbeat_interval,
             append_within: self.config.election_timeout_max,
             snapshot_within: self.config.question_within,
@@ -347,6 +349,8 @@ impl Actor for Raft {
         if let Some(cluster) = self.store.cluster() {
             self.shared.transport.belongs_to(cluster);
         }
+        let shared = Arc::downgrade(&self.shared);
+        self.shared.transport.know(Some(Arc::new(move |storage| shared.upgrade()?.name_of(storage))));
         self.shared.transport.serve(Some(serve::serve(self.shared.clone())));
         self.begin_open(ctx);
         ctx.run_interval(self.config.heartbeat_interval, |this, ctx| {

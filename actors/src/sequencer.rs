@@ -45,6 +45,9 @@ use window::Window;
 /// So many blocks are taken into account in one turn: the thread is for others too.
 const TURN: u64 = 256;
 
+/// No more bytes of blocks in one turn: each is decoded and hashed.
+const TURN_BYTES: usize = 4 << 20;
+
 /// The pause between two turns.
 const BETWEEN_TURNS: Duration = Duration::from_millis(1);
 
@@ -239,12 +242,14 @@ impl Sequencer {
         self.leap();
         let tip = self.reader.tip().height;
         let end = tip.0.min(self.seen.0.saturating_add(turn));
-        while self.seen.0 < end {
+        let mut bytes = 0;
+        while self.seen.0 < end && bytes < TURN_BYTES {
             let Some(block) = self.reader.block(self.seen.next())? else {
                 debug!(height = self.seen.next().0, "the block's body is not here yet");
                 self.gauge();
                 return Ok(false);
             };
+            bytes += block.tx_bytes();
             let mut done = Vec::new();
             for (hash, place) in self.window.push(&block) {
                 done.extend(self.queue.remove(&hash));
@@ -294,8 +299,7 @@ impl Sequencer {
         self.idle.retain(|waiting| !waiting.is_closed());
         let oldest = self.queue.oldest().map_or(0, |since| since.elapsed().as_secs());
         self.metrics.oldest.set(i64::try_from(oldest).unwrap_or(i64::MAX));
-        let sole = self.links.forward.is_none();
-        let left = if self.leads || sole { 0 } else { self.queue.count_from(self.forwarder.taken()) };
+        let left = if self.leads { 0 } else { self.queue.count_from(self.forwarder.taken()) };
         self.metrics.to_forward.set(i64::try_from(left).unwrap_or(i64::MAX));
         self.gauge();
     }

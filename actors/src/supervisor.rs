@@ -25,7 +25,7 @@ use baton_messages::cluster::{
 use baton_messages::mutation::{Mutation, planted};
 use baton_messages::signer::GetSignerView;
 use baton_messages::supervisor::{IntegrityStop, LeadershipAudited};
-use baton_messages::types::{Grant, Hash, LogIndex, MemberId, Role, Term};
+use baton_messages::types::{Grant, Hash, Height, LogIndex, MemberId, Role, Term};
 use baton_storage::{Reader, Store};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -68,6 +68,8 @@ pub struct Config {
     pub times: Times,
     /// This node has no engine and no key, and never produces.
     pub witness: bool,
+    /// The chain was begun elsewhere, up to this block: nothing is produced before it is here.
+    pub begins_after: Option<(Height, Hash)>,
     /// Where its RPC is reached, told to the other members.
     pub rpc: String,
     /// Where its transaction intake is reached.
@@ -92,6 +94,7 @@ impl Default for Config {
             look_after: Duration::from_millis(500),
             times: Times::default(),
             witness: false,
+            begins_after: None,
             rpc: String::new(),
             intake: String::new(),
             settings: Hash::default(),
@@ -246,6 +249,9 @@ impl Supervisor {
         let mut plan = Plan::new();
         if config.witness {
             plan.health_changed(Part::Witness, Some("it has no engine and no key".to_owned()));
+        }
+        if let Some(waits) = begins(config.begins_after, &sources.reader) {
+            plan.health_changed(Part::Takeover, Some(waits));
         }
         Self {
             links,
@@ -429,6 +435,10 @@ impl Supervisor {
         if lacks.is_some() != self.plan.parts().any(|part| part == Part::Bodies) {
             self.health(Part::Bodies, lacks, ctx);
         }
+        let waits = begins(self.config.begins_after, &self.sources.reader);
+        if waits.is_some() != self.plan.parts().any(|part| part == Part::Takeover) {
+            self.health(Part::Takeover, waits, ctx);
+        }
         self.metrics.in_trouble(self.plan.parts());
         self.metrics.heard(self.peers.ages(now));
         self.review(ctx);
@@ -438,7 +448,8 @@ impl Supervisor {
     fn condition(&self) -> Condition {
         let (term, _) = self.plan.role();
         let position = self.position();
-        let (last_log_term, last_log) = position.last_log;
+        // Others remember what it had: only what no loss of power takes away may be told.
+        let (last_log_term, last_log) = self.sources.reader.durable_log().unwrap_or_default();
         let mut reasons = self.plan.reasons();
         reasons.truncate(MOST_REASONS);
         for reason in &mut reasons {
@@ -493,6 +504,22 @@ impl Supervisor {
         self.told = Some(self.told());
         // One that does not fit is followed by the next in a heartbeat's time.
         let _ = self.links.cluster.tell.try_send(TellCondition(self.condition()));
+    }
+}
+
+/// Why nothing may be produced yet on a chain that was begun elsewhere (hazard M3).
+fn begins(after: Option<(Height, Hash)>, reader: &Reader) -> Option<String> {
+    let (height, hash) = after?;
+    let tip = reader.tip().height;
+    if tip < height {
+        return Some(format!("the chain goes on after height {height}, and this node has it up to {tip}"));
+    }
+    match reader.hash(height) {
+        // What is filled in later is linked to the tip by hash, and missing bodies are a reason of their own.
+        Ok(None) => None,
+        Ok(Some(here)) => (here != hash)
+            .then(|| format!("the chain goes on after {hash} at height {height}, here is {here}")),
+        Err(error) => Some(format!("the block at height {height} cannot be read: {error}")),
     }
 }
 

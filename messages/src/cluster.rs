@@ -37,9 +37,9 @@ pub struct Condition {
     pub tip: Height,
     /// Its last executed block.
     pub executed: Height,
-    /// The last index in its log.
+    /// The last index in its log that is on its disk for good.
     pub last_log: LogIndex,
-    /// The term of its last log entry: votes compare it before the index.
+    /// The term of that entry: votes compare it before the index.
     pub last_log_term: Term,
     /// From here to its tip it has every body.
     pub first_body: Height,

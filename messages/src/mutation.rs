@@ -83,8 +83,6 @@ mutations! {
         "What DA has taken is not put on record.";
     BooleanLeadership: "boolean leadership", "E14, A3", "actors/src/supervisor/plan.rs",
         "A grant lasts while this node leads, in whichever term.";
-    ConcurrentRecovery: "concurrent recovery", "E15", "actors/src/raft/opening.rs",
-        "A new state machine begins while the one before may still apply.";
     NoGuard: "no signer guard", "E17, I1", "actors/src/signer/guard.rs",
         "The guard lets another header of the guarded height be signed.";
     GuardAfterSignature: "guard after signature", "A14, I11", "actors/src/signer.rs",

@@ -18,6 +18,7 @@ use baton_actors::da_submitter::{self, DaSubmitter};
 use baton_actors::engine::{self, Engine, Execution};
 use baton_actors::executor::{self, Executor};
 use baton_actors::notary::{self, Notary};
+use baton_actors::p2p::{self, P2p};
 use baton_actors::raft::transport::Transport;
 use baton_actors::raft::{self, Raft};
 use baton_actors::reaper::{self, Reaper};
@@ -35,6 +36,9 @@ use baton_messages::cluster::{
 use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
+};
+use baton_messages::p2p::{
+    FetchByHash, FetchData, FetchHead, FetchHeaders, GetNetInfo, PublishBlock, PublishTail, ReportPeer,
 };
 use baton_messages::raft::{BlocksApplied, GetRaftView, ProposeBlock, Record, Settle};
 use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, PostTxs, SubmitTxs};
@@ -72,6 +76,8 @@ pub struct Settings {
     pub supervisor: supervisor::Config,
     /// The signer.
     pub signer: signer::Config,
+    /// The peer-to-peer actor; used where [`Parts::p2p`] is set.
+    pub p2p: Option<p2p::Config>,
 }
 
 /// What every actor counts.
@@ -88,6 +94,7 @@ pub struct Metrics {
     pub syncer: syncer::Metrics,
     pub timekeeper: timekeeper::Metrics,
     pub supervisor: supervisor::Metrics,
+    pub p2p: p2p::Metrics,
 }
 
 impl Metrics {
@@ -103,6 +110,7 @@ impl Metrics {
         self.syncer.register(registry);
         self.timekeeper.register(registry);
         self.supervisor.register(registry);
+        self.p2p.register(registry);
     }
 }
 
@@ -136,6 +144,8 @@ pub struct Parts {
     pub progress: signer::guard::Progress,
     /// Where blocking actors run.
     pub threads: Threads,
+    /// The peer-to-peer network; `None` where it is off.
+    pub p2p: Option<p2p::Parts>,
 }
 
 impl fmt::Debug for Parts {
@@ -343,6 +353,46 @@ impl DaPorts {
     }
 }
 
+/// What can be said to the peer-to-peer actor.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct P2pPorts {
+    pub publish: Recipient<PublishBlock>,
+    pub publish_tail: Recipient<PublishTail>,
+    pub fetch_headers: Recipient<FetchHeaders>,
+    pub fetch_data: Recipient<FetchData>,
+    pub fetch_head: Recipient<FetchHead>,
+    pub fetch_by_hash: Recipient<FetchByHash>,
+    pub report: Recipient<ReportPeer>,
+    pub net_info: Recipient<GetNetInfo>,
+}
+
+impl P2pPorts {
+    /// The ports of an actor that hears all of it.
+    pub fn of<A>(actor: &Addr<A>) -> Self
+    where
+        A: Hears<PublishBlock>
+            + Hears<PublishTail>
+            + Hears<FetchHeaders>
+            + Hears<FetchData>
+            + Hears<FetchHead>
+            + Hears<FetchByHash>
+            + Hears<ReportPeer>
+            + Hears<GetNetInfo>,
+    {
+        Self {
+            publish: port(actor),
+            publish_tail: port(actor),
+            fetch_headers: port(actor),
+            fetch_data: port(actor),
+            fetch_head: port(actor),
+            fetch_by_hash: port(actor),
+            report: port(actor),
+            net_info: port(actor),
+        }
+    }
+}
+
 /// An actor that hears a message, wherever it runs.
 pub trait Hears<M>: Actor<Context: ToEnvelope<Self, M>> + Handler<M>
 where
@@ -359,7 +409,7 @@ where
 {
 }
 
-fn port<A, M>(actor: &Addr<A>) -> Recipient<M>
+pub(crate) fn port<A, M>(actor: &Addr<A>) -> Recipient<M>
 where
     A: Hears<M>,
     M: Message + Send + 'static,
@@ -398,6 +448,8 @@ pub struct Wiring {
     /// Between the supervisor and those who talk to it; the real one runs in any case, and starts
     /// the producers when it hears that it may.
     pub supervisor: Option<Between<SupervisorPorts>>,
+    /// Instead of the peer-to-peer actor.
+    pub p2p: Option<P2pPorts>,
     /// Instead of the executor.
     pub executor: Option<Producer>,
     /// Instead of the reaper.
@@ -425,6 +477,8 @@ pub struct Node {
     pub signer: SignerPorts,
     /// The DA adapter.
     pub da: DaPorts,
+    /// The peer-to-peer actor; `None` where the network is off.
+    pub p2p: Option<P2pPorts>,
     /// End the node, in this order; each answers when it has.
     pub shutdown: Vec<Recipient<Shutdown>>,
     /// What the supervisor does.
@@ -464,6 +518,7 @@ impl Wiring {
             da: None,
             syncer: None,
             supervisor: None,
+            p2p: None,
             executor: None,
             reaper: None,
             da_submitter: None,
@@ -476,7 +531,7 @@ impl Wiring {
     #[must_use]
     pub fn start(self) -> Node {
         let Self { settings, metrics, parts, .. } = self;
-        let Parts { world, store, transport, execution, da, signer, progress, threads } = parts;
+        let Parts { world, store, transport, execution, da, signer, progress, threads, p2p } = parts;
         let reader = store.reader();
 
         let sequencer_ctx = context::<Sequencer>();
@@ -519,6 +574,14 @@ impl Wiring {
         let timekeeper =
             context::<Timekeeper>().run(Timekeeper::new(metrics.timekeeper.clone(), world.clone()));
 
+        let p2p = p2p.zip(settings.p2p).map(|(parts, config)| {
+            // A member takes blocks from the log only: the actor judges gossip by the store.
+            let (links, metrics) = (p2p::Links::default(), metrics.p2p.clone());
+            let (world, reader) = (world.clone(), reader.clone());
+            start_blocking(threads, move || P2p::new(config, links, metrics, world, reader, parts))
+        });
+        let p2p_ports = self.p2p.or_else(|| p2p.as_ref().map(P2pPorts::of));
+
         let producers = Producers {
             world,
             reader: reader.clone(),
@@ -527,6 +590,7 @@ impl Wiring {
             raft: raft_ports.clone(),
             signer: signer_ports.clone(),
             da: da_ports.clone(),
+            p2p: p2p_ports.clone(),
             supervisor: supervisor.clone(),
             integrity_stop: self.integrity_stop.clone(),
         };
@@ -576,7 +640,10 @@ impl Wiring {
             execute: engine_ports.execute.clone(),
             rollback: engine_ports.rollback.clone(),
             set_final: engine_ports.set_final.clone(),
-            followed: supervisor.followed.clone(),
+            followed: [supervisor.followed.clone(), sequencer.clone().recipient()]
+                .into_iter()
+                .chain(p2p.clone().map(Addr::recipient))
+                .collect(),
             trouble: supervisor.execution_trouble.clone(),
             source: Some(backfill::Source {
                 fetch: raft.clone().recipient(),
@@ -587,8 +654,10 @@ impl Wiring {
         if !is_swapped {
             syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
         }
+        let mut leadership = vec![supervisor.leadership.clone(), sequencer.clone().recipient()];
+        leadership.extend(p2p.map(Addr::recipient));
         let links = raft::Links {
-            leadership: vec![supervisor.leadership.clone(), sequencer.clone().recipient()],
+            leadership,
             term_applied: vec![syncer.term_applied, supervisor.term_applied.clone()],
             lease: supervisor.lease.clone(),
             applied: vec![
@@ -614,6 +683,7 @@ impl Wiring {
             sequencer: sequencer_ports,
             engine: engine_ports,
             signer: signer_ports,
+            p2p: p2p_ports,
             da: da_ports,
             shutdown: vec![supervisor.shutdown, raft.recipient()],
             supervisor: supervisor.view,
@@ -635,6 +705,7 @@ struct Producers {
     signer: SignerPorts,
     da: DaPorts,
     supervisor: SupervisorPorts,
+    p2p: Option<P2pPorts>,
     integrity_stop: Recipient<IntegrityStop>,
 }
 
@@ -655,6 +726,10 @@ impl Producers {
             sign: self.signer.sign.clone(),
             production: self.supervisor.production.clone(),
             integrity_stop: self.integrity_stop.clone(),
+            publish: self
+                .p2p
+                .as_ref()
+                .map(|p2p| executor::Publish { block: p2p.publish.clone(), tail: p2p.publish_tail.clone() }),
         };
         let (metrics, world, reader) = (metrics.executor.clone(), self.world.clone(), self.reader.clone());
         finishing_producer("executor", move |grant| {

@@ -230,8 +230,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 .inspect_err(|error| self.inner.jobs.report(error))
                 .map_err(io_error)?;
         }
-        let done =
-            Box::new(move |result: Result<(), StoreError>| callback.io_completed(result.map_err(io_error)));
+        let (durable, last) = (self.inner.log.note_durable(), entries.last().map(|entry| entry.log_id));
+        let done = Box::new(move |result: Result<(), StoreError>| {
+            if result.is_ok() {
+                durable(last);
+            }
+            callback.io_completed(result.map_err(io_error));
+        });
         let sync = !planted(Mutation::AckBeforeSync);
         let job = self.inner.jobs.push(Job { kind: Kind::Append, batch, sync, done, room });
         let written = self.inner.jobs.written();

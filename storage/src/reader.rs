@@ -83,6 +83,13 @@ impl Reader {
         self.inner.log.lock().last.map(|log| (Term(log.leader_id.term), LogIndex(log.index)))
     }
 
+    /// The last entry that is on the disk for good: what this member may be trusted to have after
+    /// the power went. `None` before the first.
+    #[must_use]
+    pub fn durable_log(&self) -> Option<(Term, LogIndex)> {
+        self.inner.log.durable().map(|log| (Term(log.leader_id.term), LogIndex(log.index)))
+    }
+
     /// Whether this member is the only voter, as applied: then it has signed everything itself.
     #[must_use]
     pub fn is_sole_voter(&self) -> bool {

@@ -133,7 +133,7 @@ pub(crate) struct Inner {
     /// The newest version of log entries that can be applied.
     pub(crate) known: AtomicU8,
     /// The cluster this store belongs to.
-    cluster: Mutex<Option<Uuid>>,
+    pub(crate) cluster: Mutex<Option<Uuid>>,
     path: Option<PathBuf>,
 }
 
@@ -349,6 +349,12 @@ impl Store {
     #[must_use]
     pub fn trouble(&self) -> Option<StoreError> {
         self.inner.jobs.trouble()
+    }
+
+    /// Whether blocking work goes on threads of its own, or inline in a simulation.
+    #[must_use]
+    pub fn completion(&self) -> Completion {
+        self.inner.jobs.completion()
     }
 
     /// Opens the store again in place after a failure: every handle works again, and sees what

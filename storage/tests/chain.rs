@@ -73,10 +73,10 @@ fn a_late_signature_below_the_window_is_kept_if_it_fits_its_header() {
     let writer = store.writer(nobody());
     let mut wrong = signature(&chain[0]);
     wrong.hash = Hash([8; 32]);
-    let record = |signature| normal(1, WINDOW + 3, Command::Signature(signature));
-    assert_eq!(writer.commit(&[record(wrong)]).unwrap(), [Verdict::Recorded]);
+    let record = |index, signature| normal(1, index, Command::Signature(signature));
+    assert_eq!(writer.commit(&[record(WINDOW + 3, wrong)]).unwrap(), [Verdict::Recorded]);
     assert_eq!(store.reader().signature(Height(1)).unwrap(), None);
-    assert_eq!(writer.commit(&[record(signature(&chain[0]))]).unwrap(), [Verdict::Recorded]);
+    assert_eq!(writer.commit(&[record(WINDOW + 4, signature(&chain[0]))]).unwrap(), [Verdict::Recorded]);
     assert_eq!(store.reader().signature(Height(1)).unwrap(), Some(signature(&chain[0]).signature));
 }
 
@@ -264,9 +264,11 @@ async fn verdicts_agree_between_a_member_with_all_blocks_and_one_from_a_snapshot
     let third = third.writer(nobody());
     third.install_head(new.build_head().unwrap()).await.unwrap();
     let last = WINDOW + 10;
+    let mut index = last;
     for height in [1, 5, 10, 11, 12, last - 1, last] {
         let block = &chain[usize::try_from(height - 1).unwrap()];
-        for log in [entry(1, last + 1, block), normal(1, last + 2, Command::Signature(signature(block)))] {
+        index += 2;
+        for log in [entry(1, index - 1, block), normal(1, index, Command::Signature(signature(block)))] {
             let verdict = old.commit(std::slice::from_ref(&log)).unwrap();
             assert_eq!(new.commit(std::slice::from_ref(&log)).unwrap(), verdict, "height {height}");
             assert_eq!(third.commit(&[log]).unwrap(), verdict, "height {height}");

@@ -89,6 +89,7 @@ async fn a_purge_takes_the_bodies_of_refused_blocks_only() {
 async fn no_entry_is_left_out_and_none_is_applied_twice() {
     for next in [0, 1, 3] {
         let store = create(&Disk::new());
+        store.join_cluster(STORAGE).await.unwrap();
         let writer = store.writer(nobody());
         writer.commit(&[blank(1, 0), blank(1, 1)]).unwrap();
         let applied = writer.commit(&[blank(1, next)]);
@@ -100,6 +101,7 @@ async fn no_entry_is_left_out_and_none_is_applied_twice() {
         assert_eq!(store.reader().applied().map(|(index, _)| index.0), Some(1));
     }
     let store = create(&Disk::new());
+    store.join_cluster(STORAGE).await.unwrap();
     assert!(store.writer(nobody()).commit(&[blank(1, 0), blank(1, 2)]).is_err(), "within a batch");
 }
 
@@ -428,4 +430,26 @@ async fn a_store_that_failed_works_again_in_place_and_holds_what_survived() {
     assert_eq!(reader.tip(), tip_of(block, 1));
     append(&mut log, vec![blank(1, 1)]).await.unwrap();
     assert_eq!(log.try_get_log_entries(..).await.unwrap(), [first, blank(1, 1)]);
+}
+
+/// What others are told that a member has must survive the loss of power (hazard A11).
+#[tokio::test]
+async fn only_what_is_synced_counts_as_durable() {
+    let slow = Slow::new();
+    let (mut log, reader) = (slow.store.log(), slow.store.reader());
+    let done = Arc::new(Mutex::new(vec![]));
+    let durable = || reader.durable_log().map(|(_, index)| index.0);
+    let first = start_append(&mut log, 0, &done).await;
+    slow.syncing.recv().unwrap();
+    assert_eq!((reader.last_log().map(|(_, index)| index.0), durable()), (Some(0), None));
+    slow.let_go();
+    first.await.unwrap();
+    assert_eq!(durable(), Some(0));
+    let second = start_append(&mut log, 1, &done).await;
+    slow.syncing.recv().unwrap();
+    assert_eq!((reader.last_log().map(|(_, index)| index.0), durable()), (Some(1), Some(0)));
+    slow.let_go();
+    second.await.unwrap();
+    assert_eq!(durable(), Some(1));
+    slow.disk.set_hook(None);
 }

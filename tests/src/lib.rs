@@ -47,8 +47,10 @@ mod following;
 pub mod history;
 #[cfg(feature = "mutations")]
 pub mod mutants;
+mod neighbours;
 mod net;
 mod node;
+mod p2p_net;
 mod power;
 pub mod prelude;
 mod probe;
@@ -64,8 +66,10 @@ pub use cluster::{AdjustNode, Cluster, ClusterPlan, HEARTBEAT, Way, address, clu
 pub use da::{FakeDa, Ledger};
 pub use engine::{CALLS, FakeEngine, Script};
 pub use following::{FollowPlan, FollowingNode, check_follows};
+pub use neighbours::Neighbours;
 pub use net::{Net, SeenLives, Weather};
 pub use node::{Adjust, MAX_CLOCK_DRIFT, Machine, MakeEngine, Node, Plan, check_chain, check_chains};
+pub use p2p_net::{P2pNet, Script as PeerScript};
 pub use power::{Cut, Power, Touched};
 pub use probe::{Probe, probe};
 pub use run::{SimClock, listed, listed_seeds, seeds, sim_run};

@@ -118,6 +118,12 @@ impl Machine {
         twin
     }
 
+    /// This machine beside another DA layer.
+    #[must_use]
+    pub fn beside(&self, ledger: Ledger) -> Self {
+        Self { ledger, ..self.clone() }
+    }
+
     /// This machine after its disk was lost: an empty one with a new identity. The guard's file,
     /// which lies beside the key, is still there.
     #[must_use]
@@ -144,6 +150,16 @@ impl Machine {
     #[must_use]
     pub fn key(&self) -> FileKey {
         key(self.seed)
+    }
+
+    /// A signature by the chain's key; the guard does not hear of it.
+    ///
+    /// # Panics
+    ///
+    /// When the key fails, which this one does not.
+    #[must_use]
+    pub fn sign(&self, payload: &[u8]) -> Bytes {
+        key(self.seed).sign(payload).expect("a key in memory signs")
     }
 
     fn options(&self) -> OpenOptions {
@@ -520,6 +536,7 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
         signer: (!plan.witness).then(|| signer_parts(&plan.power, machine, clock)),
         progress: Progress { last_block: store.reader().tip().height, last_signed: None },
         threads: Threads::Shared,
+        p2p: None,
     }
 }
 
@@ -630,6 +647,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },
             initial_height: genesis.initial_height,
         },
+        p2p: None,
     }
 }
 

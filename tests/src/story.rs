@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::history::{Event, EventKind, History, Outcome};
+use crate::history::{Broken, Event, EventKind, History, Outcome};
 
 pub use timeline::timeline;
 use words::{deed_text, event_text};
@@ -42,7 +42,7 @@ pub fn story(history: &History, outcome: &Outcome) -> String {
     }
     routine.tell(&mut text);
     if let Some(broken) = &outcome.broken {
-        line(&mut text, broken.at_ms, None, &format!("BROKEN {}: {}", broken.promise, broken.text));
+        line(&mut text, broken.at_ms, None, &format!("BROKEN {}", named(broken)));
     }
     text
 }
@@ -62,11 +62,19 @@ fn headline(history: &History, outcome: &Outcome) -> String {
     );
     match &outcome.broken {
         Some(broken) => {
-            let _ = writeln!(text, "broken after {} ms: {}: {}", broken.at_ms, broken.promise, broken.text);
+            let _ = writeln!(text, "broken after {} ms: {}", broken.at_ms, named(broken));
         }
         None => text.push_str("no promise was broken\n"),
     }
     text
+}
+
+/// The promise and what was seen, which may begin with it.
+fn named(broken: &Broken) -> String {
+    match broken.text.starts_with(&broken.promise) {
+        true => broken.text.clone(),
+        false => format!("{}: {}", broken.promise, broken.text),
+    }
 }
 
 fn line(text: &mut String, at_ms: u64, node: Option<usize>, what: &str) {
@@ -177,8 +185,7 @@ pub fn write(history: &History, outcome: &Outcome, directory: &Path) -> io::Resu
 pub fn failure(history: &History, outcome: &Outcome, directory: &Path) -> String {
     let seed = history.seed;
     let Some(broken) = &outcome.broken else { return format!("seed {seed}: no promise was broken\n") };
-    let mut text =
-        format!("seed {seed} broke {} after {} ms: {}\n", broken.promise, broken.at_ms, broken.text);
+    let mut text = format!("seed {seed} broke a promise after {} ms: {}\n", broken.at_ms, named(broken));
     let _ = writeln!(text, "  replay it:       {}", replay_command(seed));
     match write(history, outcome, directory) {
         Ok((story, timeline)) => {
@@ -218,7 +225,7 @@ mod tests {
     use baton_messages::types::Hash;
 
     use super::*;
-    use crate::history::{Broken, Coverage};
+    use crate::history::Coverage;
 
     fn event(at_ms: u64, node: usize, what: EventKind) -> Event {
         Event { at_ms, node: Some(node), what }
@@ -253,7 +260,7 @@ mod tests {
         assert!(told.contains("      300  -- blocks 1 to 2; 4 transactions; applied: n2 1\n"), "{told}");
         assert!(told.contains(&format!("      800  {:COLUMN$}block 3", "")), "{told}");
         assert!(told.contains("      400  ended: crash\n"), "{told}");
-        assert!(told.ends_with("      900  -- BROKEN I2: I2: two blocks\n"), "{told}");
+        assert!(told.ends_with("      900  -- BROKEN I2: two blocks\n"), "{told}");
     }
 
     #[test]
@@ -261,7 +268,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let told = failure(&History::of(7), &outcome(vec![]), directory.path());
         assert!(told.contains("make replay SEED=7\n"), "{told}");
-        assert!(told.contains("no_history_breaks_a_promise 7 I2: two blocks\n"), "{told}");
+        assert!(told.contains(&format!("{HISTORIES} 7 I2: two blocks\n")), "{told}");
         assert!(directory.path().join("seed-7.svg").exists() && directory.path().join("seed-7.txt").exists());
     }
 }

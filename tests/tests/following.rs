@@ -10,12 +10,13 @@ use baton_messages::chain::{
     Block, DaHeaderEnvelope, Data, Header, Metadata, SignedData, SignedHeader, Signer,
 };
 use baton_messages::da::{Blob, Namespace};
+use baton_messages::p2p::{Gossiped, Item, PeerId, Verdict};
 use baton_messages::types::{Height, StateRoot, Timestamp, Tx};
 use baton_storage::memory::Keep;
 use bytes::Bytes;
 use sim::{
-    Cut, FollowPlan, FollowingNode, Machine, Node, Plan, Power, check_chain, check_follows, listed_seeds,
-    root_of, sim_run,
+    Cut, FollowPlan, FollowingNode, Machine, Neighbours, Node, Plan, Power, check_chain, check_follows,
+    listed_seeds, root_of, sim_run,
 };
 
 /// A machine whose node made so many blocks, with transactions in every third, all on DA.
@@ -51,8 +52,8 @@ fn follow(plan: FollowPlan, height: Height) {
 
 #[test]
 fn a_full_node_follows_a_node_while_it_produces() {
-    let (machine, mut second) = (Machine::new(2), Machine::new(2).another(1));
-    second.ledger = machine.ledger.clone();
+    let machine = Machine::new(2);
+    let second = machine.another(1);
     let (producer, follower) = (machine.clone(), second.clone());
     sim_run(2, move || async move {
         let node = Node::start(&Plan::on(producer, Power::default()));
@@ -240,8 +241,8 @@ fn halves_in_any_order_at_any_place_of_da_make_the_same_chain() {
     let machine = produced(23, 18);
     let goal = included(&machine);
     for order in 0..4 {
-        let mut shuffled = machine.another(order);
-        shuffled.ledger = machine.ledger.shuffled(order as u64);
+        let follower = machine.another(order);
+        let shuffled = follower.beside(machine.ledger.shuffled(order as u64));
         follow(FollowPlan::on(shuffled.clone(), Power::default()), goal);
         check_follows(&shuffled, &machine);
     }
@@ -261,6 +262,88 @@ fn da_that_is_away_is_said_and_following_goes_on_when_it_is_back() {
         ledger.set_away(false);
         node.reach(goal).await;
         assert_eq!(node.observer().await.da_trouble, None);
+    });
+    check_follows(&follower, &machine);
+}
+
+#[test]
+fn a_full_node_follows_peers_alone_and_reports_who_lies() {
+    for lies in [None, Some(5)] {
+        let machine = produced(31, 60);
+        let follower = machine.another(1);
+        let (source, node) = (machine.clone(), follower.clone());
+        sim_run(1, move || async move {
+            let peers = Neighbours::of(source.open().reader(), source.signer(), lies);
+            let goal = source.open().reader().tip().height.previous();
+            let plan = FollowPlan {
+                reads_da: false,
+                peers: Some(peers.start_here()),
+                ..FollowPlan::on(node, Power::default())
+            };
+            let node = FollowingNode::start(&plan).await.expect("on");
+            node.until("the chain", |node| node.tip().height >= goal).await;
+            assert_eq!(node.alarms(), [""; 0]);
+            let reported = peers.reported();
+            assert_eq!(reported.is_empty(), lies.is_none());
+            assert!(reported.iter().all(|report| report.peer == PeerId::from("liar")), "{reported:?}");
+            assert_eq!(node.reader().da_progress().included, Height(0), "nobody has said what is on DA");
+        });
+        check_follows(&follower, &machine);
+    }
+}
+
+#[test]
+fn gossip_is_spread_only_when_it_is_new_and_right() {
+    let machine = produced(37, 12);
+    let plan = FollowPlan { reads_da: false, ..FollowPlan::on(machine.another(1), Power::default()) };
+    let source = machine.clone();
+    sim_run(1, move || async move {
+        let peers = Neighbours::of(source.open().reader(), source.signer(), None);
+        let node = FollowingNode::start(&plan).await.expect("on");
+        let judge = |item: Item| {
+            let gossiped = Gossiped { peer: PeerId::from("p"), item };
+            let judge = node.wired.gossiped.clone();
+            async move { judge.send(gossiped).await.expect("the syncer lives") }
+        };
+        let with_txs = (1..10).map(Height).find(|height| !peers.data(*height).data.txs.is_empty());
+        let height = with_txs.expect("there are transactions");
+        let data = || Item::Data(Arc::new(peers.data(height)));
+        let header = || Item::Header(Arc::new(peers.header(height)));
+        assert_eq!(judge(data()).await, Verdict::Ignore, "anybody may have made it up");
+        assert_eq!(judge(header()).await, Verdict::Accept);
+        assert_eq!(judge(header()).await, Verdict::Ignore, "it is known");
+        let mut forged = peers.header(height);
+        forged.signed.header.time = forged.signed.header.time.next();
+        assert_eq!(judge(Item::Header(Arc::new(forged))).await, Verdict::Reject);
+        let mut foreign = peers.data(height);
+        foreign.data.txs.push(Tx(Bytes::from_static(b"evil=1")));
+        assert_eq!(judge(Item::Data(Arc::new(foreign))).await, Verdict::Reject);
+        // What comes in order enters the chain at once.
+        for height in (1..=height.0).map(Height) {
+            judge(Item::Header(Arc::new(peers.header(height)))).await;
+            judge(Item::Data(Arc::new(peers.data(height)))).await;
+        }
+        node.until("the blocks", |node| node.tip().height >= height).await;
+    });
+}
+
+#[test]
+fn peers_bring_blocks_and_da_says_that_they_are_included() {
+    let machine = produced(41, 30);
+    let goal = included(&machine);
+    let follower = machine.another(1);
+    let (source, node) = (machine.clone(), follower.clone());
+    sim_run(1, move || async move {
+        let peers = Neighbours::of(source.open().reader(), source.signer(), None);
+        source.ledger.set_away(true);
+        let plan = FollowPlan { peers: Some(peers.start_here()), ..FollowPlan::on(node, Power::default()) };
+        let node = FollowingNode::start(&plan).await.expect("on");
+        let newest = source.open().reader().tip().height.previous();
+        node.until("the chain", |node| node.tip().height >= newest).await;
+        assert_eq!(node.reader().da_progress().included, Height(0));
+        source.ledger.set_away(false);
+        node.reach(goal).await;
+        assert_eq!(node.observer().await.fork, None);
     });
     check_follows(&follower, &machine);
 }

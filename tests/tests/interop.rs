@@ -11,6 +11,15 @@ use sim::process::{EvNode, Follower, Members, Site, Wish};
 use sim::skip;
 use tokio::time::sleep;
 
+/// Times of a cluster that elects nobody anew while the machine is busy with other tests.
+const CALM: [&str; 6] = [
+    "--raft.heartbeat_interval",
+    "150ms",
+    "--raft.election_timeout_min",
+    "700ms",
+    "--raft.election_timeout_max",
+    "1400ms",
+];
 const TESTAPP: [&str; 2] = ["--engine.kv_roots", "testapp"];
 
 /// ev-node's program, or a word about its absence.
@@ -130,8 +139,8 @@ async fn ev_nodes_full_node_follows_a_cluster_through_a_failover_from_da() {
     let Some(program) = evnode("ev_nodes_full_node_follows_a_cluster_through_a_failover_from_da") else {
         return;
     };
-    let flags =
-        [&TESTAPP[..], &["--evnode.node.block_time", "200ms", "--evnode.da.block_time", "1s"]].concat();
+    let flags = [&TESTAPP[..], &["--evnode.node.block_time", "200ms", "--evnode.da.block_time", "1s"], &CALM]
+        .concat();
     let mut members = Members::new(Wish::of(3, &flags)).await;
     members.start_all().await;
     let url = members.da_url();

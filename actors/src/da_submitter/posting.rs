@@ -129,9 +129,10 @@ impl Posting {
         };
         fail::fail_point!("da.after_submit");
         let range = Submitted { lane: self.lane, from, to, da_height };
-        if !planted(Mutation::NoDaReceipt) {
-            self.record(Command::Submitted(range)).await?;
+        if planted(Mutation::NoDaReceipt) {
+            return Ok(Posted::Nothing);
         }
+        self.record(Command::Submitted(range)).await?;
         fail::fail_point!("da.after_record");
         self.include().await?;
         fail::fail_point!("da.after_include");

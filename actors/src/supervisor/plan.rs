@@ -24,6 +24,8 @@ pub enum Part {
     Storage,
     /// The bodies of old blocks.
     Bodies,
+    /// The last block of the chain that this one goes on with.
+    Takeover,
     /// The key and its guard, when a person is needed.
     Signer,
     /// The guard refuses; it may heal while the node produces.
@@ -38,13 +40,14 @@ pub enum Part {
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Raft,
         Self::Engine,
         Self::Execution,
         Self::Disk,
         Self::Storage,
         Self::Bodies,
+        Self::Takeover,
         Self::Signer,
         Self::Guard,
         Self::Progress,
@@ -62,6 +65,7 @@ impl Part {
             Self::Disk => "disk",
             Self::Storage => "storage",
             Self::Bodies => "bodies",
+            Self::Takeover => "takeover",
             Self::Signer => "signer",
             Self::Guard => "guard",
             Self::Progress => "progress",
@@ -425,7 +429,7 @@ mod tests {
     #[test]
     fn trouble_stops_production_and_its_end_starts_it_again() {
         let parts = [Part::Raft, Part::Engine, Part::Execution, Part::Disk, Part::Signer];
-        for part in parts.into_iter().chain([Part::Storage, Part::Bodies, Part::Witness]) {
+        for part in parts.into_iter().chain([Part::Storage, Part::Bodies, Part::Takeover, Part::Witness]) {
             let mut plan = leading(1, 5);
             let actions = plan.health_changed(part, Some("broken".to_owned()));
             assert_eq!(actions, [Action::StopProducers(format!("{}: broken", part.name()))]);

@@ -111,8 +111,10 @@ fn notes(status: &Status) -> Vec<String> {
         )),
         Some(_) | None => {}
     }
-    let told: Vec<_> = status.members.iter().filter(|line| line.config.is_some()).collect();
-    if told.iter().any(|line| line.config != told[0].config && !line.witness && !told[0].witness) {
+    // A witness has no engine and no DA: its settings are other ones.
+    let mut told = status.members.iter().filter(|line| !line.witness).filter_map(|line| line.config.as_ref());
+    let first = told.next();
+    if told.any(|config| Some(config) != first) {
         notes.push(
             "members differ in settings in which they must agree: compare `baton config show`".to_owned(),
         );
@@ -164,6 +166,18 @@ two voters: the loss of either stops the chain
         ] {
             assert!(page.contains(said), "{page}");
         }
+    }
+
+    #[test]
+    fn differing_settings_are_named_also_when_the_first_member_is_a_witness() {
+        let mut status = status("n1", &node_status());
+        let (first, second) = (status.members[0].clone(), status.members[1].clone());
+        status.members = vec![first.clone(), first, second];
+        status.members[0].witness = true;
+        status.members[0].config = Some("of a witness".to_owned());
+        assert!(!page(&status).contains("members differ in settings"), "a witness has other ones");
+        status.members[2].config = Some("other".to_owned());
+        assert!(page(&status).contains("members differ in settings"));
     }
 
     #[test]

@@ -15,8 +15,8 @@ use crate::logging::print;
 /// Where the running node is.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Running {
-    /// The home directory of the running node [default: ~/.baton].
-    #[arg(long, value_name = "DIR", env = "BATON_HOME")]
+    /// The home directory of the running node [env: BATON_HOME] [default: ~/.baton].
+    #[arg(long, value_name = "DIR")]
     pub home: Option<PathBuf>,
 }
 

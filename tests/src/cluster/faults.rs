@@ -95,7 +95,7 @@ impl Cluster {
     }
 
     /// Syncs return again, also those that hang.
-    pub(crate) fn release_disk(&mut self, index: usize) {
+    pub fn release_disk(&mut self, index: usize) {
         let waiting = self.hosts[index].gate().release();
         if waiting.is_empty() {
             return;

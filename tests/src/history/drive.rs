@@ -70,7 +70,8 @@ fn lost(text: String) -> Outcome {
 /// A failed check begins with the promise it is about.
 fn broken(at: Duration) -> Broken {
     let text = panics::first().unwrap_or_else(|| "a panic without words".to_owned());
-    let promise = match text.split_once(':') {
+    let said = text.strip_prefix("assertion `left == right` failed: ").unwrap_or(&text);
+    let promise = match said.split_once(':') {
         Some((promise, _)) if promise.len() <= 20 && !promise.contains('(') => promise.to_owned(),
         _ if text.starts_with("no progress") => "progress".to_owned(),
         _ if text.contains("asks for a person") => "alarm".to_owned(),

@@ -357,6 +357,7 @@ impl Members {
             ("--evnode.da.address", self.da_url()),
             ("--evnode.da.namespace", NAMESPACES[0].to_owned()),
             ("--evnode.da.data_namespace", NAMESPACES[1].to_owned()),
+            ("--evnode.p2p.listen_address", "/ip4/127.0.0.1/tcp/0".to_owned()),
             ("--evnode.rpc.address", self.address(number, 0).to_string()),
             ("--evnode.raft.node_id", one.name.clone()),
             ("--evnode.raft.raft_addr", self.cluster_address(number)),

@@ -124,8 +124,8 @@ impl<'a> Picture<'a> {
         self.text(10.0, 22.0, "font-size='15' font-weight='bold'", &title);
         match &self.outcome.broken {
             Some(broken) => {
-                let told: String = broken.text.chars().take(200).collect();
-                let told = format!("{} broken after {} ms: {told}", broken.promise, broken.at_ms);
+                let told: String = super::named(broken).chars().take(180).collect();
+                let told = format!("broken after {} ms: {told}", broken.at_ms);
                 self.text(10.0, 42.0, "font-size='13' fill='#b00020'", &told);
             }
             None => self.text(10.0, 42.0, "font-size='13' fill='#1b7f3b'", "no promise was broken"),

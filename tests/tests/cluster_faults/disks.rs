@@ -121,3 +121,51 @@ async fn a_copy_of_a_disk_and_an_old_one_are_refused_while_the_chain_goes_on() {
         .await;
     heals(members, load).await;
 }
+
+/// Hazard A11: what a service manager would do with a disk that was put back to a snapshot: start
+/// it again and again. Each start is another life, soon a newer one than the original's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_put_back_to_an_earlier_state_has_no_say_however_often_it_is_started() {
+    let mut members = Members::new(Wish::of(3, &TIMES)).await;
+    members.start_all().await;
+    let load = clients(&members);
+    let leader = members.leader().await;
+    let (reverted, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    members.terminate(reverted).await;
+    let snapshot = tempfile::tempdir().expect("a directory");
+    copy(&members.home(reverted).root().join("data"), snapshot.path());
+    members.start(reverted, &[]);
+    let height = members.height().await;
+    members.reach(height + 20).await;
+    members.until("it is level", || async { members.height_of(reverted).await > height + 10 }).await;
+    members.kill(reverted).await;
+    let data = members.home(reverted).root().join("data");
+    fs::remove_dir_all(&data).expect("there is a store");
+    copy(&snapshot.path().join("data"), members.home(reverted).root());
+    for _ in 0..3 {
+        members.start(reverted, &[]);
+        sleep(Duration::from_secs(2)).await;
+        members.kill(reverted).await;
+    }
+    members.start(reverted, &[]);
+    let name = members.name(reverted).to_owned();
+    let found = || async {
+        [leader, other].iter().any(|number| {
+            let log = fs::read_to_string(members.log(*number)).unwrap_or_default();
+            log.contains("a member has lost what it had") && log.contains(&name)
+        })
+    };
+    members.until("somebody notices what it lacks", found).await;
+    // The two others go on; with one of them gone the third is alone, and elects nobody with it.
+    let height = members.height().await;
+    members.reach(height + 5).await;
+    members.kill(leader).await;
+    sleep(A_WHILE).await;
+    let height = members.height_of(other).await;
+    sleep(A_WHILE).await;
+    assert_eq!(members.height_of(other).await, height, "a block was committed with a disk that lacks others");
+    members.kill(reverted).await;
+    members.start(leader, &[]);
+    members.until("the two go on", || async { members.height_of(other).await > height + 5 }).await;
+    load.stop().await;
+}
