@@ -5,17 +5,21 @@ use std::time::Duration;
 use baton_actors::raft::Bootstrap;
 use baton_actors::raft::transport::{CallError, Class};
 use baton_actors::raft::wire::{self, Append, Ballot, Call, Content, RaftCall, Record, Request};
-use baton_messages::cluster::{ChangeMembers, MemberChange, Pause};
+use baton_messages::cluster::{ChangeMembers, MemberChange};
+use baton_messages::supervisor::DiskHealthChanged;
 use baton_messages::types::{MemberId, Term};
 use baton_storage::memory::Keep;
 use baton_storage::{LogIdRecord, VoteRecord};
 use sim::{Cluster, HEARTBEAT, Weather, address, cluster_run, member, name};
 
-fn pause(cluster: &mut Cluster, index: usize) {
+/// A disk that is filling up: the node may not produce.
+fn make_unfit(cluster: &mut Cluster, index: usize) {
     let asked = cluster.ask(index, |node| async move {
-        node.ports().pause.send(Pause { reason: "unfit by script".to_owned() }).await
+        for part in &node.ports().disk {
+            part.do_send(DiskHealthChanged { trouble: Some("unfit by script".to_owned()) });
+        }
     });
-    asked.expect("the node is up").expect("the supervisor hears it");
+    asked.expect("the node is up");
 }
 
 /// The only fit member leads, commits with the others before its own disk has it, loses that with
@@ -28,7 +32,7 @@ fn a_leader_that_lost_its_tail_and_is_back_keeps_nobody_from_leading() {
         let leader = cluster.wait_for_leader();
         let others: Vec<usize> = (0..3).filter(|index| *index != leader).collect();
         for other in &others {
-            pause(&mut cluster, *other);
+            make_unfit(&mut cluster, *other);
         }
         cluster.hang_disk(leader);
         let before = cluster.heights()[leader];
