@@ -2,7 +2,7 @@
 
 SEEDS ?= 200
 
-.PHONY: help run test check fix sim bench
+.PHONY: help run test check fix sim replay shrink mutations bench
 
 help: ## List the commands
 	@sed -n 's/^\([a-z]*\): ## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -22,9 +22,17 @@ fix: ## Format, and apply what clippy can fix
 	@scripts/cargo.sh clippy --fix --allow-dirty --allow-staged --workspace --all-targets --profile ci --features failpoints
 	@cargo fmt --all
 
-sim: ## Run the simulation over many seeds (SEEDS=200)
-	@scripts/setup.sh
-	@BATON_SEEDS=$(SEEDS) scripts/cargo.sh test --locked --profile ci --features failpoints --package baton-sim
+sim: ## Run so many hostile histories of a cluster; goes on where it was interrupted (SEEDS=200)
+	@scripts/sim.sh run --seeds $(SEEDS)
+
+replay: ## Run one history again and tell its story (SEED=17)
+	@scripts/sim.sh replay $(SEED)
+
+shrink: ## Find the shortest history that still fails as this one does (SEED=17)
+	@scripts/sim.sh shrink $(SEED)
+
+mutations: ## Plant every bug there is a name for, and look for it
+	@scripts/sim.sh mutations
 
 bench: ## Run the benchmarks
 	@scripts/setup.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the commands of docs/guides/cluster.md (the blocks marked `sh cluster`) on this machine, in their order: three nodes
-# and a DA server on loopback ports from $BASE_PORT (28500) on. $BATON_BIN is the program, else what was built last.
+# Runs the commands of docs/guides/cluster.md (the blocks marked `sh cluster`) on this machine, in their order: up to six nodes
+# and a DA server on loopback ports from $BASE_PORT (28500) to 71 above it. $BATON_BIN is the program, else what was built last.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -26,13 +26,15 @@ mkdir "$work/bin"
 ln -s "$(realpath "$program")" "$work/bin/baton"
 export PATH=$work/bin:$PATH
 export DA=http://127.0.0.1:$base NODE1=127.0.0.1:$((base + 11)) NODE2=127.0.0.1:$((base + 21)) NODE3=127.0.0.1:$((base + 31))
+export NODE4=127.0.0.1:$((base + 41)) NODE5=127.0.0.1:$((base + 51)) NODE6=127.0.0.1:$((base + 61)) NODE7=127.0.0.1:$((base + 71))
 cd "$work"
 
 rpc_of() { echo "127.0.0.1:$((base + ${1#node} * 10))"; }
 
 start_node() {
-    baton start --home "$1" --rpc.address "$(rpc_of "$1")" --kv.listen "" --node.block_time 100ms \
-        --signer.passphrase_file passphrase >>"$1.log" 2>&1 &
+    local key=()
+    if [ -e "$1/config/signer.json" ]; then key=(--signer.passphrase_file passphrase); fi
+    baton start --home "$1" --rpc.address "$(rpc_of "$1")" --kv.listen "" --p2p.listen_address "" --node.block_time 100ms "${key[@]}" >>"$1.log" 2>&1 &
     running[$1]=$!
     until_true "$1 to answer" curl -sf -o /dev/null "http://$(rpc_of "$1")/health/live"
 }
@@ -40,6 +42,12 @@ start_node() {
 kill_node() {
     kill -KILL "${running[$1]}"
     wait "${running[$1]}" 2>/dev/null || true
+    unset "running[$1]"
+}
+
+stop_node() {
+    baton stop --home "$1"
+    wait "${running[$1]}"
     unset "running[$1]"
 }
 
@@ -56,7 +64,7 @@ until_true() { # what, command...
 
 find_leader() {
     local node
-    for node in node1 node2 node3; do
+    for node in "${!running[@]}"; do
         if curl -sf -o /dev/null "http://$(rpc_of "$node")/health/leader"; then
             echo "$node" >leads
             return 0
@@ -70,10 +78,15 @@ leader() {
     cat leads
 }
 
+count() { grep -c "$1" <<<"$2" || true; } # pattern, text
+
+# Every member runs, may produce or is a witness, and has every block or nearly.
 all_are_well() {
-    local status
+    local status members well
     status=$(baton cluster status --home "$(leader)" --json) || return 1
-    [ "$(grep -c '"eligible": true' <<<"$status")" = 3 ] && [ "$(grep -c '"voter": true' <<<"$status")" = 3 ]
+    members=$(count '"told_ms_ago"' "$status")
+    well=$(($(count '"eligible": true' "$status") + $(count '"witness": true' "$status")))
+    ((members >= 3 && members == well && $(count '"lag": [0-3],' "$status") == members))
 }
 
 start_all() {
@@ -81,7 +94,7 @@ start_all() {
     da=$!
     local node
     for node in node1 node2 node3; do start_node "$node"; done
-    until_true "three voters that are well" all_are_well
+    until_true "three members that are well" all_are_well
 }
 
 # One block after the other; the nodes are started where the guide says so.
@@ -95,11 +108,14 @@ blocks() {
 
 # Between two blocks an operator would look, too.
 until_settled() {
-    if ((${#running[@]} == 3)); then until_true "three voters that are well" all_are_well; fi
+    if ((${#running[@]} < 3)); then return; fi
+    local members
+    members=$(count '"told_ms_ago"' "$(baton cluster status --home "$(leader)" --json)")
+    if ((${#running[@]} == members)); then until_true "members that are well" all_are_well; fi
 }
 
 script=$(blocks)
-[ "$(grep -c '^until_settled$' <<<"$script")" -ge 6 ] || { say "the guide has no commands any more"; exit 1; }
+[ "$(grep -c '^until_settled$' <<<"$script")" -ge 10 ] || { say "the guide has no commands any more"; exit 1; }
 set -x
 eval "$script"
 set +x

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the build needs and the machine lacks: a C++ compiler, make and libclang (bindgen
-# reads RocksDB's headers with it). On Debian and Ubuntu, as root or with sudo; otherwise it prints
+# Installs what build and tests need and the machine lacks: a C++ compiler, make, libclang (bindgen
+# reads RocksDB's headers with it) and iproute2. On Debian and Ubuntu, as root or with sudo; otherwise it prints
 # the one line to run and exits. Installs nothing when nothing is missing.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -63,6 +63,11 @@ need gcc command -v gcc
 need g++ command -v g++
 need make command -v make
 need libc6-dev has_header stdio.h gcc c
+# Tests that put members into network namespaces, where this machine allows it.
+if unshare --net true 2>/dev/null; then
+    need iproute2 command -v ip
+    need iproute2 command -v tc
+fi
 if ((${#missing[@]} == 0)) && has_libclang; then
     exit 0
 fi

@@ -136,6 +136,8 @@ enum Round {
     Short { next: DaHeight, decoder: Decoder },
     /// The height of the hint was read.
     Hinted { decoder: Decoder },
+    /// The DA layer announced this block.
+    Announced(DaHeight),
     /// DA is that far.
     Head(DaHeight),
     /// The DA layer announces nothing.
@@ -249,11 +251,16 @@ impl DaRetriever {
                 self.end_of_trouble();
                 self.begin_round(ctx);
             }
+            Ok(Round::Announced(head)) => {
+                self.head = Some(self.head.map_or(head, |known| known.max(head)));
+                self.end_of_trouble();
+                self.begin_round(ctx);
+            }
             Ok(Round::Head(head)) => {
                 let grew = self.head.is_none_or(|known| head > known);
                 self.head = Some(self.head.map_or(head, |known| known.max(head)));
                 self.end_of_trouble();
-                match grew || !self.polls {
+                match grew {
                     true => self.begin_round(ctx),
                     false => self.pause_for(self.config.da_block_time, ctx),
                 }
@@ -358,7 +365,7 @@ impl Reading {
         let wait = AwaitDaBlock { namespace: self.config.header_namespace, within };
         let announced = self.links.announced.send(wait).timeout(within + self.config.reply_within).await;
         match announced.map_err(|source| Error::NoReply { who: "DA layer", source })? {
-            Ok(head) => Ok(Round::Head(head.height)),
+            Ok(head) => Ok(Round::Announced(head.height)),
             Err(DaError::Other(_)) => Ok(Round::Silent),
             // Nothing for so long: perhaps the subscription is dead and DA is not.
             Err(_) => self.head().await,

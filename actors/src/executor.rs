@@ -8,6 +8,7 @@
 pub mod build;
 mod building;
 mod metrics;
+mod telling;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use baton_messages::chain::{Block, SignedHeader, Signer};
 use baton_messages::command::{Command, HeaderSignature};
 use baton_messages::engine::{EngineError, ExecuteBlock, Executed, FilterTxs, GetPosition};
 use baton_messages::executor::{GetProducerView, ProducerView, ProductionChanged};
+use baton_messages::mutation::{Mutation, planted};
+use baton_messages::p2p::{NotPublished, PublishBlock, PublishTail};
 use baton_messages::raft::{Committed, ProposeBlock, ProposeError, Record, Settle};
 use baton_messages::sequencer::{AwaitTxs, DropTxs, NextBatch};
 use baton_messages::signer::{CheckGuard, NoteSigned, SignError, SignHeader};
@@ -33,9 +36,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 
+use crate::quiet::Quiet;
 use crate::world::World;
 use building::Building;
 pub use metrics::{Metrics, Operation};
+use telling::Telling;
 
 /// How blocks are made.
 #[derive(Clone, Debug)]
@@ -92,6 +97,17 @@ pub struct Links {
     pub production: Recipient<ProductionChanged>,
     /// Ends the process when a person is needed.
     pub integrity_stop: Recipient<IntegrityStop>,
+    /// Tells the network; `None` where this node is not part of one.
+    pub publish: Option<Publish>,
+}
+
+/// What is said to the network.
+#[derive(Clone, Debug)]
+pub struct Publish {
+    /// Tells a block that is signed and executed.
+    pub block: Recipient<PublishBlock>,
+    /// Tells again what the leader before may not have told.
+    pub tail: Recipient<PublishTail>,
 }
 
 /// Why a due block was not made, or what stands after it is not known yet.
@@ -139,6 +155,8 @@ pub struct Executor {
     signer: Signer,
     /// State after a height, as the engine said last.
     executed: Option<(Height, StateRoot)>,
+    /// What was said last about blocks that were not made.
+    quiet: Quiet,
     /// A proposed block whose fate is not known: it is proposed again, never a sibling.
     in_doubt: Option<Arc<Block>>,
     /// Blocks committed but not signed, oldest first.
@@ -158,6 +176,9 @@ pub struct Executor {
     round_began: Instant,
     /// What is logged about a block carries its height and term.
     round: Span,
+    /// The change of leadership that this grant came from. Its first block is a part of it, the
+    /// others follow from it: one trace tells what a failover cost.
+    failover: Span,
     last_block_at: Option<Instant>,
     pause: Option<String>,
     /// A block is due.
@@ -168,6 +189,8 @@ pub struct Executor {
     stopping: Vec<oneshot::Sender<()>>,
     /// They were answered: nothing begins any more.
     closed: bool,
+    /// What is signed or executed and not told yet.
+    telling: Telling,
 }
 
 impl Executor {
@@ -191,6 +214,7 @@ impl Executor {
             grant,
             signer,
             executed: None,
+            quiet: Quiet::default(),
             in_doubt: None,
             unsigned: VecDeque::new(),
             unrecorded: VecDeque::new(),
@@ -202,12 +226,14 @@ impl Executor {
             slot: Instant::now(),
             round_began: Instant::now(),
             round: Span::none(),
+            failover: Span::current(),
             last_block_at: None,
             pause: None,
             due: true,
             resting: true,
             stopping: Vec::new(),
             closed: false,
+            telling: Telling::default(),
         }
     }
 
@@ -251,6 +277,9 @@ impl Executor {
         };
         ctx.spawn(checking.into_actor(self).map(|reply, this, ctx| match reply {
             Ok(Ok(())) => {
+                // The grant came when everything was executed.
+                this.telling.executed(this.reader.tip().height);
+                this.begin_telling_tail(ctx);
                 this.begin_signing(ctx);
                 this.begin_first_round(ctx);
             }
@@ -355,7 +384,13 @@ impl Executor {
             may_be_empty: !self.config.lazy || self.idle_for() >= self.config.lazy_interval,
         };
         let height = self.reader.tip().height.next().max(self.reader.initial_height());
-        self.round = info_span!("block", height = height.0, term = self.grant.term.0);
+        self.round = match self.last_block_at {
+            None => info_span!(parent: &self.failover, "block", height = height.0, term = self.grant.term.0),
+            Some(_) => info_span!(parent: None, "block", height = height.0, term = self.grant.term.0),
+        };
+        if self.last_block_at.is_some() {
+            self.round.follows_from(&self.failover);
+        }
         let building = building.next_block().instrument(self.round.clone()).into_actor(self);
         ctx.spawn(building.map(|built, this, ctx| this.end_building(built, ctx)));
     }
@@ -402,6 +437,12 @@ impl Executor {
 
     fn begin_proposal(&mut self, block: Arc<Block>, ctx: &mut Context<Self>) {
         self.forget_recorded();
+        if planted(Mutation::ExecuteBeforeCommit) {
+            self.links.execute.do_send(ExecuteBlock { block: block.clone() });
+        }
+        if planted(Mutation::SignBeforeCommit) {
+            self.links.sign.do_send(SignHeader { grant: self.grant, block: block.clone() });
+        }
         fail::fail_point!("executor.before_propose");
         let propose = ProposeBlock {
             grant: self.grant,
@@ -438,7 +479,7 @@ impl Executor {
             }
             Ok(Err(error @ (ProposeError::Unknown(_) | ProposeError::Stopped(_)))) => {
                 self.metrics.unknown.inc();
-                self.in_doubt = Some(block.clone());
+                self.in_doubt = (!planted(Mutation::RetryWithSibling)).then(|| block.clone());
                 Error::Propose(error)
             }
             Err(source) => {
@@ -493,6 +534,8 @@ impl Executor {
             Ok(Ok(executed)) => {
                 fail::fail_point!("executor.after_execute");
                 info!(height = executed.height.0, root = %executed.root, "made a block");
+                let ready = self.telling.executed(executed.height);
+                self.begin_telling(ready, ctx);
                 self.executed = Some((executed.height, executed.root));
                 let production = Operation { operation: "block_production" };
                 let took = self.round_began.elapsed().as_secs_f64();
@@ -516,13 +559,18 @@ impl Executor {
     fn end_in_failure(&mut self, error: &Error, ctx: &mut Context<Self>) {
         self.metrics.failures.inc();
         self.executed = None;
-        warn!(%error, "made no block");
-        self.pause(Some(error.to_string()), true);
+        let reason = error.to_string();
+        match self.quiet.says(&reason) {
+            true => warn!(%error, "made no block"),
+            false => debug!(%error, "made no block"),
+        }
+        self.pause(Some(reason), true);
         self.rest(self.config.retry_after, ctx);
     }
 
-    fn count(&self, block: &Block) {
+    fn count(&mut self, block: &Block) {
         let gauge = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.quiet.is_over();
         self.metrics.blocks.inc();
         self.metrics.txs.inc_by(gauge(block.txs().len()));
         self.metrics.txs_per_block.observe(block.txs().len() as f64);
@@ -576,13 +624,13 @@ impl Executor {
         let signed = sign.timeout(self.config.reply_within).into_actor(self);
         ctx.spawn(signed.map(move |reply, this, ctx| {
             this.metrics.signing.observe(started.elapsed().as_secs_f64());
-            this.end_signing(&block, reply, ctx);
+            this.end_signing(block, reply, ctx);
         }));
     }
 
     fn end_signing(
         &mut self,
-        block: &Block,
+        block: Arc<Block>,
         reply: Result<Result<Bytes, SignError>, MailboxError>,
         ctx: &mut Context<Self>,
     ) {
@@ -592,8 +640,10 @@ impl Executor {
                 debug!(height = block.height().0, "signed");
                 self.unsigned.pop_front();
                 self.unsigned_because = None;
-                let signature = HeaderSignature { height: block.height(), hash: block.hash(), signature };
-                self.unrecorded.push_back(signature);
+                let (height, hash) = (block.height(), block.hash());
+                let ready = self.telling.signed(block, signature.clone());
+                self.begin_telling(ready, ctx);
+                self.unrecorded.push_back(HeaderSignature { height, hash, signature });
                 self.begin_recording(ctx);
             }
             // Another leader has signed since, and the guard follows the chain: nothing is left to do.
@@ -609,9 +659,28 @@ impl Executor {
                 error!(%error, "the guard refuses");
                 self.links.integrity_stop.do_send(IntegrityStop { reason: error.to_string() });
             }
-            Ok(Err(error)) => self.end_unsigned(block, &error.to_string(), ctx),
-            Err(error) => self.end_unsigned(block, &format!("no reply from the signer: {error}"), ctx),
+            Ok(Err(error)) => self.end_unsigned(&block, &error.to_string(), ctx),
+            Err(error) => self.end_unsigned(&block, &format!("no reply from the signer: {error}"), ctx),
         }
+    }
+
+    /// What is lost on the way to the network can be asked for there.
+    fn begin_telling(&self, ready: Vec<(Arc<Block>, Bytes)>, ctx: &mut Context<Self>) {
+        let Some(publish) = &self.links.publish else { return };
+        for (block, signature) in ready {
+            let (header, signer) = (block.header().clone(), self.signer.clone());
+            let signed = Arc::new(SignedHeader { header, signature, signer });
+            let told = publish.block.send(PublishBlock { grant: self.grant, signed, block });
+            let told = told.timeout(self.config.reply_within).into_actor(self);
+            ctx.spawn(told.map(|reply, _, _| end_telling(reply)));
+        }
+    }
+
+    fn begin_telling_tail(&self, ctx: &mut Context<Self>) {
+        let Some(publish) = &self.links.publish else { return };
+        let told = publish.tail.send(PublishTail { grant: self.grant });
+        let told = told.timeout(self.config.reply_within).into_actor(self);
+        ctx.spawn(told.map(|reply, _, _| end_telling(reply)));
     }
 
     /// Tried again after a pause; until then nobody else tries.
@@ -703,6 +772,15 @@ impl Handler<GetProducerView> for Executor {
 
     fn handle(&mut self, _: GetProducerView, _: &mut Context<Self>) -> Self::Result {
         MessageResult(ProducerView { height: self.reader.tip().height, pause: self.pause.clone() })
+    }
+}
+
+fn end_telling(reply: Result<Result<(), NotPublished>, MailboxError>) {
+    match reply {
+        Ok(Ok(())) => {}
+        Ok(Err(error @ NotPublished::StaleGrant { .. })) => debug!(%error, "not told"),
+        Ok(Err(error)) => warn!(%error, "not told"),
+        Err(error) => warn!(%error, "the network does not answer"),
     }
 }
 

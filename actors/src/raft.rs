@@ -9,10 +9,12 @@ pub mod admit;
 pub mod bootstrap;
 mod change;
 mod joining;
+mod kept;
 pub mod members;
 pub mod metrics;
 pub mod network;
 mod opening;
+mod pausing;
 pub mod plausible;
 mod ports;
 mod proposing;
@@ -225,6 +227,7 @@ impl Raft {
             store: self.store.clone(),
             own: self.shared.id(),
             metrics: self.metrics.clone(),
+            kept: self.shared.kept.clone(),
             heartbeat: self.config.heartbeat_interval,
             append_within: self.config.election_timeout_max,
             snapshot_within: self.config.question_within,
@@ -274,6 +277,17 @@ impl Raft {
         }
         error!(%fatal, "raft stopped");
         self.begin_reopen(fatal.to_string(), ctx);
+    }
+
+    /// A store can fail where openraft writes nothing, on a node that waits to belong to a cluster:
+    /// nobody else opens it again.
+    fn mind_the_store(&mut self, ctx: &mut Context<Self>) {
+        if self.raft.is_some()
+            && let Some(trouble) = self.store.trouble()
+        {
+            error!(%trouble, "the store failed under raft");
+            self.begin_reopen(trouble.to_string(), ctx);
+        }
     }
 
     /// Nobody leads here until the store is open again.
@@ -335,9 +349,12 @@ impl Actor for Raft {
         if let Some(cluster) = self.store.cluster() {
             self.shared.transport.belongs_to(cluster);
         }
+        let shared = Arc::downgrade(&self.shared);
+        self.shared.transport.know(Some(Arc::new(move |storage| shared.upgrade()?.name_of(storage))));
         self.shared.transport.serve(Some(serve::serve(self.shared.clone())));
         self.begin_open(ctx);
         ctx.run_interval(self.config.heartbeat_interval, |this, ctx| {
+            this.mind_the_store(ctx);
             this.check_lease();
             this.tend(ctx);
         });

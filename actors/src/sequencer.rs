@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, MailboxError, Recipient, SpawnHandle, WrapFuture};
 use baton_messages::cluster::{ForwardError, ForwardTxs};
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::sequencer::Receipt;
 use baton_messages::types::{Hash, Height};
 use baton_storage::backend::StoreError;
@@ -43,6 +44,9 @@ use window::Window;
 
 /// So many blocks are taken into account in one turn: the thread is for others too.
 const TURN: u64 = 256;
+
+/// No more bytes of blocks in one turn: each is decoded and hashed.
+const TURN_BYTES: usize = 4 << 20;
 
 /// The pause between two turns.
 const BETWEEN_TURNS: Duration = Duration::from_millis(1);
@@ -208,6 +212,7 @@ impl Sequencer {
     /// The replay window begins so many blocks before the tip, after this one.
     fn window_start(&self) -> Height {
         let window = u64::try_from(self.config.replay_window).unwrap_or(u64::MAX);
+        let window = if planted(Mutation::WindowFromTip) { 0 } else { window };
         let before = self.reader.tip().height.0.saturating_sub(window);
         Height(before).max(self.reader.initial_height().previous())
     }
@@ -237,12 +242,14 @@ impl Sequencer {
         self.leap();
         let tip = self.reader.tip().height;
         let end = tip.0.min(self.seen.0.saturating_add(turn));
-        while self.seen.0 < end {
+        let mut bytes = 0;
+        while self.seen.0 < end && bytes < TURN_BYTES {
             let Some(block) = self.reader.block(self.seen.next())? else {
                 debug!(height = self.seen.next().0, "the block's body is not here yet");
                 self.gauge();
                 return Ok(false);
             };
+            bytes += block.tx_bytes();
             let mut done = Vec::new();
             for (hash, place) in self.window.push(&block) {
                 done.extend(self.queue.remove(&hash));
@@ -292,8 +299,7 @@ impl Sequencer {
         self.idle.retain(|waiting| !waiting.is_closed());
         let oldest = self.queue.oldest().map_or(0, |since| since.elapsed().as_secs());
         self.metrics.oldest.set(i64::try_from(oldest).unwrap_or(i64::MAX));
-        let sole = self.links.forward.is_none();
-        let left = if self.leads || sole { 0 } else { self.queue.count_from(self.forwarder.taken()) };
+        let left = if self.leads { 0 } else { self.queue.count_from(self.forwarder.taken()) };
         self.metrics.to_forward.set(i64::try_from(left).unwrap_or(i64::MAX));
         self.gauge();
     }
@@ -378,6 +384,10 @@ impl Sequencer {
                 });
                 let refused: Vec<(Hash, &str)> = refused.collect();
                 if self.forwarder.taken_over(batch, now, !refused.is_empty()) {
+                    if planted(Mutation::ForgetForwarded) {
+                        let taken = batch.txs.iter().filter_map(|tx| self.queue.remove(&tx.hash()));
+                        self.store.remove(&taken.collect::<Vec<u64>>());
+                    }
                     let count =
                         if batch.repeated { &self.metrics.sent_again } else { &self.metrics.forwarded };
                     count.inc_by(receipts.len() as u64);

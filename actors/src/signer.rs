@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, MessageResult};
 use baton_messages::chain::{self, Block, Header, SignedHeader};
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::signer::{
     CheckGuard, GetSignerView, NoteSigned, SignData, SignEnvelope, SignError, SignHeader, SignerView,
 };
@@ -185,7 +186,9 @@ impl Signer {
             // committed, so it has caught up this far.
             self.check(&Progress { last_block: height, ..self.progress })?;
         }
+        let mut late = None;
         match self.guard()?.authorize(grant, height, hash, &header.last_header_hash) {
+            Decision::Guard(record) if planted(Mutation::GuardAfterSignature) => late = Some(record),
             Decision::Guard(record) => {
                 fail::fail_point!("signer.before_guard");
                 self.write_guard(*record)?;
@@ -200,6 +203,9 @@ impl Signer {
         // A signature that is not in the record does not leave; asked again it is made again.
         self.record(Event::Signed { height, hash, term: grant.term })?;
         fail::fail_point!("signer.after_audit");
+        if let Some(record) = late {
+            self.write_guard(*record)?;
+        }
         self.guard()?.signed(signature.clone());
         self.parts.metrics.signed.inc();
         Ok(signature)
@@ -207,7 +213,10 @@ impl Signer {
 
     fn write_guard(&mut self, record: Record) -> Result<(), SignError> {
         let begun = Instant::now();
-        let written = self.parts.guard.write(record.slot(), &record.encode());
+        let mut written = self.parts.guard.write(record.slot(), &record.encode());
+        if !planted(Mutation::GuardWithoutSync) {
+            written = written.and_then(|()| self.parts.guard.sync());
+        }
         written.map_err(|error| SignError::Guard(error.to_string()))?;
         self.parts.metrics.guard_write.observe(begun.elapsed().as_secs_f64());
         self.guard()?.written(record);

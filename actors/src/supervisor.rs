@@ -22,9 +22,10 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture}
 use baton_messages::cluster::{
     Campaign, Condition, HandOffError, HandedOff, Heartbeats, Stand, TellCondition, TransferLeadership,
 };
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::signer::GetSignerView;
 use baton_messages::supervisor::{IntegrityStop, LeadershipAudited};
-use baton_messages::types::{Grant, Hash, LogIndex, MemberId, Role, Term};
+use baton_messages::types::{Grant, Hash, Height, LogIndex, MemberId, Role, Term};
 use baton_storage::{Reader, Store};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -67,6 +68,8 @@ pub struct Config {
     pub times: Times,
     /// This node has no engine and no key, and never produces.
     pub witness: bool,
+    /// The chain was begun elsewhere, up to this block: nothing is produced before it is here.
+    pub begins_after: Option<(Height, Hash)>,
     /// Where its RPC is reached, told to the other members.
     pub rpc: String,
     /// Where its transaction intake is reached.
@@ -91,6 +94,7 @@ impl Default for Config {
             look_after: Duration::from_millis(500),
             times: Times::default(),
             witness: false,
+            begins_after: None,
             rpc: String::new(),
             intake: String::new(),
             settings: Hash::default(),
@@ -246,6 +250,9 @@ impl Supervisor {
         if config.witness {
             plan.health_changed(Part::Witness, Some("it has no engine and no key".to_owned()));
         }
+        if let Some(waits) = begins(config.begins_after, &sources.reader) {
+            plan.health_changed(Part::Takeover, Some(waits));
+        }
         Self {
             links,
             metrics,
@@ -317,12 +324,18 @@ impl Supervisor {
             info!(term = grant.term.0, "granted: starting the producers");
             self.end_stage(granted);
         });
-        self.running = self.producers.iter().map(|producer| (producer.start)(grant)).collect();
+        // What they do under this grant is a consequence of the failover that it ends.
+        let failover = self.failover.clone();
+        let start = || self.producers.iter().map(|producer| (producer.start)(grant)).collect();
+        self.running = failover.in_scope(start);
     }
 
     /// Nothing starts until they are gone: the plan knows that they are stopping.
     fn begin_stop(&mut self, reason: &str, ctx: &mut Context<Self>) {
         warn!(%reason, "stopping the producers");
+        if planted(Mutation::ExitOnDemotion) {
+            self.links.integrity_stop.do_send(IntegrityStop { reason: reason.to_owned() });
+        }
         self.metrics.stops.inc();
         self.metrics.producing.set(0);
         let children = std::mem::take(&mut self.running);
@@ -381,6 +394,21 @@ impl Supervisor {
         }
     }
 
+    /// An operator's pause is in the log: whoever has applied it knows it.
+    fn follow_pause(&mut self, ctx: &mut Context<Self>) {
+        let pause = self.sources.reader.pause();
+        if self.plan.pause() == pause.as_deref() {
+            return;
+        }
+        match pause.as_deref() {
+            Some(reason) => warn!(reason, "an operator has stopped production"),
+            None => info!("an operator lets production go on"),
+        }
+        self.metrics.paused.set(i64::from(pause.is_some()));
+        let actions = self.plan.pause_changed(pause.as_deref().map(str::to_owned));
+        self.act(actions, ctx);
+    }
+
     /// Does what is due, whatever made it so.
     fn review(&mut self, ctx: &mut Context<Self>) {
         self.review_election();
@@ -395,6 +423,8 @@ impl Supervisor {
         if self.leads().is_some() {
             self.timeline.sign(now);
         }
+        // A snapshot may have brought one.
+        self.follow_pause(ctx);
         let hangs = self.storage.look(now, (self.sources.busy_for)());
         self.health_if_changed(Part::Storage, hangs, ctx);
         let due = self.plan.grant().is_some() && self.due && !self.lease_lapsed && self.finishing.is_none();
@@ -405,6 +435,10 @@ impl Supervisor {
         if lacks.is_some() != self.plan.parts().any(|part| part == Part::Bodies) {
             self.health(Part::Bodies, lacks, ctx);
         }
+        let waits = begins(self.config.begins_after, &self.sources.reader);
+        if waits.is_some() != self.plan.parts().any(|part| part == Part::Takeover) {
+            self.health(Part::Takeover, waits, ctx);
+        }
         self.metrics.in_trouble(self.plan.parts());
         self.metrics.heard(self.peers.ages(now));
         self.review(ctx);
@@ -414,7 +448,8 @@ impl Supervisor {
     fn condition(&self) -> Condition {
         let (term, _) = self.plan.role();
         let position = self.position();
-        let (last_log_term, last_log) = position.last_log;
+        // Others remember what it had: only what no loss of power takes away may be told.
+        let (last_log_term, last_log) = self.sources.reader.durable_log().unwrap_or_default();
         let mut reasons = self.plan.reasons();
         reasons.truncate(MOST_REASONS);
         for reason in &mut reasons {
@@ -472,6 +507,22 @@ impl Supervisor {
     }
 }
 
+/// Why nothing may be produced yet on a chain that was begun elsewhere (hazard M3).
+fn begins(after: Option<(Height, Hash)>, reader: &Reader) -> Option<String> {
+    let (height, hash) = after?;
+    let tip = reader.tip().height;
+    if tip < height {
+        return Some(format!("the chain goes on after height {height}, and this node has it up to {tip}"));
+    }
+    match reader.hash(height) {
+        // What is filled in later is linked to the tip by hash, and missing bodies are a reason of their own.
+        Ok(None) => None,
+        Ok(Some(here)) => (here != hash)
+            .then(|| format!("the chain goes on after {hash} at height {height}, here is {here}")),
+        Err(error) => Some(format!("the block at height {height} cannot be read: {error}")),
+    }
+}
+
 /// Bounds of what the others are told.
 const MOST_REASONS: usize = 8;
 const LONGEST_REASON: usize = 200;
@@ -480,6 +531,7 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
+        self.follow_pause(ctx);
         ctx.run_interval(self.config.look_after, |this, ctx| {
             this.look_after_producers(ctx);
             this.begin_signer_look(ctx);

@@ -15,6 +15,7 @@ pub mod backfill;
 pub mod candidates;
 pub mod catch_up;
 pub mod follow;
+mod gossip;
 pub mod inclusion;
 pub mod rules;
 mod signatures;
@@ -41,6 +42,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
+
+use crate::quiet::Quiet;
 
 /// How the syncer behaves.
 #[derive(Clone, Debug)]
@@ -71,7 +74,7 @@ pub struct Links {
     /// Makes an included block final.
     pub set_final: Recipient<SetFinal>,
     /// Hears how far execution is.
-    pub followed: Recipient<ExecutionFollowed>,
+    pub followed: Vec<Recipient<ExecutionFollowed>>,
     /// Hears what keeps execution from going on.
     pub trouble: Recipient<ExecutionTrouble>,
     /// Where missing bodies come from; `None` where this node is all there is.
@@ -184,6 +187,8 @@ pub struct Syncer {
     look: bool,
     busy: bool,
     in_trouble: bool,
+    /// What was said last about it.
+    quiet: Quiet,
     /// Filling in missing bodies.
     fill: backfill::State,
     /// A signature that was passed over is being asked for.
@@ -214,6 +219,7 @@ impl Syncer {
             look: false,
             busy: false,
             in_trouble: false,
+            quiet: Quiet::default(),
             fill: backfill::State::default(),
             mending: false,
             mendings: 0,
@@ -332,7 +338,9 @@ impl Syncer {
     fn followed(&mut self, height: Height, root: StateRoot) {
         self.metrics.height.set(i64::try_from(height.0).unwrap_or(i64::MAX));
         self.position = Some((height, root.clone()));
-        self.links.followed.do_send(ExecutionFollowed { height, root });
+        for link in &self.links.followed {
+            link.do_send(ExecutionFollowed { height, root: root.clone() });
+        }
     }
 
     fn log_replay(&self, height: Height) {
@@ -350,7 +358,8 @@ impl Syncer {
             _ if integrity => error!(%error, "execution cannot go on"),
             // Who fetches them says how far that is.
             Error::NoBody { .. } if self.in_trouble => debug!(%error, "execution waits"),
-            _ => warn!(%error, "execution waits"),
+            _ if self.quiet.says(&error.to_string()) => warn!(%error, "execution waits"),
+            _ => debug!(%error, "execution waits"),
         }
         // The engine may have lost its last executions: look again where it is.
         if !integrity {
@@ -363,6 +372,7 @@ impl Syncer {
 
     fn end_of_trouble(&mut self) {
         if std::mem::take(&mut self.in_trouble) {
+            self.quiet.is_over();
             let height = self.position.as_ref().map_or(Height(0), |(height, _)| *height);
             self.links.trouble.do_send(ExecutionTrouble { height, trouble: None, integrity: false });
         }

@@ -126,6 +126,7 @@ fn guard(criterion: &mut Criterion) {
         bencher.iter(|| {
             turn = 1 - turn;
             file.write(turn, &slot).expect("the guard can be written");
+            file.sync().expect("the guard can be synced");
         });
     });
 }

@@ -264,6 +264,7 @@ fn parts(directory: Option<&TempDir>, store: &Store, key: FileKey) -> Parts {
         }),
         progress: Progress::default(),
         threads: Threads::Dedicated,
+        p2p: None,
     }
 }
 
@@ -332,6 +333,7 @@ fn settings(store: &Store, signer: &Signer, pace: Pace) -> Settings {
             chain: ChainId { name: identity.chain_id, genesis: identity.genesis_hash },
             initial_height: Height(1),
         },
+        p2p: None,
     }
 }
 

@@ -37,9 +37,9 @@ pub struct Condition {
     pub tip: Height,
     /// Its last executed block.
     pub executed: Height,
-    /// The last index in its log.
+    /// The last index in its log that is on its disk for good.
     pub last_log: LogIndex,
-    /// The term of its last log entry: votes compare it before the index.
+    /// The term of that entry: votes compare it before the index.
     pub last_log_term: Term,
     /// From here to its tip it has every body.
     pub first_body: Height,
@@ -278,7 +278,8 @@ pub struct ChangeMembers {
     pub force: bool,
 }
 
-/// Why the membership was not changed. Nothing was changed.
+/// Why the membership, or an operator's pause, was not changed. Nothing was changed, unless it is
+/// unconfirmed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum ChangeError {
     /// Ask the leader.
@@ -364,18 +365,51 @@ pub enum HandOffError {
     Failed(String),
 }
 
-/// Stop producing on this cluster's leader until [`Resume`]; leadership stays.
+/// Stop producing on whoever leads this cluster, until [`Resume`]; leadership is not touched.
+///
+/// The admin socket asks Raft, which puts it into the log, or asks the leader to: it holds through
+/// restarts and changes of leader. Answered with its entry once that is applied on the leader; at
+/// most the block that is on its way comes after it.
 #[derive(Clone, Debug, PartialEq, Eq, Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Result<LogIndex, ChangeError>")]
 pub struct Pause {
     /// Why.
     pub reason: String,
 }
 
-/// Produce again.
+/// Produce again. As [`Pause`], on any member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Result<LogIndex, ChangeError>")]
 pub struct Resume;
+
+/// May this node stop? The admin socket asks the supervisor before it stops the node (hazard F8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "Result<(), StopRefused>")]
+pub struct PrepareStop {
+    /// It stops whatever that means for the others.
+    pub force: bool,
+}
+
+/// Why this node is needed now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StopRefused {
+    /// The others are no majority.
+    #[error(
+        "without this node {left} of {voters} voters are here and level, and {quorum} are needed: \
+         the chain would stop"
+    )]
+    NoQuorum {
+        /// Voters that are left, heard and level.
+        left: usize,
+        /// All voters.
+        voters: usize,
+        /// How many are needed.
+        quorum: usize,
+    },
+    /// The others are a majority, and none of them may produce.
+    #[error("nobody else could produce blocks: {0}")]
+    NobodyProduces(String),
+}
 
 /// Ask what this node knows of the cluster.
 #[derive(Clone, Copy, Debug, Message)]

@@ -81,10 +81,16 @@ pub struct Submitted {
 ///
 /// A new kind of entry, or a new meaning of an old one, gets the next number and is proposed only
 /// once [`Command::Activate`] of that number is applied (hazard A25).
-pub const COMMAND_VERSION: u8 = 1;
+pub const COMMAND_VERSION: u8 = 2;
 
 /// The version in force on every chain from its beginning.
 pub const FIRST_COMMAND_VERSION: u8 = 1;
+
+/// From this version on the log may hold [`Command::Pause`].
+pub const PAUSE_VERSION: u8 = 2;
+
+/// Most bytes of the reason in [`Command::Pause`].
+pub const MAX_PAUSE_REASON: usize = 256;
 
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +106,9 @@ pub enum Command {
     /// From here on entries up to this version may come: every voter can apply them. Whoever
     /// cannot stops here and says which version is needed.
     Activate(u8),
+    /// An operator stops production on whoever leads, and says why; `None` lets it go on. From
+    /// version 2 on.
+    Pause(Option<String>),
 }
 
 impl fmt::Display for Command {
@@ -112,6 +121,8 @@ impl fmt::Display for Command {
             }
             Self::Included(height) => write!(f, "included {height}"),
             Self::Activate(version) => write!(f, "entries of version {version} from here on"),
+            Self::Pause(Some(reason)) => write!(f, "pause: {reason}"),
+            Self::Pause(None) => f.write_str("resume"),
         }
     }
 }

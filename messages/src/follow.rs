@@ -95,6 +95,8 @@ pub struct Taken {
 pub enum Judged {
     /// It is kept until its block can enter the store.
     New,
+    /// It is kept, and only the header of its height, which is not here, says whether it is right.
+    Unproven,
     /// It is here already.
     Known,
     /// It may be good, but there is no room for it now, or it cannot be judged yet.

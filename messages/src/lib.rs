@@ -14,6 +14,8 @@ pub mod epoch;
 pub mod executor;
 pub mod follow;
 pub mod genesis;
+pub mod mutation;
+pub mod p2p;
 pub mod raft;
 pub mod sequencer;
 pub mod signer;

@@ -65,6 +65,8 @@ pub struct SupervisorView {
     pub eligibility: Eligibility,
     /// Why nothing is produced although this node leads.
     pub pause: Option<String>,
+    /// Why an operator has stopped production, on whoever leads.
+    pub paused: Option<String>,
     /// It leads, and no quorum acknowledges that now.
     pub lease_lapsed: bool,
     /// It leads without being fit to produce, until somebody who is can take over (P6).

@@ -4,7 +4,8 @@ use actix::Message;
 
 use crate::types::{Height, StateRoot};
 
-/// The engine stands level with the store up to a height. The syncer tells the supervisor.
+/// The engine stands level with the store up to a height. The syncer tells the supervisor,
+/// and the sequencer, whose clients wait for execution.
 #[derive(Clone, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct ExecutionFollowed {

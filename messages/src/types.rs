@@ -6,6 +6,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::mutation::{Mutation, planted};
+
 /// A block height. The first block stands at the genesis' initial height; zero means "no block".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Height(pub u64);
@@ -158,7 +160,8 @@ impl MemberId {
     /// The member that lives on the storage with this UUID.
     #[must_use]
     pub fn of(storage: uuid::Uuid) -> Self {
-        Self(storage.as_u64_pair().0)
+        let (first, second) = storage.as_u64_pair();
+        Self(if planted(Mutation::KeepIdentity) { second } else { first })
     }
 }
 

@@ -4,8 +4,9 @@
 //! end, or read no answers, fill a budget of bytes and no more, and those who have sent little
 //! hold little of it.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// Bytes that may be in memory at a time.
 #[derive(Clone, Debug)]
@@ -83,28 +85,96 @@ impl Budget {
         };
         tokio::time::timeout(within, all).await.unwrap_or(Err(Unread::TooSlow(within)))
     }
+}
 
-    /// Counts an answer against the budget until it is sent. `None` when there is no room for it:
-    /// clients do not read what they asked for.
+/// Bytes of answers that one connection may leave unread before they count against the budget:
+/// what strangers leave unread elsewhere takes nothing from those who read. Every answer about the
+/// node's health is far smaller.
+const FREE: usize = 128 << 10;
+
+/// The answers of one connection that are not sent yet.
+#[derive(Debug)]
+pub struct Unsent {
+    budget: Budget,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    bytes: usize,
+    next: u64,
+    /// Since when each waits to be read.
+    since: BTreeMap<u64, Instant>,
+}
+
+impl Unsent {
+    /// Nothing of a new connection. All connections of a port share the budget.
     #[must_use]
-    pub fn hold(&self, answer: Response) -> Option<Response> {
+    pub fn new(budget: Budget) -> Arc<Self> {
+        Arc::new(Self { budget, state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds an answer until it is sent. `None` when there is no room for it: this client does not
+    /// read what it asked for, and has a quarter of the budget already, or others have the rest.
+    #[must_use]
+    pub fn hold(self: &Arc<Self>, answer: Response) -> Option<Response> {
         let Some(bytes) = answer.body().size_hint().exact() else { return Some(answer) };
-        let permit = self.take(usize::try_from(bytes).ok()?)?;
-        Some(answer.map(|body| Body::new(Answer { body, held: Arc::new(permit) })))
+        let bytes = usize::try_from(bytes).ok()?;
+        let mut state = self.state();
+        let permit = if state.bytes + bytes <= FREE {
+            None
+        } else if state.bytes > 0 && state.bytes + bytes > self.budget.bytes / 4 {
+            return None;
+        } else {
+            Some(self.budget.take(bytes)?)
+        };
+        let number = state.next;
+        state.next += 1;
+        state.bytes += bytes;
+        state.since.insert(number, Instant::now());
+        drop(state);
+        let held = Arc::new(Waiting { unsent: self.clone(), number, bytes, _permit: permit });
+        Some(answer.map(|body| Body::new(Answer { body, held })))
+    }
+
+    /// Since when the oldest answer waits to be read.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        self.state().since.values().next().copied()
+    }
+}
+
+/// An answer that is not sent yet, in the books of its connection.
+struct Waiting {
+    unsent: Arc<Unsent>,
+    number: u64,
+    bytes: usize,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut state = self.unsent.state();
+        state.bytes -= self.bytes;
+        state.since.remove(&self.number);
     }
 }
 
 /// An answer on its way.
 struct Answer {
     body: Body,
-    held: Arc<OwnedSemaphorePermit>,
+    held: Arc<Waiting>,
 }
 
 /// Part of an answer. The server takes parts out of the body at once and keeps them until the
 /// client has read what was before.
 struct Part {
     bytes: Bytes,
-    _held: Arc<OwnedSemaphorePermit>,
+    _held: Arc<Waiting>,
 }
 
 impl AsRef<[u8]> for Part {
@@ -175,19 +245,47 @@ mod tests {
         assert!(other.read(Body::from("1234567890"), 100, SOON).await.is_ok());
     }
 
+    fn answer(bytes: usize) -> Response {
+        Response::new(Body::from(vec![7; bytes]))
+    }
+
     #[tokio::test]
-    async fn answers_that_nobody_reads_fill_a_budget_and_no_more() {
-        let budget = Budget::new(10);
-        let answer = || Response::new(Body::from("123456"));
-        let unread = budget.hold(answer()).unwrap();
-        assert_eq!(unread.body().size_hint().exact(), Some(6));
-        assert!(budget.hold(answer()).is_none());
+    async fn an_answer_is_held_until_it_is_sent() {
+        let unsent = Unsent::new(Budget::new(10 * FREE));
+        assert_eq!(unsent.oldest(), None);
+        let unread = unsent.hold(answer(FREE + 1)).unwrap();
+        assert_eq!(unread.body().size_hint().exact(), Some(FREE as u64 + 1));
         // Taken out of the body is not sent yet.
         let parts: Vec<_> = unread.into_body().into_data_stream().collect().await;
         assert_eq!(parts.len(), 1);
-        assert_eq!(parts[0].as_deref().unwrap(), b"123456");
-        assert!(budget.hold(answer()).is_none());
+        assert_eq!(parts[0].as_deref().unwrap().len(), FREE + 1);
+        assert!(unsent.oldest().is_some() && unsent.budget.room.available_permits() < 9 * FREE);
         drop(parts);
-        assert!(budget.hold(answer()).is_some());
+        assert_eq!((unsent.oldest(), unsent.budget.room.available_permits()), (None, 10 * FREE));
+    }
+
+    #[test]
+    fn what_strangers_leave_unread_takes_nothing_from_those_who_read() {
+        let budget = Budget::new(10 * FREE);
+        let strangers: Vec<_> = (0..5).map(|_| Unsent::new(budget.clone())).collect();
+        let unread: Vec<_> = strangers.iter().map(|stranger| stranger.hold(answer(2 * FREE))).collect();
+        assert!(unread.iter().all(Option::is_some) && budget.take(1).is_none(), "the budget is used up");
+        let client = Unsent::new(budget.clone());
+        assert!(client.hold(answer(2 * FREE)).is_none(), "large answers have to wait");
+        let small: Vec<_> = (0..4).map(|_| client.hold(answer(FREE / 4))).collect();
+        assert!(small.iter().all(Option::is_some), "those of health and metrics do not");
+        assert!(client.hold(answer(1)).is_none(), "unless the client leaves them unread too");
+    }
+
+    #[test]
+    fn one_connection_has_a_quarter_of_the_budget_and_one_answer_in_any_case() {
+        let unsent = Unsent::new(Budget::new(8 * FREE));
+        let first = unsent.hold(answer(3 * FREE));
+        assert!(first.is_some(), "one alone may be larger");
+        assert!(unsent.hold(answer(FREE)).is_none());
+        drop(first);
+        let both = (unsent.hold(answer(FREE + 1)), unsent.hold(answer(FREE - 1)));
+        assert!(both.0.is_some() && both.1.is_some());
+        assert!(unsent.hold(answer(1)).is_none());
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod cluster;
+pub mod net_info;
 pub mod place;
 pub mod start;
 pub mod tools;
@@ -16,7 +17,7 @@ use crate::cli::args::{Cli, Command, DaArgs, NodeArgs, StoreCommand};
 use crate::config::{Env, Flags, Settings};
 use crate::exit::{ExitCode, ExitError};
 use crate::logging::{self, note, print};
-use crate::{dev_da, devnet, init, load, run, store_tool, tls_tool};
+use crate::{dev_da, devnet, import, init, load, run, store_tool, tls_tool};
 
 /// The version of the program and, where the build knows it, of its source.
 #[must_use]
@@ -56,6 +57,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), ExitError> {
     let before = cli.home;
+    refuse_home(before.is_some(), &cli.command)?;
     let with_home = |mut args: NodeArgs| {
         args.home = args.home.or(before.clone());
         args
@@ -65,10 +67,18 @@ fn run(cli: Cli) -> Result<(), ExitError> {
             args.node = with_home(args.node);
             init::run(&args)
         }
+        Command::Import(mut args) => {
+            args.node = with_home(args.node);
+            import::run(&args)
+        }
         Command::Start(args) => run::run(start::prepare(&with_home(*args))?),
         Command::Handoff(mut args) => {
             args.node.home = args.node.home.or(before);
             ask(cluster::hand_off(args))
+        }
+        Command::Stop(mut args) => {
+            args.node.home = args.node.home.or(before);
+            ask(cluster::stop(args))
         }
         Command::Pause(mut args) => {
             args.node.home = args.node.home.or(before);
@@ -77,6 +87,10 @@ fn run(cli: Cli) -> Result<(), ExitError> {
         Command::Resume(mut node) => {
             node.home = node.home.or(before);
             ask(cluster::resume(node))
+        }
+        Command::NetInfo(mut args) => {
+            args.node = with_home(args.node);
+            ask(net_info::run(*args))
         }
         Command::Cluster(args) => ask(cluster::cluster(args.command.with_home(before))),
         Command::Da(args) => serve_da(args),
@@ -112,6 +126,39 @@ fn run(cli: Cli) -> Result<(), ExitError> {
             clap_complete::generate(shell, &mut Cli::command(), "baton", &mut script);
             print(&String::from_utf8_lossy(&script))
         }
+    }
+}
+
+/// A home that is said before a command which takes none, or means another directory by it, would
+/// be ignored silently.
+fn refuse_home(said: bool, command: &Command) -> Result<(), ExitError> {
+    let name = match command {
+        Command::Da(_) => "da",
+        Command::Devnet(_) => "devnet",
+        Command::Load(_) => "load",
+        Command::Version => "version",
+        Command::Tls(_) => "tls",
+        Command::Completions { .. } => "completions",
+        Command::Init(_)
+        | Command::Import(_)
+        | Command::NetInfo(_)
+        | Command::Start(_)
+        | Command::Handoff(_)
+        | Command::Stop(_)
+        | Command::Pause(_)
+        | Command::Resume(_)
+        | Command::Cluster(_)
+        | Command::Keys(_)
+        | Command::Config(_)
+        | Command::Store(_)
+        | Command::Rollback(_)
+        | Command::UnsafeClean(_) => return Ok(()),
+    };
+    match said {
+        true => Err(ExitError::usage(format!(
+            "`{name}` takes no --home before it; `baton {name} --help` says what it takes"
+        ))),
+        false => Ok(()),
     }
 }
 

@@ -23,6 +23,7 @@ mod link;
 pub mod lives;
 pub mod metrics;
 pub mod net;
+mod places;
 pub mod refusals;
 pub mod security;
 #[cfg(test)]
@@ -36,7 +37,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use baton_actors::raft::transport::{CallError, Caller, Class, Serve, Transport};
+use baton_actors::raft::transport::{CallError, Caller, Class, Names, Serve, Transport};
 use baton_actors::world::World;
 use baton_messages::types::{Hash, Member};
 use bytes::Bytes;
@@ -62,8 +63,8 @@ pub use crate::cluster::net::{Net, Tcp};
 pub use crate::cluster::refusals::{Audit, Refused};
 pub use crate::cluster::security::Security;
 
-/// How often the certificates are looked at when nobody connects.
-const LOOK: Duration = Duration::from_secs(30);
+/// How often somebody looks whether the certificates are others.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Who this node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -338,6 +339,10 @@ impl<N: Net> Transport for Cluster<N> {
         *self.shared.serve.write().unwrap_or_else(PoisonError::into_inner) = serve;
     }
 
+    fn know(&self, names: Option<Names>) {
+        self.shared.gate.know(names);
+    }
+
     fn belongs_to(&self, cluster: Uuid) {
         self.shared.gate.cluster.send_if_modified(|known| {
             let changes = *known != Some(cluster);
@@ -351,7 +356,7 @@ impl<N: Net> Transport for Cluster<N> {
     }
 }
 
-/// Looks at the certificates also when nobody connects.
+/// Looks at the certificates, where a slow disk holds up no connection.
 async fn watch_certificates(gate: Arc<Gate>) {
     let mut tick = tokio::time::interval(LOOK);
     loop {
@@ -359,8 +364,16 @@ async fn watch_certificates(gate: Arc<Gate>) {
             biased;
             () = gate.closing.cancelled() => return,
             _ = tick.tick() => {
-                if let Some(tls) = &gate.tls {
-                    tls.look();
+                let gate = gate.clone();
+                let look = move || {
+                    if let Some(tls) = &gate.tls {
+                        tls.look();
+                    }
+                };
+                #[allow(clippy::disallowed_methods, reason = "files are no part of a simulation")]
+                let looked = tokio::task::spawn_blocking(look);
+                if looked.await.is_err() {
+                    return;
                 }
             }
         }

@@ -35,7 +35,7 @@ pub struct Config {
     pub node: Node,
     /// The DA layer.
     pub da: Da,
-    /// Gossip and exchange; not used yet.
+    /// Gossip and exchange.
     pub p2p: P2p,
     /// RPC, health and metrics.
     pub rpc: Rpc,
@@ -138,10 +138,10 @@ pub struct Da {
     pub max_response_bytes: usize,
 }
 
-/// Gossip and exchange; accepted, not used yet.
+/// Gossip and exchange.
 #[derive(Clone, Debug)]
 pub struct P2p {
-    /// Where peers reach this node.
+    /// Where peers reach this node; empty: the network is off.
     pub listen_address: String,
     /// Seeds.
     pub peers: Vec<String>,
@@ -440,10 +440,13 @@ impl Config {
             return Ok(());
         }
         if !self.node.aggregator {
-            if self.da.address.is_empty() {
-                return not_set("da.address", "a node that follows a chain needs a DA node to read it from");
+            if self.da.address.is_empty() && self.p2p.peers.is_empty() {
+                return not_set(
+                    "da.address",
+                    "a node that follows a chain needs a DA node or p2p.peers to get it from",
+                );
             }
-            if self.da.namespace.is_empty() {
+            if self.da.namespace.is_empty() && !self.da.address.is_empty() {
                 return not_set("da.namespace", "it must be that of the chain that is followed");
             }
             return Ok(());

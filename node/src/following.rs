@@ -11,18 +11,23 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, Recipien
 use baton_actors::da::{self, Da, DaLayer};
 use baton_actors::da_retriever::{self, DaRetriever};
 use baton_actors::engine::{self, Engine, Execution};
+use baton_actors::gatherer::{self, Gatherer};
 use baton_actors::observer::{self, Observer};
+use baton_actors::p2p::{self, P2p};
 use baton_actors::syncer::follow;
 use baton_actors::syncer::{self, Syncer};
 use baton_actors::world::World;
 use baton_messages::follow::{DaHint, GetObserverView, GetSyncView, Offer};
+use baton_messages::p2p::{
+    FetchData, FetchHead, FetchHeaders, GetNetInfo, Gossiped, PeerChanged, ReportPeer,
+};
 use baton_messages::raft::Applied;
 use baton_messages::sequencer::{AwaitError, AwaitTx, PostTxs, SubmitError};
 use baton_messages::supervisor::{DiskHealthChanged, IntegrityStop, Shutdown};
 use baton_storage::{FollowError, Reader, Store};
 use prometheus_client::registry::Registry;
 
-use crate::wiring::{EnginePorts, Make, Threads, context, start_blocking};
+use crate::wiring::{EnginePorts, Hears, Make, Threads, context, port, start_blocking};
 
 /// How the actors behave, one part each.
 #[derive(Clone, Debug)]
@@ -37,6 +42,10 @@ pub struct Settings {
     pub syncer: syncer::Config,
     /// Following.
     pub follow: follow::Config,
+    /// Asking peers.
+    pub gatherer: gatherer::Config,
+    /// The peer-to-peer actor; used where [`Parts::p2p`] is set.
+    pub p2p: Option<p2p::Config>,
 }
 
 /// What every actor counts.
@@ -48,6 +57,8 @@ pub struct Metrics {
     pub retriever: da_retriever::Metrics,
     pub syncer: syncer::Metrics,
     pub follow: follow::Metrics,
+    pub gatherer: gatherer::Metrics,
+    pub p2p: p2p::Metrics,
 }
 
 impl Metrics {
@@ -58,6 +69,8 @@ impl Metrics {
         self.retriever.register(registry);
         self.syncer.register(registry);
         self.follow.register(registry);
+        self.gatherer.register(registry);
+        self.p2p.register(registry);
     }
 }
 
@@ -71,6 +84,10 @@ pub struct Parts {
     pub execution: Make<Box<dyn Execution>>,
     /// The DA layer; `None` where only peers are followed.
     pub da: Option<Rc<dyn DaLayer>>,
+    /// The network of peers; `None` where only DA is followed.
+    pub p2p: Option<p2p::Parts>,
+    /// Instead of the peer-to-peer actor.
+    pub peers: Option<PeerPorts>,
     /// Where blocking actors run.
     pub threads: Threads,
 }
@@ -78,6 +95,26 @@ pub struct Parts {
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts").field("threads", &self.threads).finish_non_exhaustive()
+    }
+}
+
+/// What can be said to a peer-to-peer actor by a node that follows.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct PeerPorts {
+    pub head: Recipient<FetchHead>,
+    pub headers: Recipient<FetchHeaders>,
+    pub data: Recipient<FetchData>,
+    pub report: Recipient<ReportPeer>,
+}
+
+impl PeerPorts {
+    /// The ports of an actor that hears all of it.
+    pub fn of<A>(actor: &Addr<A>) -> Self
+    where
+        A: Hears<FetchHead> + Hears<FetchHeaders> + Hears<FetchData> + Hears<ReportPeer>,
+    {
+        Self { head: port(actor), headers: port(actor), data: port(actor), report: port(actor) }
     }
 }
 
@@ -107,6 +144,12 @@ pub struct FullNode {
     pub sync: Recipient<GetSyncView>,
     /// Takes headers and data, whoever found them.
     pub offer: Recipient<Offer>,
+    /// Judges what peers gossip.
+    pub gossiped: Recipient<Gossiped>,
+    /// Hears who comes and goes among peers; `None` where only DA is followed.
+    pub peers: Option<Recipient<PeerChanged>>,
+    /// Says who is connected; `None` without a network.
+    pub net_info: Option<Recipient<GetNetInfo>>,
     /// Hears where on DA blocks may be; `None` where DA is not followed.
     pub hint: Option<Recipient<DaHint>>,
     /// Hear how the disk is.
@@ -125,13 +168,26 @@ impl Following {
     /// `FollowError` when the store belongs to a node that produces, or fails.
     pub async fn start(self) -> Result<FullNode, FollowError> {
         let Self { settings, metrics, parts, applied, integrity_stop } = self;
-        let Parts { world, store, execution, da, threads } = parts;
+        let Parts { world, store, execution, da, p2p, peers, threads } = parts;
         let reader = store.reader();
         let observer_ctx = context::<Observer>();
         let syncer_ctx = context::<Syncer>();
         let (observer, syncer) = (observer_ctx.address(), syncer_ctx.address());
 
-        let links = follow::Links { applied, fork: observer.clone().recipient() };
+        let gatherer_ctx = context::<Gatherer>();
+        let gatherer = gatherer_ctx.address();
+        let p2p = p2p.zip(settings.p2p).map(|(parts, config)| {
+            let links = p2p::Links {
+                gossiped: Some(syncer.clone().recipient()),
+                peers: vec![gatherer.clone().recipient()],
+            };
+            let (metrics, world, reader) = (metrics.p2p, world.clone(), reader.clone());
+            start_blocking(threads, move || P2p::new(config, links, metrics, world, reader, parts))
+        });
+        let peers = peers.or_else(|| p2p.as_ref().map(PeerPorts::of));
+        let retriever_ctx = da.map(|da| (da, context::<DaRetriever>()));
+        let hint = retriever_ctx.as_ref().map(|(_, ctx)| ctx.address().recipient());
+        let links = follow::Links { applied, fork: observer.clone().recipient(), hint: hint.clone() };
         let following = follow::Following::begin(settings.follow, links, metrics.follow, world, store);
         let following = following.await?;
         let cursor = following.cursor();
@@ -161,47 +217,53 @@ impl Following {
             execute: engine_ports.execute.clone(),
             rollback: engine_ports.rollback.clone(),
             set_final: engine_ports.set_final.clone(),
-            followed: observer.clone().recipient(),
+            followed: std::iter::once(observer.clone().recipient())
+                .chain(p2p.clone().map(Addr::recipient))
+                .collect(),
             trouble: observer.clone().recipient(),
             source: None,
         };
         let actor = Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()).following(following);
         syncer_ctx.run(actor);
-        let hint = da.map(|da| {
+        if let Some((da, ctx)) = retriever_ctx {
             let da = Da::new(da, settings.da, metrics.da).start();
             let config =
                 da_retriever::Config { from: settings.retriever.from.max(cursor), ..settings.retriever };
-            let retriever = retriever(&da, &syncer, &observer, config, metrics.retriever);
-            retriever.recipient()
+            let links = da_retriever::Links {
+                get: da.clone().recipient(),
+                head: da.clone().recipient(),
+                announced: da.recipient(),
+                offer: syncer.clone().recipient(),
+                state: observer.clone().recipient(),
+            };
+            ctx.run(DaRetriever::new(config, links, metrics.retriever));
+        }
+        let peers = peers.map(|peers| {
+            let links = gatherer::Links {
+                head: peers.head,
+                headers: peers.headers,
+                data: peers.data,
+                offer: syncer.clone().recipient(),
+                report: peers.report,
+                hint: hint.clone(),
+            };
+            gatherer_ctx.run(Gatherer::new(settings.gatherer, links, metrics.gatherer, reader.clone()));
+            gatherer.recipient()
         });
         Ok(FullNode {
             engine: engine_ports,
             observer: observer.clone().recipient(),
             sync: syncer.clone().recipient(),
             offer: syncer.clone().recipient(),
+            gossiped: syncer.clone().recipient(),
+            peers,
+            net_info: p2p.map(Addr::recipient),
             hint,
             disk: vec![observer.recipient()],
             shutdown: vec![syncer.recipient()],
             reader,
         })
     }
-}
-
-fn retriever(
-    da: &Addr<Da>,
-    syncer: &Addr<Syncer>,
-    observer: &Addr<Observer>,
-    config: da_retriever::Config,
-    metrics: da_retriever::Metrics,
-) -> Addr<DaRetriever> {
-    let links = da_retriever::Links {
-        get: da.clone().recipient(),
-        head: da.clone().recipient(),
-        announced: da.clone().recipient(),
-        offer: syncer.clone().recipient(),
-        state: observer.clone().recipient(),
-    };
-    DaRetriever::new(config, links, metrics).start()
 }
 
 /// Stands where a following node has no sequencer, and says where transactions go instead.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 /// config/node_key.json   the key of the peer-to-peer host
 /// config/signer.json     the sequencer's key, encrypted
 /// config/guard           the double-sign guard, always beside the key
+/// config/import.json     where the chain came from, when it was imported
 /// config/lives.json      which lives of other members' disks were seen
 /// data/baton/            the store
 /// data/member            this home was made to be a member of a cluster with others
@@ -108,6 +109,18 @@ impl Home {
     #[must_use]
     pub fn lives(&self) -> PathBuf {
         self.root.join("config/lives.json")
+    }
+
+    /// `config/import.json`: where the chain was imported from, and where it goes on.
+    #[must_use]
+    pub fn import_record(&self) -> PathBuf {
+        self.root.join("config/import.json")
+    }
+
+    /// `config/import-node_key.json`: the old host's key, until this node takes its place.
+    #[must_use]
+    pub fn old_node_key(&self) -> PathBuf {
+        self.root.join("config/import-node_key.json")
     }
 
     /// The data directory, which ev-node's own database may share.

@@ -5,7 +5,7 @@
 //! this forms a cluster, so an empty data directory never does; and a home made with `--member`
 //! forms one only with others.
 
-mod member;
+pub(crate) mod member;
 
 use baton_actors::signer::files::{self, Overwrite};
 use baton_actors::signer::key_file::Kdf;
@@ -23,7 +23,7 @@ use crate::config::{Config, Env, Flags, config_file};
 use crate::exit::ExitError;
 use crate::home::Home;
 use crate::logging::{note, print};
-use crate::{genesis, keys};
+use crate::{genesis, import, keys};
 
 /// The chain's name when nobody says one.
 const CHAIN_ID: &str = "baton";
@@ -35,6 +35,9 @@ const CHAIN_ID: &str = "baton";
 /// A home that is complete already, a value that is refused, a file that contradicts another.
 pub fn run(args: &InitArgs) -> Result<(), ExitError> {
     let root = home(args.node.home.as_deref())?;
+    if !args.member {
+        import::refuse_init(&root)?;
+    }
     let config = configure(&root, args)?;
     let files = &config.files;
     member::bring(&config, args)?;

@@ -56,7 +56,7 @@ pub struct Config {
     pub max_requests: usize,
     /// Most bytes of bodies at a time; requests beyond it are refused.
     pub max_body_bytes: usize,
-    /// Most `GET /store` at a time; more wait.
+    /// Most `GET /store` at a time; a few more wait, and further ones are refused.
     pub max_listings: usize,
     /// Most entries `GET /store` lists.
     pub max_entries: usize,
@@ -122,11 +122,15 @@ pub struct KvHttp {
     pub metrics: Metrics,
 }
 
+/// How many listings may wait for each one that runs.
+const WAITING_EACH: usize = 4;
+
 /// What the handlers share.
 struct Api {
     http: KvHttp,
     bodies: Budget,
-    listings: Arc<Semaphore>,
+    listings: Semaphore,
+    listings_and_waiting: Semaphore,
 }
 
 impl Deref for Api {
@@ -177,7 +181,8 @@ impl KvHttp {
             .layer(limit)
             .with_state(Arc::new(Api {
                 bodies: Budget::new(self.config.max_body_bytes),
-                listings: Arc::new(Semaphore::new(self.config.max_listings)),
+                listings: Semaphore::new(self.config.max_listings),
+                listings_and_waiting: Semaphore::new(self.config.max_listings * (1 + WAITING_EACH)),
                 http: self,
             }))
     }
@@ -198,7 +203,8 @@ impl KvHttp {
                     self.config.request_timeout
                 );
                 let answer = Answer::nameless("unknown").because(reason);
-                self.pointing(answer, StatusCode::GATEWAY_TIMEOUT).await
+                // It is not refused: nobody knows.
+                return Err(self.pointing(answer, StatusCode::GATEWAY_TIMEOUT).await);
             }
             Err(MailboxError::Closed) => {
                 let answer = Answer::nameless("not_ready").because("the node is stopping".to_owned());
@@ -418,6 +424,10 @@ async fn get_store(State(api): State<Shared>, method: Method) -> Response {
     if method != Method::GET {
         return error_text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed");
     }
+    let Ok(_waiting) = api.listings_and_waiting.try_acquire() else {
+        api.metrics.overloaded.inc();
+        return refusal(StatusCode::TOO_MANY_REQUESTS, "full", "too many listings at a time");
+    };
     // A listing takes several times its size for a moment.
     let _turn = api.listings.acquire().await.expect("the semaphore is never closed");
     let (max_entries, max_bytes) = (api.config.max_entries, api.config.max_listing_bytes);

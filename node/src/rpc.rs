@@ -18,6 +18,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use actix::Recipient;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -25,6 +26,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use baton_messages::p2p::GetNetInfo;
 use connectrpc::{CompressionPolicy, ConnectError, ConnectRpcService, DeadlinePolicy, Protocol};
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
@@ -78,6 +80,8 @@ pub struct Parts {
     pub counters: Metrics,
     /// Limits.
     pub limits: Limits,
+    /// Says who is connected; `None` where the peer-to-peer network is off.
+    pub net_info: Option<Recipient<GetNetInfo>>,
 }
 
 /// The HTTP server, bound and not yet answering.
@@ -121,9 +125,28 @@ impl Server {
         metrics: metrics::Metrics,
         limits: Limits,
     ) -> Result<Self, BindError> {
+        let listener = Self::listen_for_metrics(address, limits, serve::Metrics::default()).await?;
+        Ok(Self::for_metrics(listener, metrics, limits))
+    }
+
+    /// Binds the address for `/metrics` alone; nothing is answered yet.
+    ///
+    /// # Errors
+    ///
+    /// `BindError` when the address is taken or cannot be bound.
+    pub async fn listen_for_metrics(
+        address: &str,
+        limits: Limits,
+        counters: serve::Metrics,
+    ) -> Result<serve::Listener, BindError> {
         let address = if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() };
-        let listener = serve::Listener::bind(&address, limits, serve::Metrics::default()).await?;
-        Ok(Self { listener, router: plain(metrics.router(), limits) })
+        serve::Listener::bind(&address, limits, counters).await
+    }
+
+    /// Serves `/metrics` alone on an address that was bound before.
+    #[must_use]
+    pub fn for_metrics(listener: serve::Listener, metrics: metrics::Metrics, limits: Limits) -> Self {
+        Self { listener, router: plain(metrics.router(), limits) }
     }
 
     /// Where it listens.
@@ -148,7 +171,7 @@ struct Plain {
 
 /// All routes, without the connection's limits.
 fn router(parts: Parts) -> Router {
-    let Parts { node, chain, condition, metrics, counters, limits } = parts;
+    let Parts { node, chain, condition, metrics, counters, limits, net_info } = parts;
     let state = Plain { node: node.into(), chain_id: chain.genesis.chain_id.as_str().into(), condition };
     let routes = Router::new()
         .route("/health/live", get(live))
@@ -158,7 +181,7 @@ fn router(parts: Parts) -> Router {
         .route("/status", get(status))
         .with_state(state)
         .merge(metrics.router());
-    plain(routes, limits).merge(services(chain, counters.calls, limits))
+    plain(routes, limits).merge(services(chain, net_info, counters.calls, limits))
 }
 
 /// Routes that take no body: other methods and paths are told so, and none takes for ever.
@@ -182,8 +205,14 @@ async fn unknown(request: Request) -> Response {
 
 /// ev-node's services. The library bounds the body, what it unpacks to, and the time for both
 /// the body and the answer.
-fn services(chain: Chain, metrics: connect::Metrics, limits: Limits) -> Router {
-    let dispatcher = connect::Services::new(service::Service::new(chain), limits.reads, metrics);
+fn services(
+    chain: Chain,
+    net_info: Option<Recipient<GetNetInfo>>,
+    metrics: connect::Metrics,
+    limits: Limits,
+) -> Router {
+    let service = service::Service::new(chain, net_info);
+    let dispatcher = connect::Services::new(service, limits.reads, metrics);
     let bounds = connectrpc::Limits::default()
         .with_max_request_body_size(limits.body)
         .with_max_message_size(limits.body);
@@ -195,7 +224,7 @@ fn services(chain: Chain, metrics: connect::Metrics, limits: Limits) -> Router {
     let door =
         Door { bodies: Budget::new(limits.bodies), places: Arc::new(Semaphore::new(limits.calls)), limits };
     let mut routes = Router::new();
-    for name in ["StoreService", "ConfigService"] {
+    for name in ["StoreService", "P2PService", "ConfigService"] {
         routes = routes.route_service(&format!("/evnode.v1.{name}/{{method}}"), service.clone());
     }
     routes.layer(middleware::from_fn_with_state(door, bounded))

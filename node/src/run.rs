@@ -31,7 +31,7 @@ use baton_messages::supervisor::{IntegrityStop, Shutdown};
 use baton_messages::types::{Hash, Timestamp};
 use baton_storage::{Reader, Store};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::admin;
@@ -40,11 +40,15 @@ use crate::cli::place::open_options;
 use crate::cli::start::{self, Start};
 use crate::cluster;
 use crate::config::Config;
+use crate::config::rules::TX_FRAME;
 use crate::disk::{self, DiskWatch};
 use crate::exit::ExitError;
 use crate::failpoints;
+use crate::import;
+use crate::keys;
 use crate::kv_http::{self, KvHttp};
 use crate::metrics;
+use crate::p2p;
 use crate::rpc::{self, Limits};
 use crate::status::{self, Board};
 use crate::wiring::{Make, Node, Parts, Settings, Threads, Wiring};
@@ -55,8 +59,14 @@ const RESERVE: u64 = 32 << 20;
 const LOG_BYTES: u64 = 256 << 20;
 /// Lines that wait to be recorded at the most; what is over it is read from the store.
 const JOURNAL: usize = 4096;
-/// What a stop may take before it is cut short; systemd's own limit is above it.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// What each part of a stop may take before it is cut short: the parts of the node, hand-off
+/// included, the store, and the ports. Together they are below the 30 seconds after which the
+/// service manager kills.
+const PARTS_WITHIN: Duration = Duration::from_secs(15);
+const CLOSE_WITHIN: Duration = Duration::from_secs(8);
+const SERVERS_WITHIN: Duration = Duration::from_secs(2);
+/// For a part that comes after one that took all the time.
+const LEAST_WITHIN: Duration = Duration::from_secs(2);
 
 /// Runs the node until it is told to stop.
 ///
@@ -93,7 +103,7 @@ fn fail_stop_on_panic() {
 }
 
 /// The wall clock of this machine, off by so many nanoseconds where a test wants it.
-struct SystemClock(i64);
+pub(crate) struct SystemClock(pub(crate) i64);
 
 impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods)] // The one place where the wall clock comes in.
@@ -135,6 +145,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let Start { config, genesis, key } = start;
     let limits = Limits::default().within(rpc::serve::raise_open_files());
     let signals = Signals::listen()?;
+    let network = p2p::Config::of(&config.p2p).map_err(ExitError::config)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock(failpoints::clock_offset()));
     let accounts = da::accounts::Metrics::default();
     let da = match config.raft.witness {
@@ -144,9 +155,11 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         }
     };
     let store = Store::open(open_options(&config.files, &genesis))?;
+    check_queue(&store, config.max_block_bytes)?;
     let identity = store.identity();
     info!(chain = %identity.chain_id, storage = %identity.storage, boot = identity.boot,
         tip = store.reader().tip().height.0, "opened the store");
+    let begins = import::begins_at(&config.files, &store.reader())?;
     start::check_produces(&store)?;
     start::check_first(&config, store.reader().membership().membership().voter_ids().next().is_some())?;
     failpoints::pass("node.store_opened");
@@ -185,6 +198,9 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let heard = journal.clone().recipient();
     let transport =
         members::listen(&config, &genesis, &store, &world, cluster_metrics.clone(), heard).await?;
+    let network_metrics = p2p::Metrics::default();
+    let (network, network_config) =
+        open_network(network, &config, &genesis, &signer, network_metrics.clone()).await?;
     let parts = Parts {
         world,
         store: store.clone(),
@@ -194,10 +210,14 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         signer: signer_parts,
         progress: progress(&store.reader())?,
         threads: Threads::Dedicated,
+        p2p: network,
     };
     let (alarm, alarmed) = oneshot::channel();
     let alarm = Alarm(Some(alarm)).start();
-    let mut wiring = Wiring::new(settings(&config, &genesis, &store, &signer), parts, alarm.recipient());
+    let mut settings = settings(&config, &genesis, &store, &signer);
+    settings.p2p = network_config;
+    let mut wiring = Wiring::new(settings, parts, alarm.recipient());
+    wiring.settings.supervisor.begins_after = begins.map(|finished| (finished.height, finished.hash));
     wiring.blocks = vec![journal.clone().recipient()];
     wiring.leadership_audit = vec![journal.clone().recipient()];
     wiring.members.push(journal.clone().recipient());
@@ -213,23 +233,37 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     cluster_metrics.register(registry.registry());
     rpc_metrics.register(registry.registry());
     disk_metrics.register(registry.registry());
+    network_metrics.register(registry.registry());
+    let listeners = (rpc::serve::Metrics::default(), rpc::serve::Metrics::default());
+    listeners.0.register(registry.registry().sub_registry_with_prefix("kv_http"));
+    listeners.1.register(registry.registry().sub_registry_with_prefix("metrics_http"));
 
     let admin_metrics = admin::Metrics::default();
     admin_metrics.register(registry.registry());
     let socket = admin::Config::new(config.files.admin_socket());
-    let socket = admin::Admin::bind(socket, admin_metrics).map_err(ExitError::retry_later)?;
+    let socket = admin::Admin::bind(socket, admin_metrics).map_err(|error| match error.source.kind() {
+        // Something else is in its place, and stays there.
+        std::io::ErrorKind::AlreadyExists => ExitError::config(error),
+        _ => ExitError::retry_later(error),
+    })?;
     // Ports come before actors: a taken one is named before anything was produced.
     let kv_listener = match &config.kv.listen {
         Some(address) => Some(
-            rpc::serve::Listener::bind(address, limits, rpc::serve::Metrics::default())
-                .await
-                .map_err(ExitError::retry_later)?,
+            rpc::serve::Listener::bind(address, limits, listeners.0).await.map_err(ExitError::retry_later)?,
         ),
         None => None,
     };
     let rpc_listener = rpc::serve::Listener::bind(&config.rpc.address, limits, rpc_metrics.connections())
         .await
         .map_err(ExitError::retry_later)?;
+    let metrics_listener = match &config.metrics {
+        Some(metrics) => {
+            let limits = Limits { connections: metrics.max_connections.min(limits.connections), ..limits };
+            let bound = rpc::Server::listen_for_metrics(&metrics.address, limits, listeners.1).await;
+            Some((bound.map_err(ExitError::retry_later)?, limits))
+        }
+        None => None,
+    };
     failpoints::pass("node.before_actors");
     let node = wiring.start();
     let links = status::Links {
@@ -263,6 +297,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         metrics: scraped.clone(),
         counters: rpc_metrics,
         limits,
+        net_info: node.p2p.as_ref().map(|p2p| p2p.net_info.clone()),
     };
     let server = rpc::Server::on(rpc_listener, rpc_parts);
     let (closing, _) = watch::channel(false);
@@ -273,6 +308,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         }
     };
     let mut servers = vec![];
+    let stop_asked = Arc::new(Notify::new());
     let desk = Desk {
         node: config.raft.node_id.clone(),
         links: admin::Links {
@@ -280,6 +316,8 @@ async fn serve(start: Start) -> Result<(), ExitError> {
             hand_off: node.hand_off.clone(),
             pause: node.pause.clone(),
             resume: node.resume.clone(),
+            prepare_stop: node.prepare_stop.clone(),
+            stop: stop_asked.clone(),
             change: node.cluster.change.clone(),
             journal: Some(journal.recipient()),
         },
@@ -300,15 +338,9 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         };
         servers.push(tokio::spawn(listener.serve(api.router(), until_closed())));
     }
-    if let Some(metrics) = &config.metrics {
-        let limits = Limits { connections: metrics.max_connections.min(limits.connections), ..limits };
-        match rpc::Server::bind_metrics(&metrics.address, scraped, limits).await {
-            Ok(server) => servers.push(tokio::spawn(server.serve(until_closed()))),
-            Err(error) => {
-                stop(&node, &store).await;
-                return Err(ExitError::retry_later(error));
-            }
-        }
+    if let Some((listener, limits)) = metrics_listener {
+        let server = rpc::Server::for_metrics(listener, scraped, limits);
+        servers.push(tokio::spawn(server.serve(until_closed())));
     }
     let watch = disk::Config {
         directory: config.files.data().to_owned(),
@@ -316,16 +348,47 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         reserve: RESERVE,
         interval: Duration::from_secs(1),
     };
-    DiskWatch::new(watch, node.disk.clone(), disk_metrics).start();
+    DiskWatch::start(watch, node.disk.clone(), disk_metrics);
 
-    let ended = signals.told_to_stop(alarmed).await;
+    let ended = signals.told_to_stop(alarmed, &stop_asked).await;
     let _ = closing.send(true);
     stop(&node, &store).await;
-    for server in servers {
-        let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
-    }
+    let _ = tokio::time::timeout(SERVERS_WITHIN, futures::future::join_all(servers)).await;
     info!("stopped");
     ended
+}
+
+/// Opens the peer-to-peer network, where it is on, and says how its actor is to behave.
+async fn open_network(
+    network: Option<p2p::Config>,
+    config: &Config,
+    genesis: &Genesis,
+    signer: &Signer,
+    metrics: p2p::Metrics,
+) -> Result<(Option<baton_actors::p2p::Parts>, Option<baton_actors::p2p::Config>), ExitError> {
+    let Some(network) = network else {
+        info!("p2p is off: no listen address is set");
+        return Ok((None, None));
+    };
+    let key = keys::node_key(&config.files).map_err(ExitError::config)?;
+    let parts =
+        p2p::open(&network, &key, &genesis.chain_id, metrics).await.map_err(ExitError::retry_later)?;
+    Ok((Some(parts), Some(network.for_actor(&key, signer.clone()))))
+}
+
+/// Refuses a start with a transaction in the queue that fits into no block any more: it was
+/// accepted, so it is not dropped (P3), and nothing may overtake it.
+fn check_queue(store: &Store, max_block_bytes: usize) -> Result<(), ExitError> {
+    let room = max_block_bytes.saturating_sub(TX_FRAME);
+    let largest = store.queue().load()?.into_iter().map(|(_, tx)| tx.0.len()).max().unwrap_or(0);
+    match largest > room {
+        true => Err(ExitError::config(format!(
+            "the queue holds an accepted transaction of {largest} bytes, and block.max_bytes: {max_block_bytes} \
+             leaves room for {room}: set block.max_bytes to at least {} until it is in a block",
+            largest + TX_FRAME
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// The signals that end the node cleanly; listened to before anything is opened.
@@ -341,13 +404,21 @@ impl Signals {
         Ok(Self { terminate, interrupt })
     }
 
-    /// Waits for a signal, or for the news that a person is needed.
-    async fn told_to_stop(mut self, alarmed: oneshot::Receiver<String>) -> Result<(), ExitError> {
+    /// Waits for a signal, an operator's command, or for the news that a person is needed.
+    async fn told_to_stop(
+        mut self,
+        alarmed: oneshot::Receiver<String>,
+        asked: &Notify,
+    ) -> Result<(), ExitError> {
         tokio::select! {
             biased;
             Ok(reason) = alarmed => Err(ExitError::integrity(reason)),
             _ = self.terminate.recv() => {
                 info!("SIGTERM: stopping");
+                Ok(())
+            }
+            () = asked.notified() => {
+                info!("an operator's command: stopping");
                 Ok(())
             }
             _ = self.interrupt.recv() => {
@@ -360,8 +431,10 @@ impl Signals {
 
 /// Producers first, then consensus, then the store.
 async fn stop(node: &Node, store: &Store) {
+    let until = tokio::time::Instant::now() + PARTS_WITHIN;
     for part in &node.shutdown {
-        if let Err(error) = part.send(Shutdown).timeout(STOP_WITHIN).await {
+        let left = until.saturating_duration_since(tokio::time::Instant::now()).max(LEAST_WITHIN);
+        if let Err(error) = part.send(Shutdown).timeout(left).await {
             warn!(%error, "a part did not stop in time");
         }
     }
@@ -377,7 +450,7 @@ async fn close(store: &Store) {
         closed.close();
         let _ = close.0.send(());
     });
-    if closing.is_ok() && tokio::time::timeout(STOP_WITHIN, close.1).await.is_err() {
+    if closing.is_ok() && tokio::time::timeout(CLOSE_WITHIN, close.1).await.is_err() {
         warn!("the store did not close in time");
     }
     failpoints::pass("node.after_close");
@@ -413,7 +486,7 @@ fn signer_parts(
     Ok(signer::Parts { key: Box::new(key), guard: Box::new(guard), audit: Box::new(audit), now, metrics })
 }
 
-fn celestia_config(config: &Config) -> Result<celestia::Config, ExitError> {
+pub(crate) fn celestia_config(config: &Config) -> Result<celestia::Config, ExitError> {
     let options = match config.da.submit_options.trim() {
         "" => "{}",
         options => options,
@@ -512,11 +585,13 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },
             initial_height: genesis.initial_height,
         },
+        p2p: None,
     }
 }
 
 /// A hash over the settings in which the members of a cluster must agree: blobs would go to another
-/// place, or a transaction be taken for new (hazard D11).
+/// place, or a transaction be taken for new (hazard D11). `block.max_bytes` is not among them: blocks
+/// of any size are understood, and whoever differs in these settings is not chosen to lead.
 fn common_settings(config: &Config) -> Hash {
     let Config { da, replay_window, engine, .. } = config;
     let mut text = format!("{}\n{}\n{replay_window}", da.namespace, da.data_namespace);
@@ -531,4 +606,39 @@ fn common_settings(config: &Config) -> Hash {
 #[allow(clippy::disallowed_methods)] // The one place where entropy comes in.
 fn seed() -> u64 {
     rand::random()
+}
+
+#[cfg(test)]
+mod tests {
+    use baton_messages::types::{DaHeight, Height, Tx};
+    use baton_storage::memory::Disk;
+    use baton_storage::{Completion, OpenOptions};
+    use bytes::Bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_start_is_refused_while_an_accepted_transaction_fits_into_no_block() {
+        let genesis = Genesis {
+            chain_id: "chain".to_owned(),
+            start_time: Timestamp(1),
+            initial_height: Height(1),
+            proposer_address: Bytes::new(),
+            da_start_height: DaHeight(1),
+            da_epoch_forced_inclusion: 1,
+        };
+        let options = OpenOptions {
+            path: std::path::PathBuf::new(),
+            chain_id: genesis.chain_id.clone(),
+            genesis,
+            completion: Completion::Inline,
+        };
+        let store = Store::create_in_memory(&Disk::new(), options, uuid::Uuid::from_u128(1)).unwrap();
+        assert!(check_queue(&store, 0).is_ok(), "nothing waits");
+        store.queue().append(vec![Tx(Bytes::from(vec![7; 1000]))], Height(0)).await.unwrap();
+        assert!(check_queue(&store, 1000 + TX_FRAME).is_ok());
+        let refused = check_queue(&store, 999 + TX_FRAME).unwrap_err();
+        assert!(refused.to_string().contains("at least 1016"), "{refused}");
+        assert_eq!(refused.code, crate::exit::ExitCode::Config);
+    }
 }

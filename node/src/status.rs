@@ -1,10 +1,12 @@
 //! The status board answers what the node's condition is, in every role and without a quorum.
 //!
-//! It keeps nothing: it asks the actors and the store each time. An actor that does not answer
+//! It asks the actors and the store each time, but once for all who ask within a moment: strangers
+//! who ask without end cost the actors next to nothing. An actor that does not answer
 //! in time is a part that is missing, never a question that hangs (P8).
 
 pub mod following;
 
+use std::fmt;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, Recipient, ResponseFuture};
@@ -15,7 +17,13 @@ use baton_messages::signer::GetSignerView;
 use baton_messages::status::{GetNodeStatus, NodeStatus};
 use baton_messages::supervisor::GetSupervisorView;
 use baton_storage::Store;
+use futures::FutureExt;
+use futures::future::{LocalBoxFuture, Shared};
+use tokio::time::Instant;
 use tracing::debug;
+
+/// Who asks within this gets the answer that was begun for the first.
+const SHARED_FOR: Duration = Duration::from_millis(25);
 
 /// How patient the board is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,18 +54,25 @@ pub struct Links {
 }
 
 /// The status board.
-#[derive(Debug)]
 pub struct Board {
     config: Config,
     links: Links,
     store: Store,
+    /// The answer that is under way or was given last, and when it was begun.
+    last: Option<(Instant, Shared<LocalBoxFuture<'static, NodeStatus>>)>,
+}
+
+impl fmt::Debug for Board {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Board").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 impl Board {
     /// A board that asks these actors and reads this store.
     #[must_use]
-    pub const fn new(config: Config, links: Links, store: Store) -> Self {
-        Self { config, links, store }
+    pub fn new(config: Config, links: Links, store: Store) -> Self {
+        Self { config, links, store, last: None }
     }
 }
 
@@ -69,13 +84,17 @@ impl Handler<GetNodeStatus> for Board {
     type Result = ResponseFuture<NodeStatus>;
 
     fn handle(&mut self, _: GetNodeStatus, _: &mut Self::Context) -> Self::Result {
+        let now = Instant::now();
+        if let Some((_, answer)) = self.last.as_ref().filter(|(at, _)| now.duration_since(*at) < SHARED_FOR) {
+            return Box::pin(answer.clone());
+        }
         // All three are in memory: the board does not wait for a disk.
         let reader = self.store.reader();
         let (tip, da) = (reader.tip(), reader.da_progress());
         let store_trouble = self.store.trouble().map(|trouble| trouble.to_string());
         let Links { raft_view, supervisor_view, queue_view, signer_view, cluster_view } = self.links.clone();
         let within = self.config.reply_within;
-        Box::pin(async move {
+        let answer = async move {
             let signer = async {
                 match signer_view {
                     Some(signer_view) => ask("signer", &signer_view, GetSignerView, within).await,
@@ -96,7 +115,10 @@ impl Handler<GetNodeStatus> for Board {
                 cluster,
             );
             NodeStatus { tip, da, store_trouble, raft, supervisor, queue, signer, cluster, follow: None }
-        })
+        };
+        let answer = answer.boxed_local().shared();
+        self.last = Some((now, answer.clone()));
+        Box::pin(answer)
     }
 }
 
@@ -116,8 +138,11 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::path::PathBuf;
+    use std::rc::Rc;
 
+    use actix::MessageResult;
     use baton_messages::cluster::ClusterView;
     use baton_messages::genesis::Genesis;
     use baton_messages::raft::RaftView;
@@ -225,6 +250,45 @@ mod tests {
         assert_eq!(status.raft, None);
         assert_eq!(status.supervisor.map(|supervisor| supervisor.executed), Some(Height(7)));
         assert_eq!(status.queue.map(|queue| queue.txs), Some(5));
+    }
+
+    /// Counts how often it is asked.
+    struct Counting(Rc<Cell<u32>>);
+
+    impl Actor for Counting {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<GetRaftView> for Counting {
+        type Result = MessageResult<GetRaftView>;
+
+        fn handle(&mut self, _: GetRaftView, _: &mut Self::Context) -> Self::Result {
+            self.0.set(self.0.get() + 1);
+            MessageResult(RaftView::default())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_who_ask_at_once_ask_the_actors_once() {
+        let asked = Rc::new(Cell::new(0));
+        let count = asked.clone();
+        let all = async move {
+            let others = Actors { silent: false }.start();
+            let links = Links {
+                raft_view: Counting(count).start().recipient(),
+                supervisor_view: others.clone().recipient(),
+                queue_view: others.clone().recipient(),
+                signer_view: None,
+                cluster_view: None,
+            };
+            let board = Board::new(Config::default(), links, store()).start();
+            let asking = (0..1000).map(|_| board.send(GetNodeStatus));
+            assert!(futures::future::join_all(asking).await.iter().all(Result::is_ok));
+            tokio::time::sleep(SHARED_FOR).await;
+            board.send(GetNodeStatus).await.unwrap();
+        };
+        LocalSet::new().run_until(all).await;
+        assert_eq!(asked.get(), 2);
     }
 
     #[tokio::test(start_paused = true)]

@@ -37,7 +37,8 @@ pub enum TlsToolError {
     File(#[from] FileError),
     /// The name cannot be in a certificate.
     #[error(
-        "{0:?} is no name for a node in a certificate: letters, digits, '-' and '.', as in the name of a host"
+        "{0:?} is no name for a node in a certificate: letters, digits, '-', '_' and '.', as in the name of a \
+         host, with at least one letter"
     )]
     Name(String),
     /// The directory holds no authority.
@@ -251,9 +252,29 @@ fn write(pair: &Pair, cert: &Path, key: &Path, others: &[(&Path, &String)]) -> R
             return Err(TlsToolError::Exists(path.to_owned()));
         }
     }
+    let mut written = vec![];
+    let all = write_all(pair, key, public, &mut written);
+    if all.is_err() {
+        for path in written {
+            // What cannot be removed is named by the error at the next attempt.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    Ok(all?)
+}
+
+/// Writes the files and notes which there are.
+fn write_all<'a>(
+    pair: &Pair,
+    key: &'a Path,
+    public: impl Iterator<Item = (&'a Path, &'a String)>,
+    written: &mut Vec<&'a Path>,
+) -> Result<(), FileError> {
     files::write_private(key, pair.key.as_bytes(), Overwrite::Refuse)?;
+    written.push(key);
     for (path, text) in public {
         files::write_private(path, text.as_bytes(), Overwrite::Refuse)?;
+        written.push(path);
         let everybody = std::fs::Permissions::from_mode(0o644);
         std::fs::set_permissions(path, everybody).map_err(|source| FileError::Io {
             action: "set the permissions of",
@@ -279,6 +300,27 @@ mod tests {
     fn node(name: &str, ca: &Path, out: &Path) -> TlsCommand {
         let address = vec!["10.0.0.7".to_owned(), "host.example".to_owned()];
         TlsCommand::Node { name: name.to_owned(), ca: ca.to_owned(), out: out.to_owned(), address, days: 365 }
+    }
+
+    #[test]
+    fn what_cannot_be_written_whole_leaves_nothing_behind() {
+        let home = tempfile::tempdir().unwrap();
+        let pair = Pair { cert: "certificate".to_owned(), key: Zeroizing::new("key".to_owned()) };
+        let (key, cert) = (home.path().join("node.key"), home.path().join("none").join("node.pem"));
+        // Nothing is in the way; the directory cannot be made.
+        std::fs::write(home.path().join("none"), "").unwrap();
+        write(&pair, &cert, &key, &[]).unwrap_err();
+        assert!(!key.exists());
+    }
+
+    #[test]
+    fn every_name_that_a_certificate_can_hold_is_one_that_the_settings_take() {
+        for name in ["n1", "a-b", "a_b", "host.example", "1a"] {
+            assert!(is_host_name(name) && crate::config::cluster::is_name(name), "{name}");
+        }
+        for name in ["a..b", "a-.b", "a.-b", "-a", "a-", ".a", "a.", ""] {
+            assert!(!is_host_name(name) && !crate::config::cluster::is_name(name), "{name}");
+        }
     }
 
     #[test]

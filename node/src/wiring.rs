@@ -4,6 +4,8 @@
 //! and run late. [`Wiring`] is public before anything starts, so that a test replaces any actor
 //! or outside link by its own.
 
+mod inside;
+
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use baton_actors::da_submitter::{self, DaSubmitter};
 use baton_actors::engine::{self, Engine, Execution};
 use baton_actors::executor::{self, Executor};
 use baton_actors::notary::{self, Notary};
+use baton_actors::p2p::{self, P2p};
 use baton_actors::raft::transport::Transport;
 use baton_actors::raft::{self, Raft};
 use baton_actors::reaper::{self, Reaper};
@@ -28,11 +31,14 @@ use baton_actors::world::World;
 use baton_messages::chain;
 use baton_messages::cluster::{
     Campaign, ChangeMembers, FetchBlocks, ForwardTxs, ForwardedTxs, GetCluster, HandOff, Heartbeats,
-    MemberTold, MembersChanged, Pause, Resume, Stand, TellCondition, TransferLeadership,
+    MemberTold, MembersChanged, Pause, PrepareStop, Resume, Stand, TellCondition, TransferLeadership,
 };
 use baton_messages::da::{GetBlobs, GetDaHead, SubmitBlobs};
 use baton_messages::engine::{
     ExecuteBlock, FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal,
+};
+use baton_messages::p2p::{
+    FetchByHash, FetchData, FetchHead, FetchHeaders, GetNetInfo, PublishBlock, PublishTail, ReportPeer,
 };
 use baton_messages::raft::{BlocksApplied, GetRaftView, ProposeBlock, Record, Settle};
 use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, PostTxs, SubmitTxs};
@@ -45,6 +51,7 @@ use baton_storage::{Reader, Store};
 use prometheus_client::registry::Registry;
 
 use crate::witness::Absent;
+pub use inside::{Between, SupervisorPorts, SyncerPorts};
 
 /// How the actors behave, one part each.
 #[derive(Clone, Debug)]
@@ -69,6 +76,8 @@ pub struct Settings {
     pub supervisor: supervisor::Config,
     /// The signer.
     pub signer: signer::Config,
+    /// The peer-to-peer actor; used where [`Parts::p2p`] is set.
+    pub p2p: Option<p2p::Config>,
 }
 
 /// What every actor counts.
@@ -85,6 +94,7 @@ pub struct Metrics {
     pub syncer: syncer::Metrics,
     pub timekeeper: timekeeper::Metrics,
     pub supervisor: supervisor::Metrics,
+    pub p2p: p2p::Metrics,
 }
 
 impl Metrics {
@@ -100,6 +110,7 @@ impl Metrics {
         self.syncer.register(registry);
         self.timekeeper.register(registry);
         self.supervisor.register(registry);
+        self.p2p.register(registry);
     }
 }
 
@@ -133,6 +144,8 @@ pub struct Parts {
     pub progress: signer::guard::Progress,
     /// Where blocking actors run.
     pub threads: Threads,
+    /// The peer-to-peer network; `None` where it is off.
+    pub p2p: Option<p2p::Parts>,
 }
 
 impl fmt::Debug for Parts {
@@ -244,6 +257,8 @@ impl RaftPorts {
 pub struct ClusterPorts {
     pub view: Recipient<GetCluster>,
     pub change: Recipient<ChangeMembers>,
+    pub pause: Recipient<Pause>,
+    pub resume: Recipient<Resume>,
     pub transfer: Recipient<TransferLeadership>,
     pub tell: Recipient<TellCondition>,
     pub campaign: Recipient<Campaign>,
@@ -259,6 +274,8 @@ impl ClusterPorts {
     where
         A: Hears<GetCluster>
             + Hears<ChangeMembers>
+            + Hears<Pause>
+            + Hears<Resume>
             + Hears<TransferLeadership>
             + Hears<TellCondition>
             + Hears<Campaign>
@@ -270,6 +287,8 @@ impl ClusterPorts {
         Self {
             view: port(actor),
             change: port(actor),
+            pause: port(actor),
+            resume: port(actor),
             transfer: port(actor),
             tell: port(actor),
             campaign: port(actor),
@@ -334,6 +353,46 @@ impl DaPorts {
     }
 }
 
+/// What can be said to the peer-to-peer actor.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct P2pPorts {
+    pub publish: Recipient<PublishBlock>,
+    pub publish_tail: Recipient<PublishTail>,
+    pub fetch_headers: Recipient<FetchHeaders>,
+    pub fetch_data: Recipient<FetchData>,
+    pub fetch_head: Recipient<FetchHead>,
+    pub fetch_by_hash: Recipient<FetchByHash>,
+    pub report: Recipient<ReportPeer>,
+    pub net_info: Recipient<GetNetInfo>,
+}
+
+impl P2pPorts {
+    /// The ports of an actor that hears all of it.
+    pub fn of<A>(actor: &Addr<A>) -> Self
+    where
+        A: Hears<PublishBlock>
+            + Hears<PublishTail>
+            + Hears<FetchHeaders>
+            + Hears<FetchData>
+            + Hears<FetchHead>
+            + Hears<FetchByHash>
+            + Hears<ReportPeer>
+            + Hears<GetNetInfo>,
+    {
+        Self {
+            publish: port(actor),
+            publish_tail: port(actor),
+            fetch_headers: port(actor),
+            fetch_data: port(actor),
+            fetch_head: port(actor),
+            fetch_by_hash: port(actor),
+            report: port(actor),
+            net_info: port(actor),
+        }
+    }
+}
+
 /// An actor that hears a message, wherever it runs.
 pub trait Hears<M>: Actor<Context: ToEnvelope<Self, M>> + Handler<M>
 where
@@ -350,7 +409,7 @@ where
 {
 }
 
-fn port<A, M>(actor: &Addr<A>) -> Recipient<M>
+pub(crate) fn port<A, M>(actor: &Addr<A>) -> Recipient<M>
 where
     A: Hears<M>,
     M: Message + Send + 'static,
@@ -384,6 +443,13 @@ pub struct Wiring {
     pub signer: Option<SignerPorts>,
     /// Instead of the DA adapter.
     pub da: Option<DaPorts>,
+    /// Instead of the syncer.
+    pub syncer: Option<SyncerPorts>,
+    /// Between the supervisor and those who talk to it; the real one runs in any case, and starts
+    /// the producers when it hears that it may.
+    pub supervisor: Option<Between<SupervisorPorts>>,
+    /// Instead of the peer-to-peer actor.
+    pub p2p: Option<P2pPorts>,
     /// Instead of the executor.
     pub executor: Option<Producer>,
     /// Instead of the reaper.
@@ -409,6 +475,10 @@ pub struct Node {
     pub engine: EnginePorts,
     /// The signer.
     pub signer: SignerPorts,
+    /// The DA adapter.
+    pub da: DaPorts,
+    /// The peer-to-peer actor; `None` where the network is off.
+    pub p2p: Option<P2pPorts>,
     /// End the node, in this order; each answers when it has.
     pub shutdown: Vec<Recipient<Shutdown>>,
     /// What the supervisor does.
@@ -419,6 +489,8 @@ pub struct Node {
     pub pause: Recipient<Pause>,
     /// Resumes production.
     pub resume: Recipient<Resume>,
+    /// Says whether the others can do without this node.
+    pub prepare_stop: Recipient<PrepareStop>,
     /// Hear how the disk is.
     pub disk: Vec<Recipient<DiskHealthChanged>>,
     /// The store, to read.
@@ -444,6 +516,9 @@ impl Wiring {
             engine: None,
             signer: None,
             da: None,
+            syncer: None,
+            supervisor: None,
+            p2p: None,
             executor: None,
             reaper: None,
             da_submitter: None,
@@ -456,7 +531,7 @@ impl Wiring {
     #[must_use]
     pub fn start(self) -> Node {
         let Self { settings, metrics, parts, .. } = self;
-        let Parts { world, store, transport, execution, da, signer, progress, threads } = parts;
+        let Parts { world, store, transport, execution, da, signer, progress, threads, p2p } = parts;
         let reader = store.reader();
 
         let sequencer_ctx = context::<Sequencer>();
@@ -465,11 +540,18 @@ impl Wiring {
         let supervisor_ctx = context::<Supervisor>();
         let (sequencer, raft) = (sequencer_ctx.address(), raft_ctx.address());
         let (syncer, supervisor) = (syncer_ctx.address(), supervisor_ctx.address());
+        let supervisor = SupervisorPorts::of(&supervisor);
+        let supervisor = match self.supervisor {
+            Some(Between(between)) => between(supervisor),
+            None => supervisor,
+        };
+        let is_swapped = self.syncer.is_some();
+        let syncer = self.syncer.unwrap_or_else(|| SyncerPorts::of(&syncer));
 
         let engine_ports = self.engine.unwrap_or_else(|| {
             let links = engine::Links {
-                executed: vec![sequencer.clone().recipient(), supervisor.clone().recipient()],
-                health: supervisor.clone().recipient(),
+                executed: vec![sequencer.clone().recipient(), supervisor.executed.clone()],
+                health: supervisor.engine_health.clone(),
             };
             let Some(execution) = execution else { return EnginePorts::of(&Absent.start()) };
             let (config, metrics) = (settings.engine.clone(), metrics.engine.clone());
@@ -492,6 +574,14 @@ impl Wiring {
         let timekeeper =
             context::<Timekeeper>().run(Timekeeper::new(metrics.timekeeper.clone(), world.clone()));
 
+        let p2p = p2p.zip(settings.p2p).map(|(parts, config)| {
+            // A member takes blocks from the log only: the actor judges gossip by the store.
+            let (links, metrics) = (p2p::Links::default(), metrics.p2p.clone());
+            let (world, reader) = (world.clone(), reader.clone());
+            start_blocking(threads, move || P2p::new(config, links, metrics, world, reader, parts))
+        });
+        let p2p_ports = self.p2p.or_else(|| p2p.as_ref().map(P2pPorts::of));
+
         let producers = Producers {
             world,
             reader: reader.clone(),
@@ -499,7 +589,8 @@ impl Wiring {
             sequencer: sequencer_ports.clone(),
             raft: raft_ports.clone(),
             signer: signer_ports.clone(),
-            da: da_ports,
+            da: da_ports.clone(),
+            p2p: p2p_ports.clone(),
             supervisor: supervisor.clone(),
             integrity_stop: self.integrity_stop.clone(),
         };
@@ -549,28 +640,35 @@ impl Wiring {
             execute: engine_ports.execute.clone(),
             rollback: engine_ports.rollback.clone(),
             set_final: engine_ports.set_final.clone(),
-            followed: supervisor.clone().recipient(),
-            trouble: supervisor.clone().recipient(),
+            followed: [supervisor.followed.clone(), sequencer.clone().recipient()]
+                .into_iter()
+                .chain(p2p.clone().map(Addr::recipient))
+                .collect(),
+            trouble: supervisor.execution_trouble.clone(),
             source: Some(backfill::Source {
                 fetch: raft.clone().recipient(),
                 filler: store.filler(),
                 signer: identity.clone(),
             }),
         };
-        syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
+        if !is_swapped {
+            syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
+        }
+        let mut leadership = vec![supervisor.leadership.clone(), sequencer.clone().recipient()];
+        leadership.extend(p2p.map(Addr::recipient));
         let links = raft::Links {
-            leadership: vec![supervisor.clone().recipient(), sequencer.clone().recipient()],
-            term_applied: vec![syncer.clone().recipient(), supervisor.clone().recipient()],
-            lease: supervisor.clone().recipient(),
+            leadership,
+            term_applied: vec![syncer.term_applied, supervisor.term_applied.clone()],
+            lease: supervisor.lease.clone(),
             applied: vec![
                 sequencer.clone().recipient(),
-                syncer.recipient(),
-                supervisor.clone().recipient(),
+                syncer.applied,
+                supervisor.applied.clone(),
                 timekeeper.recipient(),
             ],
-            health: supervisor.clone().recipient(),
-            told: self.told.unwrap_or_else(|| supervisor.clone().recipient()),
-            members: [vec![supervisor.clone().recipient()], self.members].concat(),
+            health: supervisor.raft_health.clone(),
+            told: self.told.unwrap_or_else(|| supervisor.told.clone()),
+            members: [vec![supervisor.members.clone()], self.members].concat(),
             blocks: self.blocks,
             forwarded: sequencer_ports.forwarded.clone(),
             integrity_stop: self.integrity_stop,
@@ -579,16 +677,19 @@ impl Wiring {
 
         Node {
             raft: raft_ports,
+            pause: cluster_ports.pause.clone(),
+            resume: cluster_ports.resume.clone(),
             cluster: cluster_ports,
             sequencer: sequencer_ports,
             engine: engine_ports,
             signer: signer_ports,
-            shutdown: vec![supervisor.clone().recipient(), raft.recipient()],
-            supervisor: supervisor.clone().recipient(),
-            hand_off: supervisor.clone().recipient(),
-            pause: supervisor.clone().recipient(),
-            resume: supervisor.clone().recipient(),
-            disk: vec![sequencer.recipient(), supervisor.recipient()],
+            p2p: p2p_ports,
+            da: da_ports,
+            shutdown: vec![supervisor.shutdown, raft.recipient()],
+            supervisor: supervisor.view,
+            hand_off: supervisor.hand_off,
+            prepare_stop: supervisor.prepare_stop,
+            disk: vec![sequencer.recipient(), supervisor.disk],
             reader,
         }
     }
@@ -603,7 +704,8 @@ struct Producers {
     raft: RaftPorts,
     signer: SignerPorts,
     da: DaPorts,
-    supervisor: Addr<Supervisor>,
+    supervisor: SupervisorPorts,
+    p2p: Option<P2pPorts>,
     integrity_stop: Recipient<IntegrityStop>,
 }
 
@@ -622,8 +724,12 @@ impl Producers {
             note_signed: self.signer.note_signed.clone(),
             check_guard: self.signer.check_guard.clone(),
             sign: self.signer.sign.clone(),
-            production: self.supervisor.clone().recipient(),
+            production: self.supervisor.production.clone(),
             integrity_stop: self.integrity_stop.clone(),
+            publish: self
+                .p2p
+                .as_ref()
+                .map(|p2p| executor::Publish { block: p2p.publish.clone(), tail: p2p.publish_tail.clone() }),
         };
         let (metrics, world, reader) = (metrics.executor.clone(), self.world.clone(), self.reader.clone());
         finishing_producer("executor", move |grant| {
@@ -657,7 +763,7 @@ impl Producers {
             sign_data: self.signer.sign_data.clone(),
             position: self.engine.position.clone(),
             record: self.raft.record.clone(),
-            state: self.supervisor.clone().recipient(),
+            state: self.supervisor.da_state.clone(),
         };
         let (metrics, world, reader) =
             (metrics.da_submitter.clone(), self.world.clone(), self.reader.clone());

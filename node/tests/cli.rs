@@ -321,6 +321,70 @@ fn unsafe_clean_says_what_it_costs_and_never_removes_the_guard() {
 }
 
 #[test]
+fn a_home_that_is_said_counts_before_the_environment_wherever_it_is_said() {
+    let (said, named) = (Node::made(), Node::made());
+    let home = |node: &Node| node.home().root().display().to_string();
+    let ask = |args: &[&str]| told(&baton(args).env("BATON_HOME", home(&named)).output().unwrap());
+    let (code, _, told) = ask(&["--home", &home(&said), "unsafe-clean", "--yes"]);
+    assert_eq!(code, 0, "{told}");
+    assert!(!said.home().store().exists() && named.home().store().exists());
+    assert_eq!(said.init(&[]).0, 0);
+    assert_eq!(ask(&["unsafe-clean", "--yes", "--home", &home(&said)]).0, 0);
+    assert!(!said.home().store().exists() && named.home().store().exists());
+    assert_eq!(ask(&["unsafe-clean", "--yes"]).0, 0);
+    assert!(!named.home().store().exists());
+    for command in [&["da"][..], &["devnet"], &["version"]] {
+        let (code, _, told) = run(&[&["--home", "/nowhere"], command].concat());
+        assert_eq!((code, told.contains("--home")), (64, true), "{command:?}: {told}");
+    }
+    let (code, _, told) = told_with_home("", &["keys", "show"]);
+    assert_eq!((code, told.contains("BATON_HOME is empty")), (64, true), "{told}");
+}
+
+fn told_with_home(home: &str, args: &[&str]) -> (i32, String, String) {
+    told(&baton(args).env("BATON_HOME", home).output().unwrap())
+}
+
+#[test]
+fn unsafe_clean_removes_nothing_when_nobody_knows_whether_the_store_is_in_use() {
+    let node = Node::made();
+    let lock = node.home().store().join("LOCK");
+    let _ = fs::remove_file(&lock);
+    fs::create_dir(&lock).unwrap();
+    let (code, _, said) = node.run(&["unsafe-clean", "--yes"]);
+    assert_eq!((code, said.contains("LOCK")), (1, true), "{said}");
+    assert!(node.home().store().exists());
+}
+
+#[test]
+fn certificates_that_others_would_refuse_are_refused_before_anything_is_opened() {
+    let node = Node::made();
+    let path = |name: &str| node.dir.path().join(name).display().to_string();
+    assert_eq!(run(&["tls", "ca", "--out", &path("ca")]).0, 0);
+    assert_eq!(run(&["tls", "node", "n2", "--ca", &path("ca"), "--out", &path("n2")]).0, 0);
+    let files = ["ca.pem", "node.pem", "node.key"].map(|file| format!("{}/{file}", path("n2")));
+    let raft = ["--raft.enable", "--raft.node_id", "n1", "--raft.raft_addr", "127.0.0.1:1"];
+    let tls = ["--raft.tls.ca", &files[0], "--raft.tls.cert", &files[1], "--raft.tls.key", &files[2]];
+    let args = [&raft[..], &tls[..]].concat();
+    let (code, _, checked) = node.run(&[&["config", "check"], &args[..]].concat());
+    assert_eq!((code, checked.contains("is for n2")), (78, true), "{checked}");
+    let store = node.open_store();
+    let (code, _, said) = node.start(&args);
+    assert_eq!((code, said.contains("is for n2")), (78, true), "not that the store is in use: {said}");
+    store.close();
+    let (code, _, said) = node.run(&[&["config", "check"], &args[..], &["--raft.node_id", "n2"]].concat());
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
+fn what_is_no_socket_in_the_place_of_the_admin_socket_needs_a_person() {
+    let node = Node::made();
+    fs::write(node.home().admin_socket(), "somebody's file").unwrap();
+    let (code, _, said) = node.start(&[]);
+    assert_eq!((code, said.contains("no socket")), (78, true), "{said}");
+}
+
+#[test]
 fn an_empty_data_directory_is_no_store() {
     let node = Node::made();
     fs::remove_dir_all(node.home().data()).unwrap();
@@ -374,8 +438,7 @@ fn logs_go_to_stderr_as_json_when_asked() {
         &home,
         "--log.format",
         "json",
-        "--p2p.peers",
-        "x",
+        "--clear_cache",
         "--signer.passphrase_file",
         "/nowhere",
     ];
@@ -383,7 +446,7 @@ fn logs_go_to_stderr_as_json_when_asked() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     let first: serde_json::Value = serde_json::from_str(stderr.lines().next().unwrap()).unwrap();
     assert_eq!(first["level"], "WARN");
-    assert!(first["message"].as_str().unwrap().contains("p2p.peers"));
+    assert!(first["message"].as_str().unwrap().contains("clear_cache"));
     assert!(output.stdout.is_empty());
 }
 

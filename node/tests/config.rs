@@ -245,10 +245,39 @@ fn every_ignored_key_warns_when_it_is_changed() {
 }
 
 #[test]
-fn peers_are_accepted_and_a_warning_says_that_they_are_not_used() {
-    let (config, warnings) = aggregator().load(&[("p2p.peers", "/ip4/1.2.3.4/tcp/1/p2p/x, y")], &[]).unwrap();
-    assert_eq!(config.p2p.peers.len(), 2);
-    assert_eq!(warnings[0].said.key, "p2p.peers");
+fn peers_are_addresses_that_end_in_an_id() {
+    const ID: &str = "12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5";
+    let two = format!("/ip4/1.2.3.4/tcp/1/p2p/{ID}, /dns4/a.example/tcp/2/p2p/{ID}");
+    let (config, warnings) = aggregator().load(&[("p2p.peers", &two)], &[]).unwrap();
+    assert_eq!(warnings, []);
+    let network = baton::p2p::Config::of(&config.p2p).unwrap().expect("it is on");
+    assert_eq!(network.peers.len(), 2);
+    for wrong in ["x", "/ip4/1.2.3.4/tcp/1", "/ip4/1.2.3.4/tcp/1/p2p/x"] {
+        let (config, _) = aggregator().load(&[("p2p.peers", wrong)], &[]).unwrap();
+        let error = baton::p2p::Config::of(&config.p2p).unwrap_err().to_string();
+        assert!(error.contains("p2p.peers") && error.contains(wrong), "{error}");
+    }
+}
+
+#[test]
+fn an_empty_listen_address_turns_the_network_off() {
+    let (config, _) = aggregator().load(&[("p2p.listen_address", "")], &[]).unwrap();
+    assert!(baton::p2p::Config::of(&config.p2p).unwrap().is_none());
+}
+
+#[test]
+fn peers_are_blocked_as_in_ev_node() {
+    const ONE: &str = "/ip4/1.2.3.4/tcp/1/p2p/12D3KooWK99VoVxNE7XzyBwXEzW7xhK7Gpv85r9F3V3fyKSUKPH5";
+    const OTHER: &str = "/ip4/1.2.3.4/tcp/1/p2p/12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
+    let both = format!("{ONE},{OTHER}");
+    let blocked = |flags: &[(&'static str, &str)]| {
+        let (config, _) = aggregator().load(flags, &[]).unwrap();
+        baton::p2p::Config::of(&config.p2p).unwrap().expect("it is on").blocked.len()
+    };
+    assert_eq!(blocked(&[("p2p.blocked_peers", &both)]), 0, "the gater is off");
+    let on = ("p2p.disable_connection_gater", "false");
+    assert_eq!(blocked(&[("p2p.blocked_peers", &both), on]), 2);
+    assert_eq!(blocked(&[("p2p.blocked_peers", &both), ("p2p.allowed_peers", ONE), on]), 1);
 }
 
 #[test]
@@ -272,6 +301,15 @@ fn election_times_follow_from_ev_nodes_and_keep_their_relations() {
         let error = aggregator().refusal(&[(key, value)]);
         assert!(error.contains(said) && error.contains("raft."), "{error}");
     }
+}
+
+/// A lease that ends before the next heartbeat: the leader gives up although nothing is wrong.
+#[test]
+fn hashicorp_raft_652_a_lease_is_longer_than_three_heartbeats_or_refused() {
+    let flags = |lease| [("raft.heartbeat_interval", "50ms"), ("raft.election_timeout_min", "60ms"), lease];
+    let error = aggregator().refusal(&flags(("raft.election_timeout_max", "150ms")));
+    assert!(error.contains("more than three heartbeat intervals"), "{error}");
+    assert!(aggregator().load(&flags(("raft.election_timeout_max", "151ms")), &[]).is_ok());
 }
 
 #[test]

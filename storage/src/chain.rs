@@ -33,6 +33,8 @@ pub(crate) struct Chain {
     pub(crate) recent: Recent,
     /// The version of log entries in force.
     pub(crate) command_version: u8,
+    /// Why an operator has stopped production.
+    pub(crate) pause: Option<Arc<str>>,
     /// Where following stands; `None` where this node produces.
     pub(crate) follow: Option<FollowRecord>,
     /// Two headers for one height.
@@ -97,9 +99,13 @@ impl Chain {
                 return Err(StoreError::Corrupt(reason));
             }
         };
+        let pause = match backend.get(Family::Meta, meta::PAUSE)? {
+            Some(bytes) => decode::<Option<String>>("pause", &bytes)?.map(Arc::from),
+            None => None,
+        };
         let recent = Recent::default();
         let (follow, evidence) = (follow::load(backend)?, follow::load_evidence(backend)?);
-        let chain = Self { applied, membership, missing, recent, command_version, follow, evidence };
+        let chain = Self { applied, membership, missing, recent, command_version, pause, follow, evidence };
         chain.check(backend)?;
         Ok(chain)
     }

@@ -31,6 +31,9 @@ pub struct Head {
     /// The version of log entries in force.
     #[serde(skip, default = "first_command_version")]
     pub(crate) command_version: u8,
+    /// Why an operator has stopped production.
+    #[serde(skip)]
+    pub(crate) pause: Option<String>,
 }
 
 const fn first_command_version() -> u8 {
@@ -40,6 +43,10 @@ const fn first_command_version() -> u8 {
 /// The first byte of a head that says which version of log entries is in force. Heads of the
 /// first version have no such byte: an older baton reads them until another one is activated.
 const WITH_COMMAND_VERSION: u8 = 2;
+
+/// The first byte of a head that also says that production is stopped. Only chains with entries of
+/// version 2 have such heads.
+const WITH_PAUSE: u8 = 3;
 
 /// Why a head was not installed. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +71,11 @@ impl Head {
     /// As it is stored and sent.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        if let Some(pause) = &self.pause {
+            let mut bytes = vec![WITH_PAUSE, self.command_version];
+            bytes.extend(codec::encode(&(pause, self)));
+            return bytes;
+        }
         if self.command_version == FIRST_COMMAND_VERSION {
             return codec::encode(self);
         }
@@ -81,6 +93,10 @@ impl Head {
         match bytes {
             [WITH_COMMAND_VERSION, version, head @ ..] => {
                 Ok(Self { command_version: *version, ..codec::decode(head)? })
+            }
+            [WITH_PAUSE, version, head @ ..] => {
+                let (pause, head): (String, Self) = codec::decode(head)?;
+                Ok(Self { command_version: *version, pause: Some(pause), ..head })
             }
             _ => codec::decode(bytes),
         }

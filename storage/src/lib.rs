@@ -23,6 +23,7 @@ pub mod runtime;
 mod state_machine;
 mod stats;
 mod store;
+mod takeover;
 pub mod verdict;
 mod writer;
 
@@ -40,4 +41,5 @@ pub use runtime::Runtime;
 pub use state_machine::{Snapshot, StateMachine};
 pub use stats::Stats;
 pub use store::{ClusterError, Identity, OpenError, OpenOptions, Store};
+pub use takeover::TakeOverError;
 pub use writer::{AppliedEvent, Backfill, BackfillError, Notify, Writer};

@@ -50,7 +50,11 @@ pub(crate) struct State {
 }
 
 /// The log of one store.
-pub(crate) struct Log(Mutex<State>);
+pub(crate) struct Log {
+    state: Mutex<State>,
+    /// The end of what has reached the disk.
+    durable: Arc<Mutex<Option<LogId>>>,
+}
 
 impl Log {
     /// Reads the ends of the log and which bodies it refers to; no bodies.
@@ -88,21 +92,34 @@ impl Log {
         }
         // Nothing may be re-applied that the log does not hold (a lost, unsynced tail).
         state.committed = state.committed.min(state.last);
-        Ok(Self(Mutex::new(state)))
+        let durable = Arc::new(Mutex::new(state.last));
+        Ok(Self { state: Mutex::new(state), durable })
     }
 
     /// Reads everything anew, after the backend was opened again.
     pub(crate) fn reload(&self, backend: &dyn Backend) -> Result<(), StoreError> {
-        let Self(loaded) = Self::load(backend)?;
+        let Self { state: loaded, durable } = Self::load(backend)?;
         let loaded = loaded.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.lock();
         let cuts = state.cuts + 1;
         *state = State { cuts, ..loaded };
+        *end(&self.durable) = *end(&durable);
         Ok(())
     }
 
+    /// The last entry that is on the disk for good, or the last purged one.
+    pub(crate) fn durable(&self) -> Option<LogId> {
+        (*end(&self.durable)).max(self.lock().purged)
+    }
+
+    /// To be called with what an append ended with, once it is synced. Appends are synced in order.
+    pub(crate) fn note_durable(&self) -> impl Fn(Option<LogId>) + Send + use<> {
+        let durable = self.durable.clone();
+        move |last| *end(&durable) = last
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Entries of a range (end exclusive) that the log holds: all of them, or as many as fit the
@@ -196,6 +213,7 @@ impl Log {
             Content::Submitted(range) => EntryPayload::Normal(Command::Submitted(range)),
             Content::Included(height) => EntryPayload::Normal(Command::Included(height)),
             Content::Activate(version) => EntryPayload::Normal(Command::Activate(version)),
+            Content::Pause(reason) => EntryPayload::Normal(Command::Pause(reason)),
             Content::Block(record) => {
                 let height = record.header.height;
                 let Some(data) = chain::body(backend, height, record.hash)? else {
@@ -372,6 +390,10 @@ impl State {
     }
 }
 
+fn end(durable: &Mutex<Option<LogId>>) -> MutexGuard<'_, Option<LogId>> {
+    durable.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn hole_at(index: u64) -> StoreError {
     StoreError::Corrupt(format!("the log has a hole at {index}"))
 }
@@ -402,6 +424,7 @@ pub(crate) fn record_of(entry: &Entry) -> LogRecord {
         EntryPayload::Normal(Command::Submitted(range)) => Content::Submitted(*range),
         EntryPayload::Normal(Command::Included(height)) => Content::Included(*height),
         EntryPayload::Normal(Command::Activate(version)) => Content::Activate(*version),
+        EntryPayload::Normal(Command::Pause(reason)) => Content::Pause(reason.clone()),
         EntryPayload::Normal(Command::Block(entry)) => Content::Block(Box::new(BlockRecord {
             term: entry.term,
             hash: entry.block.hash(),

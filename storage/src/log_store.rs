@@ -6,6 +6,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, PoisonError};
 
 use baton_messages::codec::encode;
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{Hash, Height, LogIndex};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -188,7 +189,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         let mut batch = Batch::default();
         batch.put(Family::Meta, meta::VOTE, encode(&VoteRecord::from(*vote)));
-        self.inner.jobs.run(Kind::Vote, batch, true).await.map_err(io_error)?;
+        let durable = !planted(Mutation::VoteWithoutSync);
+        self.inner.jobs.run(Kind::Vote, batch, durable).await.map_err(io_error)?;
         self.inner.log.lock().vote = Some(*vote);
         Ok(())
     }
@@ -209,7 +211,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(self.inner.log.lock().committed)
     }
 
-    /// The entries are readable when this returns, and durable when the callback is called.
+    /// The entries are readable when this returns, and durable when the callback is called. A store
+    /// in trouble takes none: openraft must not go on as if it could read them.
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
     where
         I: IntoIterator<Item = Entry> + OptionalSend,
@@ -218,8 +221,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let entries: Vec<Entry> = entries.into_iter().collect();
         let room = self.inner.jobs.room().await;
         if let Some(trouble) = self.inner.jobs.trouble() {
-            callback.io_completed(Err(io_error(trouble)));
-            return Ok(());
+            return Err(io_error(trouble));
         }
         let mut state = self.inner.log.lock();
         let mut batch = Batch::default();
@@ -228,9 +230,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 .inspect_err(|error| self.inner.jobs.report(error))
                 .map_err(io_error)?;
         }
-        let done =
-            Box::new(move |result: Result<(), StoreError>| callback.io_completed(result.map_err(io_error)));
-        let job = self.inner.jobs.push(Job { kind: Kind::Append, batch, sync: true, done, room });
+        let (durable, last) = (self.inner.log.note_durable(), entries.last().map(|entry| entry.log_id));
+        let done = Box::new(move |result: Result<(), StoreError>| {
+            if result.is_ok() {
+                durable(last);
+            }
+            callback.io_completed(result.map_err(io_error));
+        });
+        let sync = !planted(Mutation::AckBeforeSync);
+        let job = self.inner.jobs.push(Job { kind: Kind::Append, batch, sync, done, room });
         let written = self.inner.jobs.written();
         for entry in entries {
             state.push(entry, job, written);
@@ -247,6 +255,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             if from >= state.next() {
                 return Ok(());
             }
+            let from = if planted(Mutation::CutMatchingEntry) { from.saturating_sub(1) } else { from };
             let bodies = state.bodies_of(&*self.inner.backend, from, u64::MAX)?;
             self.release(state, bodies, batch)?;
             batch.delete_range(Family::Log, number_key(from), number_key(u64::MAX));

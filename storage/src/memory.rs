@@ -9,7 +9,7 @@ use baton_messages::types::Hash;
 use bytes::Bytes;
 
 use crate::backend::{Backend, Batch, Direction, Family, Go, Operation, StoreError};
-use crate::records::{LogRecord, decode, number_key};
+use crate::records::{Applied, LogRecord, decode, meta, number_key};
 
 /// How much of the unsynced write-ahead log a crash leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +166,11 @@ impl Disk {
         Some(found)
     }
 
+    /// Damages this record: see `damage`.
+    pub fn damage_record(&self, family: Family, key: impl Into<Bytes>) {
+        self.lock().damaged.insert((family, key.into()));
+    }
+
     /// How often a damaged record was read, and its reader told.
     #[must_use]
     pub fn damage_seen(&self) -> u64 {
@@ -199,6 +204,27 @@ impl Disk {
         };
         let record: LogRecord = decode("log entry", &bytes).ok()?;
         Some((record.term, Hash::of(&bytes)))
+    }
+
+    /// Whether anything is durable on it.
+    #[must_use]
+    pub fn holds_anything(&self) -> bool {
+        self.lock().durable.values().any(|table| !table.is_empty())
+    }
+
+    /// Whether a log entry, or a state that came after it, is durable here.
+    #[must_use]
+    pub fn holds(&self, index: u64, entry: (u64, Hash)) -> bool {
+        if let Some(found) = self.entry(index, true) {
+            return found == entry;
+        }
+        let applied = {
+            let platter = self.lock();
+            let bytes =
+                platter.durable.get(&Family::Meta).and_then(|table| table.get(meta::APPLIED).cloned());
+            bytes.and_then(|bytes| decode::<Applied>("applied state", &bytes).ok())
+        };
+        applied.and_then(|applied| applied.log).is_some_and(|log| log.index >= index)
     }
 
     /// How often it was opened again in place.

@@ -9,6 +9,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use baton_messages::codec::encode;
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{Height, Tx};
 use tokio::sync::oneshot;
 
@@ -91,7 +92,8 @@ impl QueueStore {
                 // Under the lock, so that no later job writes an earlier position.
                 let next = inner.sequence.0.lock().unwrap_or_else(PoisonError::into_inner);
                 batch.put(Family::Meta, meta::QUEUE_NEXT, number_key(*next));
-                inner.jobs.push(Job { kind: Kind::Queue, batch, sync: true, done, room });
+                let sync = !planted(Mutation::AcceptBeforeSync);
+                inner.jobs.push(Job { kind: Kind::Queue, batch, sync, done, room });
             }
             receiver.await.unwrap_or_else(|_| Err(StoreError::Io("the storage thread is gone".into())))?;
             Ok(numbers)

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLockReadGuard};
 use baton_messages::chain::{Block, Header, SignedHeader, Signer};
 use baton_messages::command::{DaProgress, ForcedPosition, Lane};
 use baton_messages::genesis::Genesis;
-use baton_messages::types::{DaHeight, Hash, Height, LogIndex, MemberId, Term, Tip};
+use baton_messages::types::{DaHeight, Hash, Height, LogIndex, Member, MemberId, Term, Tip};
 use bytes::Bytes;
 
 use crate::backend::{Direction, Family, StoreError};
@@ -70,11 +70,24 @@ impl Reader {
         self.chain().membership.clone()
     }
 
+    /// A member, as applied.
+    #[must_use]
+    pub fn member(&self, id: MemberId) -> Option<Member> {
+        self.chain().membership.membership().get_node(&id).cloned()
+    }
+
     /// The last entry of the log, applied or not, durable or not; what votes compare. `None`
     /// before the first.
     #[must_use]
     pub fn last_log(&self) -> Option<(Term, LogIndex)> {
         self.inner.log.lock().last.map(|log| (Term(log.leader_id.term), LogIndex(log.index)))
+    }
+
+    /// The last entry that is on the disk for good: what this member may be trusted to have after
+    /// the power went. `None` before the first.
+    #[must_use]
+    pub fn durable_log(&self) -> Option<(Term, LogIndex)> {
+        self.inner.log.durable().map(|log| (Term(log.leader_id.term), LogIndex(log.index)))
     }
 
     /// Whether this member is the only voter, as applied: then it has signed everything itself.
@@ -107,6 +120,12 @@ impl Reader {
     #[must_use]
     pub fn command_version(&self) -> u8 {
         self.chain().command_version
+    }
+
+    /// Why an operator has stopped production on whoever leads; `None` while nobody has.
+    #[must_use]
+    pub fn pause(&self) -> Option<Arc<str>> {
+        self.chain().pause.clone()
     }
 
     /// How far the chain is on DA.

@@ -49,6 +49,7 @@ pub(crate) mod meta {
     pub(crate) const CLUSTER: &[u8] = b"cluster";
     /// The version of log entries in force, one byte; absent while it is the first.
     pub(crate) const COMMAND_VERSION: &[u8] = b"command_version";
+    pub(crate) const PAUSE: &[u8] = b"pause";
     /// A height, eight bytes, big-endian: no block up to it holds a queued transaction.
     pub(crate) const QUEUE_CHECKED: &[u8] = b"queue_checked";
     /// `FollowRecord`: present on a node that follows a chain and has no log.
@@ -215,6 +216,7 @@ pub(crate) enum Content {
     Submitted(Submitted),
     Included(Height),
     Activate(u8),
+    Pause(Option<String>),
 }
 
 /// A block entry; the body is in `Family::Bodies` under height and hash.
@@ -318,6 +320,9 @@ mod tests {
         assert_golden(&entry(EntryPayload::Normal(Command::Submitted(range))), "01020401010203");
         assert_golden(&entry(EntryPayload::Normal(Command::Included(Height(4)))), "01020504");
         assert_golden(&entry(EntryPayload::Normal(Command::Activate(2))), "01020602");
+        assert_golden(&entry(EntryPayload::Normal(Command::Pause(None))), "01020700");
+        let paused = Command::Pause(Some("da".to_owned()));
+        assert_golden(&entry(EntryPayload::Normal(paused)), "01020701026461");
         let block = BlockRecord {
             term: Term(2),
             hash: Hash([1; 32]),

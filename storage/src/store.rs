@@ -351,6 +351,12 @@ impl Store {
         self.inner.jobs.trouble()
     }
 
+    /// Whether blocking work goes on threads of its own, or inline in a simulation.
+    #[must_use]
+    pub fn completion(&self) -> Completion {
+        self.inner.jobs.completion()
+    }
+
     /// Opens the store again in place after a failure: every handle works again, and sees what
     /// survived. No log store or state machine of before may be in use (stop Raft first).
     ///

@@ -6,6 +6,7 @@
 use baton_messages::chain::Block;
 use baton_messages::command::{BlockEntry, DaProgress, HeaderSignature, Lane, Refusal, Submitted, Verdict};
 use baton_messages::genesis::Genesis;
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{Height, Term, Tip};
 
 /// How far below the tip a block is still recognised as standing already, and a signature's
@@ -98,7 +99,8 @@ fn refusal(
     let next = if first { genesis.initial_height } else { tip.height.next() };
     let parent: &[u8] = if first { &[] } else { &tip.hash.0 };
     // Equal times are refused, here and by whoever builds blocks (hazard E8).
-    let rests = rule == TimeRule::MayRest && header.time == tip.time;
+    let may_rest = rule == TimeRule::MayRest || planted(Mutation::EqualTime);
+    let rests = may_rest && header.time == tip.time;
     let time_rises = if first { header.time == genesis.start_time } else { rests || header.time > tip.time };
     if entry.term != log_term {
         Some(Refusal::Term)
@@ -106,7 +108,7 @@ fn refusal(
         Some(Refusal::Chain)
     } else if header.height != next {
         Some(Refusal::Height)
-    } else if header.last_header_hash != parent {
+    } else if header.last_header_hash != parent && !planted(Mutation::FreeParent) {
         Some(Refusal::Parent)
     } else if !time_rises || header.time.0 >= END_OF_TIME {
         Some(Refusal::Time)

@@ -9,6 +9,7 @@ use baton_messages::codec::encode;
 use baton_messages::command::{
     BlockEntry, Command, FIRST_COMMAND_VERSION, HeaderSignature, Lane, Refusal, Submitted, Verdict,
 };
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{DaHeight, Hash, Height, LogIndex, Term, Tip};
 use bytes::Bytes;
 use fail::fail_point;
@@ -108,6 +109,8 @@ struct Draft<'a> {
     headers: BTreeMap<Height, Hash>,
     with_bodies: bool,
     command_version: u8,
+    /// What became of an operator's pause, when entries of the batch changed it.
+    pause: Option<Option<Arc<str>>>,
     /// The last block's time is late enough for the next one.
     equal_times: bool,
 }
@@ -192,13 +195,17 @@ impl Writer {
             headers: BTreeMap::new(),
             with_bodies,
             command_version,
+            pause: None,
             equal_times: false,
         };
         let verdicts = entries.iter().map(|entry| draft.entry(entry)).collect::<Result<Vec<_>, _>>()?;
-        let Draft { applied, membership, mut batch, blocks, command_version, .. } = draft;
+        let Draft { applied, membership, mut batch, blocks, command_version, pause, .. } = draft;
         batch.put(Family::Meta, meta::APPLIED, encode(&applied));
         if let Some(membership) = &membership {
             batch.put(Family::Meta, meta::MEMBERSHIP, encode(&MembershipRecord::from(membership)));
+        }
+        if let Some(pause) = &pause {
+            put_pause(&mut batch, pause.as_deref());
         }
         fail_point!("storage.before_apply");
         inner.backend.write(batch)?;
@@ -208,6 +215,9 @@ impl Writer {
         chain.command_version = command_version;
         if let Some(membership) = membership {
             chain.membership = membership;
+        }
+        if let Some(pause) = pause {
+            chain.pause = pause;
         }
         for block in blocks {
             chain.recent.insert(block);
@@ -261,6 +271,8 @@ impl Writer {
             headers: BTreeMap::new(),
             with_bodies: true,
             command_version,
+            // A node that follows makes no blocks.
+            pause: None,
             equal_times: true,
         };
         let apply = |command: &Command| draft.command(Term(0), command);
@@ -292,12 +304,18 @@ impl Writer {
     ///
     /// `StoreError` when the device fails or the data is damaged.
     pub fn build_head(&self) -> Result<Head, StoreError> {
+        // What is found damaged here nobody else may look at: it must not be tried for ever.
+        self.make_head().inspect_err(|error| self.inner.jobs.report(error))
+    }
+
+    fn make_head(&self) -> Result<Head, StoreError> {
         let inner = &*self.inner;
         let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let (applied, membership, horizon, command_version) = {
+        let (applied, membership, horizon, command_version, pause) = {
             let chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
             let horizon = chain.missing.last().map_or(inner.genesis.initial_height, |(_, last)| last.next());
-            (chain.applied, MembershipRecord::from(&chain.membership), horizon, chain.command_version)
+            let pause = chain.pause.as_deref().map(str::to_owned);
+            (chain.applied, MembershipRecord::from(&chain.membership), horizon, chain.command_version, pause)
         };
         let head = Head {
             genesis_hash: inner.identity.genesis_hash,
@@ -310,11 +328,12 @@ impl Writer {
             forced: applied.forced,
             replay_horizon: horizon,
             command_version,
+            pause,
         };
         let mut batch = Batch::default();
         batch.put(Family::Meta, meta::SNAPSHOT, head.encode());
         fail_point!("storage.before_snapshot");
-        inner.backend.write(batch).inspect_err(|error| inner.jobs.report(error))?;
+        inner.backend.write(batch)?;
         Ok(head)
     }
 
@@ -324,11 +343,12 @@ impl Writer {
     ///
     /// `StoreError` when the device fails or the data is damaged.
     pub fn current_head(&self) -> Result<Option<Head>, StoreError> {
-        let found = self.inner.backend.get(Family::Meta, meta::SNAPSHOT)?;
         let read = |bytes: Bytes| {
             Head::decode(&bytes).map_err(|error| StoreError::Corrupt(format!("snapshot: {error}")))
         };
-        found.map(read).transpose()
+        let found = self.inner.backend.get(Family::Meta, meta::SNAPSHOT);
+        let found = found.and_then(|found| found.map(read).transpose());
+        found.inspect_err(|error| self.inner.jobs.report(error))
     }
 
     /// Continues from a snapshot instead of the log before it. Durable when it returns.
@@ -344,7 +364,8 @@ impl Writer {
         // What was queued before, such as a truncation, must come before in the log too.
         inner.jobs.run(Kind::Other, Batch::default(), false).await?;
         self.write_head(&head)?;
-        Ok(inner.jobs.run(Kind::Other, Batch::default(), true).await?)
+        let durable = !planted(Mutation::HeadWithoutSync);
+        Ok(inner.jobs.run(Kind::Other, Batch::default(), durable).await?)
     }
 
     fn write_head(&self, head: &Head) -> Result<(), HeadError> {
@@ -382,12 +403,17 @@ impl Writer {
         if head.command_version != FIRST_COMMAND_VERSION {
             put_command_version(&mut batch, head.command_version);
         }
+        let paused_before = self.inner.chain.read().unwrap_or_else(PoisonError::into_inner).pause.is_some();
+        if head.pause.is_some() || paused_before {
+            put_pause(&mut batch, head.pause.as_deref());
+        }
         inner.backend.write(batch).inspect_err(|error| inner.jobs.report(error))?;
         let mut chain = self.chain();
         chain.applied = applied;
         chain.membership = membership;
         chain.missing = missing;
         chain.command_version = head.command_version;
+        chain.pause = head.pause.as_deref().map(Arc::from);
         Ok(())
     }
 
@@ -530,6 +556,10 @@ fn put_command_version(batch: &mut Batch, version: u8) {
     batch.put(Family::Meta, meta::COMMAND_VERSION, Bytes::copy_from_slice(&[version]));
 }
 
+fn put_pause(batch: &mut Batch, pause: Option<&str>) {
+    batch.put(Family::Meta, meta::PAUSE, encode(&pause));
+}
+
 fn put_range(batch: &mut Batch, range: &Submitted) {
     let record = RangeRecord { from: range.from, da_height: range.da_height };
     batch.put(Family::DaHeights, range_key(range.lane, range.to), encode(&record));
@@ -567,6 +597,10 @@ impl Draft<'_> {
                 Ok(verdict)
             }
             Command::Activate(version) => self.activate(*version),
+            Command::Pause(reason) => {
+                self.pause = Some(reason.as_deref().map(Arc::from));
+                Ok(Verdict::Recorded)
+            }
         }
     }
 
@@ -592,6 +626,10 @@ impl Draft<'_> {
             let header = HeaderRecord { hash: tip.hash, header: entry.block.header().clone() };
             self.batch.put(Family::Headers, number_key(tip.height.0), encode(&header));
             self.batch.put(Family::Index, tip.hash.to_bytes(), encode(&tip));
+            if planted(Mutation::Register) {
+                let before = self.applied.tip;
+                self.batch.delete(Family::Bodies, body_key(before.height, before.hash));
+            }
             if self.with_bodies {
                 self.batch.put(Family::Bodies, body_key(tip.height, tip.hash), encode(entry.block.data()));
             }

@@ -93,6 +93,38 @@ async fn a_snapshot_carries_the_version_and_is_refused_by_who_does_not_know_it()
 }
 
 #[tokio::test]
+async fn a_pause_is_kept_through_restarts_and_snapshots_until_it_is_lifted() {
+    let paused = |reason: &str| Command::Pause(Some(reason.to_owned()));
+    let disk = Disk::new();
+    let store = create(&disk);
+    let entries = [normal(1, 1, Command::Activate(COMMAND_VERSION)), normal(1, 2, paused("da"))];
+    assert_eq!(store.writer(nobody()).commit(&entries), Ok(vec![Verdict::Recorded; 2]));
+    assert_eq!(store.reader().pause().as_deref(), Some("da"));
+    let head = store.writer(nobody()).build_head().unwrap();
+    disk.crash(Keep::All);
+    let store = reopen(&disk);
+    assert_eq!(store.reader().pause().as_deref(), Some("da"), "it is part of what is stored");
+
+    let other = Disk::new();
+    let follower = create(&other);
+    let sent = Head::decode(&head.encode()).unwrap();
+    assert_eq!(sent, head);
+    follower.writer(nobody()).install_head(sent).await.unwrap();
+    assert_eq!(follower.reader().pause().as_deref(), Some("da"), "a snapshot carries it");
+
+    store
+        .writer(nobody())
+        .commit(&[normal(1, 3, paused("again")), normal(1, 4, Command::Pause(None))])
+        .unwrap();
+    assert_eq!(store.reader().pause(), None);
+    let lifted = store.writer(nobody()).build_head().unwrap();
+    follower.writer(nobody()).install_head(Head::decode(&lifted.encode()).unwrap()).await.unwrap();
+    assert_eq!(follower.reader().pause(), None, "and its end");
+    other.crash(Keep::None);
+    assert_eq!(reopen(&other).reader().pause(), None);
+}
+
+#[tokio::test]
 async fn the_bytes_of_the_newest_entries_are_known_whatever_happened_to_the_log() {
     let disk = Disk::new();
     let store = create(&disk);

@@ -389,6 +389,24 @@ async fn closing_finishes_what_is_queued_and_refuses_the_rest() {
     assert_eq!(next, [1], "a number is never given out twice, also when the queue was empty");
 }
 
+/// openraft goes on with what an append returned before it hears of its completion: it would apply
+/// entries that nobody can read.
+#[tokio::test]
+async fn a_store_in_trouble_takes_no_entries_that_nobody_could_read() {
+    let disk = Disk::new();
+    let store = create(&disk);
+    disk.set_hook(Some(Arc::new(|effect| match effect {
+        Effect::BeforeWrite => EffectOutcome::Fail(StoreError::Full("disk".into())),
+        _ => EffectOutcome::Continue,
+    })));
+    let mut log = store.log();
+    let _ = append(&mut log, vec![blank(1, 0)]).await.unwrap_err();
+    let (sender, _) = baton_storage::TypeConfig::oneshot();
+    let told = log.append(vec![blank(1, 1)], IOFlushed::signal(sender)).await;
+    assert_eq!(told.unwrap_err().to_string(), StoreError::Full("disk".into()).to_string());
+    assert_eq!(log.try_get_log_entries(1..).await.unwrap(), []);
+}
+
 #[tokio::test]
 async fn a_store_that_failed_works_again_in_place_and_holds_what_survived() {
     let directory = tempfile::tempdir().unwrap();
@@ -412,4 +430,26 @@ async fn a_store_that_failed_works_again_in_place_and_holds_what_survived() {
     assert_eq!(reader.tip(), tip_of(block, 1));
     append(&mut log, vec![blank(1, 1)]).await.unwrap();
     assert_eq!(log.try_get_log_entries(..).await.unwrap(), [first, blank(1, 1)]);
+}
+
+/// What others are told that a member has must survive the loss of power (hazard A11).
+#[tokio::test]
+async fn only_what_is_synced_counts_as_durable() {
+    let slow = Slow::new();
+    let (mut log, reader) = (slow.store.log(), slow.store.reader());
+    let done = Arc::new(Mutex::new(vec![]));
+    let durable = || reader.durable_log().map(|(_, index)| index.0);
+    let first = start_append(&mut log, 0, &done).await;
+    slow.syncing.recv().unwrap();
+    assert_eq!((reader.last_log().map(|(_, index)| index.0), durable()), (Some(0), None));
+    slow.let_go();
+    first.await.unwrap();
+    assert_eq!(durable(), Some(0));
+    let second = start_append(&mut log, 1, &done).await;
+    slow.syncing.recv().unwrap();
+    assert_eq!((reader.last_log().map(|(_, index)| index.0), durable()), (Some(1), Some(0)));
+    slow.let_go();
+    second.await.unwrap();
+    assert_eq!(durable(), Some(1));
+    slow.disk.set_hook(None);
 }

@@ -23,6 +23,8 @@ struct Attempt {
     ack: Ack,
     /// The nodes that said it is in their durable queue.
     accepted_by: BTreeSet<usize>,
+    /// It was handed in more than once: any of them may be the one that stands.
+    repeated: bool,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +39,8 @@ struct Memory {
 
 impl Memory {
     fn attempt(&mut self, tx: &Tx) -> &mut Attempt {
-        let fresh = || Attempt { tx: tx.clone(), ack: Ack::Unknown, accepted_by: BTreeSet::new() };
+        let fresh =
+            || Attempt { tx: tx.clone(), ack: Ack::Unknown, accepted_by: BTreeSet::new(), repeated: false };
         self.attempts.entry(tx.hash()).or_insert_with(fresh)
     }
 }
@@ -85,6 +88,11 @@ impl Oracle {
         if let Ack::Committed(place) = ack {
             memory.places.push(place);
         }
+    }
+
+    /// A client hands this in once more.
+    pub fn repeats(&self, tx: &Tx) {
+        self.lock().attempt(tx).repeated = true;
     }
 
     /// A client has handed this in at a node, after everything of the same sitting was accepted.
@@ -138,8 +146,9 @@ impl Oracle {
             }
         }
         for (node, sitting) in memory.sittings.values() {
+            let once = |hash: &&Hash| memory.attempts.get(*hash).is_some_and(|attempt| !attempt.repeated);
             let stand = |hash: &Hash| Some((places.get(hash)?.first()?, *hash));
-            let stand: Vec<(&Place, Hash)> = sitting.iter().filter_map(stand).collect();
+            let stand: Vec<(&Place, Hash)> = sitting.iter().filter(once).filter_map(stand).collect();
             for pair in stand.windows(2) {
                 let [(before, first), (after, second)] = pair else { continue };
                 assert!(

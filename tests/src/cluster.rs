@@ -22,6 +22,7 @@ mod checks;
 mod faults;
 mod gate;
 mod host;
+mod relay;
 mod tcp;
 mod together;
 
@@ -31,10 +32,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use baton_actors::raft::{Bootstrap, Peer};
+use baton_actors::signer::audit::MemoryAudit;
 use baton_messages::cluster::{
     ChangeError, ChangeMembers, ClusterView, GetCluster, MemberChange, TransferError, TransferLeadership,
 };
 use baton_messages::command::Command;
+use baton_messages::mutation::inherit;
 use baton_messages::raft::{ProposeError, Record};
 use baton_messages::sequencer::{AwaitTx, GetQueueView, Level};
 use baton_messages::supervisor::GetSupervisorView;
@@ -68,7 +71,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// When the check does.
 #[allow(clippy::disallowed_methods)] // A fresh thread: no state of an earlier run is in its locals.
 pub fn cluster_run<T: Send + 'static>(seed: u64, check: impl FnOnce(u64) -> T + Send + 'static) -> T {
+    let inherit = inherit();
     let thread = std::thread::spawn(move || {
+        inherit();
         seed_chance(Some(seed));
         check(seed)
     });
@@ -173,6 +178,17 @@ impl Cluster {
             cluster.restart(index);
         }
         cluster
+    }
+
+    /// As `start`; this changes the wiring of each node before each of its starts.
+    #[must_use]
+    pub fn swapped(
+        count: usize,
+        seed: u64,
+        adjust: impl Fn(usize, &mut baton::wiring::Wiring) + 'static,
+    ) -> Self {
+        let plan = ClusterPlan { adjust: Some(Rc::new(adjust)), ..ClusterPlan::default() };
+        Self::start_with(count, seed, plan)
     }
 
     /// Machines that form a cluster once they are started; none is.
@@ -373,7 +389,8 @@ impl Cluster {
         let votes = self.up().filter_map(|index| Some((index, self.hosts[index].vote()?)));
         let (_, newest) = votes.max_by_key(|(_, vote)| (vote.leader_id.term, vote.committed))?;
         let leads = |index: &usize| self.hosts[*index].id() == newest.leader_id.voted_for;
-        self.up().find(leads).filter(|_| newest.committed)
+        let runs = |index: &usize| self.hosts[*index].node().is_some();
+        self.up().find(leads).filter(runs).filter(|_| newest.committed)
     }
 
     /// Waits until somebody leads; returns who.
@@ -703,7 +720,8 @@ impl Cluster {
         }
         let belong = self.hosts.iter().filter(|host| !self.left_out.contains(&host.index()));
         let machines: Vec<Machine> = belong.map(|host| host.machine()).collect();
-        check_chains(&machines);
+        let all: Vec<MemoryAudit> = self.hosts.iter().map(|host| host.machine().audit).collect();
+        check_chains(&machines, &all);
     }
 
     /// What every node is at, for messages.

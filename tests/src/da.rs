@@ -156,6 +156,26 @@ impl Ledger {
         named.filter(|(_, signed)| !signed.data.txs.is_empty()).collect()
     }
 
+    /// A DA block of somebody else, before all others.
+    pub fn prepend(&self, blobs: Vec<Blob>) {
+        self.lock().blocks.insert(0, blobs);
+    }
+
+    /// A DA block of somebody else, after all others.
+    pub fn append(&self, blobs: Vec<Blob>) {
+        self.lock().blocks.push(blobs);
+    }
+
+    /// Another ledger with the same blobs, each in a block of its own, in another order.
+    #[must_use]
+    pub fn shuffled(&self, seed: u64) -> Self {
+        let inner = self.lock();
+        let mut blobs: Vec<Blob> = inner.blocks.iter().flatten().cloned().collect();
+        blobs.sort_by_key(|blob| Hash::of(&[&seed.to_le_bytes()[..], &blob.data].concat()));
+        let blocks = blobs.into_iter().map(|blob| vec![blob]).collect();
+        Self(Arc::new(Mutex::new(Inner { blocks, headers: inner.headers.clone(), ..Inner::default() })))
+    }
+
     /// How many blobs there are, duplicates counted.
     #[must_use]
     pub fn blobs(&self) -> usize {

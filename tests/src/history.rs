@@ -19,9 +19,10 @@ mod draw;
 mod drive;
 mod event;
 mod operator;
-mod panics;
+pub(crate) mod panics;
 mod rest;
 mod sinks;
+mod trials;
 
 use std::time::Duration;
 
@@ -285,6 +286,26 @@ impl History {
     #[must_use]
     pub fn of(seed: u64) -> Self {
         draw::history(seed)
+    }
+
+    /// A calm cluster of three to which nothing is done, for half of the usual time.
+    #[must_use]
+    pub fn calm(seed: u64) -> Self {
+        let weather = Storm { min_ms: 0, max_ms: 2, lost: 0, twice: 0, late: 0 };
+        let shape = Shape {
+            voters: 3,
+            learners: 0,
+            witness: false,
+            older: vec![],
+            block_time_ms: 100,
+            snapshot_after: 50,
+            keep_entries: 20,
+            weather,
+            fsync_ms: 0,
+            clients: 2,
+            client_ms: 100,
+        };
+        Self { seed, shape, span_ms: 10_000, deeds: vec![] }
     }
 
     /// Runs it, in a thread of its own. Never panics and never hangs: a check that fails, a node

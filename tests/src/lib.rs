@@ -38,29 +38,41 @@
 //! });
 //! ```
 
+pub mod campaign;
 mod client;
 mod cluster;
 mod da;
 mod engine;
+mod following;
 pub mod history;
+#[cfg(feature = "mutations")]
+pub mod mutants;
+mod neighbours;
 mod net;
 mod node;
+mod p2p_net;
 mod power;
+pub mod prelude;
 mod probe;
 pub mod process;
 mod run;
+pub mod shrink;
 mod skip;
 mod stage;
+pub mod story;
 
 pub use client::{Ack, Oracle};
 pub use cluster::{AdjustNode, Cluster, ClusterPlan, HEARTBEAT, Way, address, cluster_run, member, name};
 pub use da::{FakeDa, Ledger};
 pub use engine::{CALLS, FakeEngine, Script};
+pub use following::{FollowPlan, FollowingNode, check_follows};
+pub use neighbours::Neighbours;
 pub use net::{Net, SeenLives, Weather};
 pub use node::{Adjust, MAX_CLOCK_DRIFT, Machine, MakeEngine, Node, Plan, check_chain, check_chains};
+pub use p2p_net::{P2pNet, Script as PeerScript};
 pub use power::{Cut, Power, Touched};
 pub use probe::{Probe, probe};
-pub use run::{SimClock, listed_seeds, seeds, sim_run};
+pub use run::{SimClock, listed, listed_seeds, seeds, sim_run};
 pub use skip::skip;
 pub use stage::{GRANT, Stage, root_of, tx};
 
@@ -68,3 +80,8 @@ pub use stage::{GRANT, Stage, root_of, tx};
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 mod readme {}
+
+/// What the page says about simulations compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/simulation.md")]
+mod page {}

@@ -26,7 +26,7 @@ use baton_messages::genesis::Genesis;
 use baton_messages::sequencer::{AwaitTx, Level, Outcome, Receipt, SubmitError, SubmitTxs};
 use baton_messages::supervisor::{GetSupervisorView, IntegrityStop, SupervisorView};
 use baton_messages::types::{DaHeight, Hash, Height, Member, Place, Timestamp, Tip, Tx};
-use baton_storage::memory::{Disk, Effect, EffectOutcome, Keep};
+use baton_storage::memory::{Disk, Effect, EffectOutcome, Hook, Keep};
 use baton_storage::raft_types::Vote;
 use baton_storage::{Completion, OpenError, OpenOptions, Reader, Stats, Store};
 use bytes::Bytes;
@@ -118,12 +118,18 @@ impl Machine {
         twin
     }
 
+    /// This machine beside another DA layer.
+    #[must_use]
+    pub fn beside(&self, ledger: Ledger) -> Self {
+        Self { ledger, ..self.clone() }
+    }
+
     /// This machine after its disk was lost: an empty one with a new identity. The guard's file,
     /// which lies beside the key, is still there.
     #[must_use]
     pub fn wiped(&self, times: u64) -> Self {
         let (first, second) = self.storage.as_u64_pair();
-        let storage = uuid::Uuid::from_u64_pair(first ^ (times << 48), second);
+        let storage = uuid::Uuid::from_u64_pair((first << 16 >> 16) | (times << 48), second);
         Self { disk: Disk::new(), engine_disk: Disk::new(), storage, ..self.clone() }
     }
 
@@ -138,6 +144,22 @@ impl Machine {
     #[must_use]
     pub fn signer(&self) -> Signer {
         Signer::ed25519(&key(self.seed).public())
+    }
+
+    /// The chain's key.
+    #[must_use]
+    pub fn key(&self) -> FileKey {
+        key(self.seed)
+    }
+
+    /// A signature by the chain's key; the guard does not hear of it.
+    ///
+    /// # Panics
+    ///
+    /// When the key fails, which this one does not.
+    #[must_use]
+    pub fn sign(&self, payload: &[u8]) -> Bytes {
+        key(self.seed).sign(payload).expect("a key in memory signs")
     }
 
     fn options(&self) -> OpenOptions {
@@ -311,19 +333,7 @@ impl Node {
     pub fn start_over(plan: &Plan, store: Store) -> Self {
         let machine = plan.machine.clone();
         let switch = plan.power.clone();
-        machine.disk.set_hook(Some(Arc::new(move |effect| {
-            let name = match effect {
-                Effect::BeforeWrite => "disk.write",
-                Effect::AfterWrite => "disk.written",
-                Effect::BeforeSync => "disk.sync",
-                Effect::AfterSync => "disk.synced",
-            };
-            match (switch.failure(name), switch.effect(name)) {
-                (_, false) => EffectOutcome::PowerOff,
-                (Some(error), true) => EffectOutcome::Fail(error),
-                (None, true) => EffectOutcome::Continue,
-            }
-        })));
+        machine.disk.set_hook(Some(hook(&switch)));
         let clock = SimClock::showing(Timestamp(START.0.saturating_add_signed(plan.clock_offset)));
         let alarms: Rc<std::cell::RefCell<Vec<String>>> = Rc::default();
         let integrity_stop: Recipient<IntegrityStop> =
@@ -486,6 +496,24 @@ impl Node {
     }
 }
 
+/// Lets every effect of a disk pass the power switch.
+pub(crate) fn hook(power: &Power) -> Hook {
+    let switch = power.clone();
+    Arc::new(move |effect| {
+        let name = match effect {
+            Effect::BeforeWrite => "disk.write",
+            Effect::AfterWrite => "disk.written",
+            Effect::BeforeSync => "disk.sync",
+            Effect::AfterSync => "disk.synced",
+        };
+        match (switch.failure(name), switch.effect(name)) {
+            (_, false) => EffectOutcome::PowerOff,
+            (Some(error), true) => EffectOutcome::Fail(error),
+            (None, true) => EffectOutcome::Continue,
+        }
+    })
+}
+
 fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Parts {
     let execution: Box<dyn Execution> = match &plan.execution {
         Some(make) => make(store),
@@ -508,6 +536,7 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
         signer: (!plan.witness).then(|| signer_parts(&plan.power, machine, clock)),
         progress: Progress { last_block: store.reader().tip().height, last_signed: None },
         threads: Threads::Shared,
+        p2p: None,
     }
 }
 
@@ -526,14 +555,14 @@ pub(crate) fn signer_parts(power: &Power, machine: &Machine, clock: &SimClock) -
 
 /// An engine made and used on the one thread of a simulation, through a wiring that could also
 /// make it on another.
-struct SendOnSameThread(Box<dyn Execution>);
+pub(crate) struct SendOnSameThread(pub(crate) Box<dyn Execution>);
 
 #[allow(unsafe_code)]
 // SAFETY: with `Threads::Shared` the wiring calls the maker on the thread that made it.
 unsafe impl Send for SendOnSameThread {}
 
 impl SendOnSameThread {
-    fn take(self) -> Box<dyn Execution> {
+    pub(crate) fn take(self) -> Box<dyn Execution> {
         self.0
     }
 }
@@ -618,6 +647,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },
             initial_height: genesis.initial_height,
         },
+        p2p: None,
     }
 }
 
@@ -629,18 +659,19 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
 ///
 /// When a promise is broken.
 pub fn check_chain(machine: &Machine) {
-    check_chains(std::slice::from_ref(machine));
+    check_chains(std::slice::from_ref(machine), std::slice::from_ref(&machine.audit));
 }
 
 /// As `check_chain`, for all machines of a cluster: they hold the same chain, as far as they are,
-/// and nobody signed another header than anybody else.
+/// and nobody signed another header than anybody else; also nobody who left, whose record is
+/// among the audits.
 ///
 /// # Panics
 ///
 /// When a promise is broken.
-pub fn check_chains(machines: &[Machine]) {
+pub fn check_chains(machines: &[Machine], audits: &[MemoryAudit]) {
     let mut signed: BTreeMap<Height, Hash> = BTreeMap::new();
-    for line in machines.iter().flat_map(|machine| machine.audit.lines()) {
+    for line in audits.iter().flat_map(MemoryAudit::lines) {
         if let Event::Signed { height, hash, .. } = line.event {
             let before = signed.insert(height, hash);
             assert!(before.is_none_or(|before| before == hash), "I1: two headers of height {height} signed");

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use baton_actors::world::Clock;
+use baton_messages::mutation::inherit;
 use baton_messages::types::Timestamp;
 use tokio::runtime::{Builder, RngSeed};
 use tokio::task::LocalSet;
@@ -27,7 +28,9 @@ where
     Fut: Future<Output = T>,
     T: Send + 'static,
 {
+    let inherit = inherit();
     let thread = std::thread::spawn(move || {
+        inherit();
         let runtime = Builder::new_current_thread()
             .enable_all()
             .start_paused(true)
@@ -78,13 +81,23 @@ pub fn listed_seeds(test: &str, usual: u64, check: impl Fn(u64)) {
         return seeds([seed], check);
     }
     let count = number("BATON_SEEDS").unwrap_or(usual);
-    seeds(regressions(include_str!("../seeds.txt"), test), &check);
+    seeds(listed(test), &check);
     seeds(0..count, |seed| {
         if seed > 0 && seed.is_multiple_of(PROGRESS_EVERY) {
             eprintln!("{test}: {seed} of {count} seeds");
         }
         check(seed);
     });
+}
+
+/// The seeds that `tests/seeds.txt` lists for a test.
+///
+/// # Panics
+///
+/// When the list cannot be read.
+#[must_use]
+pub fn listed(test: &str) -> Vec<u64> {
+    regressions(include_str!("../seeds.txt"), test)
 }
 
 /// A line about progress after so many seeds.

@@ -3,29 +3,11 @@
 
 use std::time::Duration;
 
-use sim::process::{Load, Members, Stalls, Wish};
+use sim::process::{COARSE, Load, Members, Stalls, TIMES, Wish};
 use tokio::time::{Instant, sleep};
-
-/// Times of a fast local network, and DA blocks every second.
-const TIMES: [&str; 10] = [
-    "--evnode.node.block_time",
-    "100ms",
-    "--evnode.da.block_time",
-    "1s",
-    "--raft.heartbeat_interval",
-    "50ms",
-    "--raft.election_timeout_min",
-    "150ms",
-    "--raft.election_timeout_max",
-    "250ms",
-];
 
 /// Rounds in a short run; `BATON_FAILOVERS` sets more.
 const ROUNDS: usize = 5;
-
-/// A gap may be so long on a machine that does not stall: far above what is usual, which the
-/// long run reports.
-const COARSE: Duration = Duration::from_secs(5);
 
 /// How leaders end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +76,11 @@ async fn leaders_of_three_are_killed_under_load_and_nothing_is_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaders_of_three_are_told_to_stop_under_load_and_nothing_is_lost() {
     ends_of_leaders(3, End::Told).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaders_of_five_are_told_to_stop_under_load_and_nothing_is_lost() {
+    ends_of_leaders(5, End::Told).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

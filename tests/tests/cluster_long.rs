@@ -5,22 +5,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sim::process::{Load, Members, Wish};
+use sim::process::{Load, Members, TIMES, Wish};
 use tokio::time::{Instant, sleep};
-
-/// Times of a fast local network.
-const TIMES: [&str; 10] = [
-    "--evnode.node.block_time",
-    "100ms",
-    "--evnode.da.block_time",
-    "1s",
-    "--raft.heartbeat_interval",
-    "50ms",
-    "--raft.election_timeout_min",
-    "150ms",
-    "--raft.election_timeout_max",
-    "250ms",
-];
 
 /// Blocks that a new member lacks in a short run; `BATON_BEHIND` sets more.
 const BEHIND: u64 = 3_000;
@@ -79,7 +65,9 @@ async fn is_level(members: &Members) -> bool {
     true
 }
 
-/// From the version in `BATON_OLD` to this one, back, and here again, one member after the other.
+/// From the version in `BATON_OLD` to this one, back before the last member has it, and here again,
+/// one member after the other. Once all have it and newer entries are in force there is no way back:
+/// the old program says so and writes nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_rolls_through_and_back_under_load() {
     let check = "an_upgrade_rolls_through_and_back_under_load";
@@ -96,10 +84,11 @@ async fn an_upgrade_rolls_through_and_back_under_load() {
     }
     members.start_all().await;
     let load = Load::over(&members.kv_urls(), &members.oracle, 3, Duration::from_millis(20));
-    for program in [None, Some(&old), None] {
-        for number in 0..3 {
+    let program = |new: bool| if new { None } else { Some(old.as_path()) };
+    for (new, changed) in [(true, 0..2), (false, 0..2), (true, 0..3)] {
+        for number in changed {
             members.terminate(number).await;
-            members.set_program(number, program.map(PathBuf::as_path));
+            members.set_program(number, program(new));
             members.start(number, &[]);
             members
                 .until("it is level", || async {
@@ -110,6 +99,29 @@ async fn an_upgrade_rolls_through_and_back_under_load() {
         }
         let height = members.height().await;
         members.reach(height + 5).await;
+    }
+    let versions = || async {
+        let known = members.get(0, "/raft/node").await.unwrap_or_default();
+        known["command_version"].as_u64().unwrap_or(0)
+    };
+    let before = versions().await;
+    let knows_more = u64::from(baton_messages::command::COMMAND_VERSION) > before;
+    if knows_more {
+        members.until("entries of this version", || async { versions().await > before }).await;
+    }
+    let in_force = versions().await;
+    if number("BATON_OLD_VERSION").is_some_and(|old| old < in_force) {
+        members.terminate(2).await;
+        members.set_program(2, Some(&old));
+        members.start(2, &[]);
+        let code = members.ended(2, Duration::from_secs(30)).await;
+        assert_ne!(code, Some(0), "an older program runs on entries that it does not know");
+        assert!(members.tail(2).contains("install the newer version"), "{}", members.tail(2));
+        members.set_program(2, None);
+        members.start(2, &[]);
+        members
+            .until("it is level", || async { members.height_of(2).await + 3 >= members.height().await })
+            .await;
     }
     load.stop().await;
     let found = members.verify().await;

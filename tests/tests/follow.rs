@@ -9,6 +9,15 @@ use sim::process::{Follower, Load, Members, Site, Wish, hashes};
 use tokio::time::sleep;
 
 const FAST: [&str; 4] = ["--evnode.node.block_time", "100ms", "--evnode.da.block_time", "1s"];
+/// Times of a cluster that elects nobody anew while the machine is busy with other tests.
+const CALM: [&str; 6] = [
+    "--raft.heartbeat_interval",
+    "150ms",
+    "--raft.election_timeout_min",
+    "700ms",
+    "--raft.election_timeout_max",
+    "1400ms",
+];
 const FOLLOW: [&str; 2] = ["--evnode.da.block_time", "1s"];
 
 /// Both have the same header at every height that the follower has, and that is many.
@@ -67,7 +76,13 @@ async fn a_full_node_catches_up_over_a_thousand_blocks_and_says_how_far_it_is() 
     let site = Site::new(&["--evnode.node.block_time", "10ms", "--evnode.da.block_time", "1s"]).await;
     let node = site.started().await;
     let load = Load::over(&[site.kv_url()], &site.oracle, 2, Duration::from_millis(20));
-    site.until("a thousand blocks", || async { site.height().await >= 1_000 }).await;
+    // As long as it makes blocks at all: how fast depends on what else the machine does.
+    let mut height = 0;
+    while height < 1_000 {
+        site.until("more blocks", || async { site.height().await > height }).await;
+        height = site.height().await;
+        sleep(Duration::from_millis(500)).await;
+    }
     load.stop().await;
     site.drain().await;
     let goal = 1_000;
@@ -89,7 +104,7 @@ async fn a_full_node_catches_up_over_a_thousand_blocks_and_says_how_far_it_is() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_node_follows_a_cluster_whose_leaders_are_killed() {
-    let mut members = Members::new(Wish::of(3, &FAST)).await;
+    let mut members = Members::new(Wish::of(3, &[&FAST[..], &CALM].concat())).await;
     members.start_all().await;
     let mut follower = Follower::new(&members.home(0).genesis(), &members.da_url(), &FOLLOW).await;
     follower.start();

@@ -365,8 +365,19 @@ async fn joiner(site: &Path, first: &Value, name: &str, port: u16) -> tokio::pro
     let made = Command::new(baton()).args(init).args(own).args(cluster).output().await.expect("it runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let (rpc, kv) = (format!("127.0.0.1:{}", port + 1), format!("127.0.0.1:{}", port + 2));
-    let start =
-        ["start", "--home", &home, "--rpc.address", &rpc, "--kv.listen", &kv, "--node.block_time", "50ms"];
+    let start = [
+        "start",
+        "--home",
+        &home,
+        "--rpc.address",
+        &rpc,
+        "--kv.listen",
+        &kv,
+        "--node.block_time",
+        "50ms",
+        "--p2p.listen_address",
+        "",
+    ];
     let log = std::fs::File::create(site.join(format!("{name}.log"))).expect("a log");
     let mut command = Command::new(baton());
     let command = command.args(start).args(["--da.address", "http://127.0.0.1:1"]).stdin(Stdio::null());

@@ -9,6 +9,7 @@ use baton_messages::chain::{DaHeaderEnvelope, SignedData, SignedHeader};
 use baton_messages::command::{Command, Lane, Submitted};
 use baton_messages::da::{Blob, DaError, GetBlobs, GetDaHead, Namespace, SubmitBlobs};
 use baton_messages::engine::{EngineError, GetPosition};
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::raft::{ProposeError, Record};
 use baton_messages::signer::{SignData, SignEnvelope, SignError};
 use baton_messages::types::{DaHeight, Grant, Height};
@@ -128,6 +129,9 @@ impl Posting {
         };
         fail::fail_point!("da.after_submit");
         let range = Submitted { lane: self.lane, from, to, da_height };
+        if planted(Mutation::NoDaReceipt) {
+            return Ok(Posted::Nothing);
+        }
         self.record(Command::Submitted(range)).await?;
         fail::fail_point!("da.after_record");
         self.include().await?;
@@ -215,6 +219,8 @@ impl Posting {
     async fn next_items(&self) -> Result<(Vec<Item>, bool), Error> {
         let position = self.links.position.send(GetPosition).timeout(self.config.reply_within).await;
         let executed = position.map_err(|source| Error::NoReply { who: "engine", source })??.height;
+        let executed =
+            if planted(Mutation::PostBeforeExecution) { self.reader.tip().height } else { executed };
         let mut height = self.done().max(self.reader.initial_height().previous()).next();
         let (mut items, mut blobs, mut bytes) = (Vec::new(), 0, 0);
         while height <= executed {

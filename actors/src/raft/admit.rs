@@ -48,8 +48,10 @@ pub enum Denial {
     Stranger,
     /// It does not vote and asks for votes or leads.
     NotVoter,
-    /// It speaks in the name of another member.
+    /// It speaks in the name of another member, or with its disk.
     Impostor,
+    /// Its disk lacks what it had acknowledged.
+    Reverted,
     /// Raft does not run here now.
     Stopped,
     /// Too much is being served already.
@@ -58,12 +60,13 @@ pub enum Denial {
 
 impl Denial {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Malformed,
         Self::OtherCluster,
         Self::Stranger,
         Self::NotVoter,
         Self::Impostor,
+        Self::Reverted,
         Self::Stopped,
         Self::Busy,
     ];
@@ -77,6 +80,7 @@ impl Denial {
             Self::Stranger => "stranger",
             Self::NotVoter => "not_voter",
             Self::Impostor => "impostor",
+            Self::Reverted => "reverted",
             Self::Stopped => "stopped",
             Self::Busy => "busy",
         }
@@ -91,9 +95,32 @@ impl fmt::Display for Denial {
             Self::Stranger => "the caller's storage is not in the membership: add it as a learner first",
             Self::NotVoter => "the caller does not vote",
             Self::Impostor => "the caller speaks in the name of another member",
+            Self::Reverted => {
+                "the caller's disk was put back to an earlier state: wipe it and add the node anew"
+            }
             Self::Stopped => "raft does not run here now",
             Self::Busy => "too much is being served already",
         })
+    }
+}
+
+/// Whether a storage is called what the membership calls it. Who asks for nothing but a place is
+/// answered in any case.
+///
+/// # Errors
+///
+/// `Impostor`: a copy of a member's disk runs under another name.
+pub fn admit_name(known: Option<&str>, name: &str, request: &Request) -> Result<(), Denial> {
+    match request {
+        Request::Identify | Request::Join { .. } => Ok(()),
+        Request::Raft(_)
+        | Request::Condition(_)
+        | Request::Forward { .. }
+        | Request::Fetch { .. }
+        | Request::Pause { .. } => match known {
+            Some(known) if !known.eq_ignore_ascii_case(name) => Err(Denial::Impostor),
+            Some(_) | None => Ok(()),
+        },
     }
 }
 
@@ -107,8 +134,13 @@ pub fn admit(here: &Here, caller: MemberId, standing: Standing, request: &Reques
         // Anybody of the right chain may ask; the handshake has checked the chain.
         Request::Identify | Request::Join { .. } => Ok(()),
         Request::Condition(condition) if condition.member != caller => Err(Denial::Impostor),
-        Request::Condition(_) | Request::Forward { .. } | Request::Fetch { .. } => {
-            if standing == Standing::Stranger && here.initialised { Err(Denial::Stranger) } else { Ok(()) }
+        // A member may ask for what it could also propose as the leader.
+        Request::Condition(_) | Request::Forward { .. } | Request::Fetch { .. } | Request::Pause { .. } => {
+            if standing == Standing::Stranger && here.initialised {
+                Err(Denial::Stranger)
+            } else {
+                Ok(())
+            }
         }
         Request::Raft(call) => admit_raft(here, caller, standing, call),
     }
@@ -204,6 +236,17 @@ mod tests {
     }
 
     #[test]
+    fn a_members_disk_under_another_name_is_answered_nothing_but_who_is_here() {
+        let ballot = raft(OWN, ballot(10));
+        assert_eq!(admit_name(Some("n1"), "n4", &ballot), Err(Denial::Impostor));
+        let condition = Request::Condition(Condition { member: CALLER, ..Condition::default() });
+        assert_eq!(admit_name(Some("n1"), "n4", &condition), Err(Denial::Impostor));
+        assert_eq!(admit_name(Some("n1"), "N1", &ballot), Ok(()), "names of hosts have no case");
+        assert_eq!(admit_name(None, "n4", &ballot), Ok(()), "the rules for strangers hold");
+        assert_eq!(admit_name(Some("n1"), "n4", &Request::Identify), Ok(()));
+    }
+
+    #[test]
     fn a_learner_gets_no_vote() {
         assert_eq!(asked(Standing::Learner, &raft(OWN, ballot(10))), Err(Denial::NotVoter));
     }
@@ -243,7 +286,8 @@ mod tests {
         let fetch =
             Request::Fetch { from: Height(1), hash: Hash::default(), max_bytes: 1, down_to: Height(1) };
         let forward = Request::Forward { txs: vec![], checked: Height(0) };
-        for request in [Request::Condition(condition), fetch, forward] {
+        let pause = Request::Pause { reason: None };
+        for request in [Request::Condition(condition), fetch, forward, pause] {
             assert_eq!(asked(Standing::Stranger, &request), Err(Denial::Stranger));
             assert_eq!(asked(Standing::Learner, &request), Ok(()));
         }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{Member, MemberId};
 use uuid::Uuid;
 
@@ -100,6 +101,9 @@ pub fn decide(
         return Step::Wait(format!("{address} belongs to cluster {other}, this node to another one"));
     }
     if !silent.is_empty() {
+        if planted(Mutation::FormAlone) {
+            return Step::Initialise(BTreeMap::from([(MemberId::of(own.storage), own.clone())]));
+        }
         return Step::Wait(format!("no answer from {}", silent.join(", ")));
     }
     match bootstrap {

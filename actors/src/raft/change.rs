@@ -56,7 +56,7 @@ pub(super) async fn carry_out(
     })
 }
 
-fn leading(shared: &Shared) -> Result<(Openraft, View), ChangeError> {
+pub(super) fn leading(shared: &Shared) -> Result<(Openraft, View), ChangeError> {
     let raft = shared.raft().map_err(|denial| ChangeError::Unconfirmed(denial.to_string()))?;
     let view = shared.view().filter(|view| view.state == ServerState::Leader);
     view.map(|view| (raft, view)).ok_or_else(|| ChangeError::NotLeader(shared.hint()))

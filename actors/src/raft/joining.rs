@@ -98,20 +98,32 @@ pub(super) async fn initialise(
     }
 }
 
+/// Tells the leader where this member is now: the same storage at another address.
+pub(super) async fn announce(shared: Arc<Shared>) -> Result<(), String> {
+    let addresses = shared.addresses();
+    ask_to_join(&shared, addresses).await
+}
+
 /// Asks to become a learner, following the hint to the leader.
 async fn join(shared: &Shared, addresses: Vec<String>) -> Result<(), String> {
+    ask_to_join(shared, addresses).await?;
+    Err("a learner now: waiting for the leader's log".to_owned())
+}
+
+async fn ask_to_join(shared: &Shared, addresses: Vec<String>) -> Result<(), String> {
     let request = Request::Join { member: shared.own.clone() };
     let mut next: Vec<String> = addresses.into_iter().rev().collect();
     let mut asked = vec![];
     let mut reason = "nobody to ask".to_owned();
     while let Some(address) = next.pop() {
-        if asked.contains(&address) {
+        // A hint may name this machine: as what it was before its disk was replaced.
+        if asked.contains(&address) || address == shared.own.address {
             continue;
         }
         let answer =
             shared.ask(shared::somebody(&address), Class::Bulk, &request, shared.times.question).await;
         match answer {
-            Ok(Answer::Join(Ok(()))) => return Err("a learner now: waiting for the leader's log".to_owned()),
+            Ok(Answer::Join(Ok(()))) => return Ok(()),
             Ok(Answer::Join(Err(JoinRefusal::NotLeader(hint)))) => {
                 reason = "nobody leads that cluster now".to_owned();
                 next.extend(hint.map(|hint| hint.address));

@@ -12,9 +12,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
+use tracing::error;
 
 use super::admit::Denial;
+use super::kept::Lost;
 use super::transport::{CallError, Class};
+
+/// How often a member that has lost something is named in the log.
+const NAMED_EVERY: Duration = Duration::from_secs(60);
 
 /// About one other member.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -98,7 +103,11 @@ pub struct Metrics {
     pub failures: Family<Failure, Counter>,
     /// Calls of others that were denied.
     pub denied: Family<Refused, Counter>,
+    /// Words of members whose disk was put back to an earlier state.
+    pub reverted: Family<Peer, Counter>,
     contacts: Arc<Mutex<BTreeMap<String, Instant>>>,
+    /// When such a member was named in the log last.
+    named: Arc<Mutex<BTreeMap<String, Instant>>>,
 }
 
 fn latency() -> Histogram {
@@ -135,7 +144,9 @@ impl Default for Metrics {
             last_contact: Family::default(),
             failures: Family::default(),
             denied: Family::default(),
+            reverted: Family::default(),
             contacts: Arc::default(),
+            named: Arc::default(),
         }
     }
 }
@@ -154,6 +165,11 @@ impl Metrics {
         registry.register("fenced", "Proposals refused before the append", self.fenced.clone());
         registry.register("refused", "Proposals refused by apply", self.refused.clone());
         registry.register("reopened", "Times the store was opened again", self.reopened.clone());
+        registry.register(
+            "reverted",
+            "Words of members whose disk was put back to an earlier state, which count for nothing",
+            self.reverted.clone(),
+        );
         registry.register(
             "rebuilt",
             "Times Raft was built anew because nobody took leadership over",
@@ -228,6 +244,16 @@ impl Metrics {
     /// A call of another is not answered.
     pub(super) fn deny(&self, denial: Denial) {
         self.denied.get_or_create(&Refused { cause: denial.name() }).inc();
+    }
+
+    /// A member has lost what it had. Named in the log once a minute.
+    pub(super) fn found_reverted(&self, member: &str, lost: &Lost) {
+        self.reverted.get_or_create(&Peer { member: member.to_owned() }).inc();
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.get(member).is_none_or(|at| at.elapsed() >= NAMED_EVERY) {
+            named.insert(member.to_owned(), Instant::now());
+            error!(member, reason = %lost, "a member has lost what it had: it has no say");
+        }
     }
 
     /// A member answered.

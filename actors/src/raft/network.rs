@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{Member, MemberId};
 use baton_storage::raft_types::{TypeConfig, Vote};
 use baton_storage::{Snapshot, StateMachine, Store, VoteRecord};
@@ -21,6 +22,7 @@ use openraft::raft::{
 use openraft::storage::RaftStateMachine;
 use tracing::{debug, warn};
 
+use super::kept::{Kept, Lost};
 use super::metrics::Metrics;
 use super::plausible;
 use super::transport::{CallError, Class, Transport};
@@ -35,6 +37,8 @@ pub struct Network {
     pub(super) store: Store,
     pub(super) own: MemberId,
     pub(super) metrics: Metrics,
+    /// What each member is known to have had.
+    pub(super) kept: Arc<Kept>,
     /// Between two attempts to reach a member that is not there: it must be found soon after it
     /// came back.
     pub(super) heartbeat: Duration,
@@ -79,7 +83,12 @@ impl Line {
         MemberId::of(self.member.storage)
     }
 
-    async fn call(&self, class: Class, call: Call, within: Duration) -> Result<Answer, CallError> {
+    /// The member where it is now: it may have moved since openraft made the line (hazard S17).
+    fn member(&self) -> Member {
+        self.network.store.reader().member(self.target()).unwrap_or_else(|| self.member.clone())
+    }
+
+    async fn call(&self, class: Class, call: Call, within: Duration) -> Result<(u64, Answer), CallError> {
         let Some(cluster) = self.network.store.cluster() else {
             return Err(CallError::Unreachable("this node belongs to no cluster yet".to_owned()));
         };
@@ -87,18 +96,29 @@ impl Line {
         self.send(class, request, within).await
     }
 
-    async fn send(&self, class: Class, request: Bytes, within: Duration) -> Result<Answer, CallError> {
+    /// The answer, and the life of the member that gave it.
+    async fn send(&self, class: Class, request: Bytes, within: Duration) -> Result<(u64, Answer), CallError> {
         let Network { transport, metrics, .. } = &self.network;
         let limit = transport.limit(class);
         if request.len() > limit {
             return Err(CallError::TooLarge { bytes: request.len(), limit });
         }
-        let (_, answer) = transport
-            .call(self.member.clone(), class, request, within)
+        let (caller, answer) = transport
+            .call(self.member(), class, request, within)
             .await
             .inspect_err(|error| metrics.call_failed(&self.member.name, class, error))?;
         metrics.heard(&self.member.name);
-        wire::answer(&answer).map_err(|error| CallError::Denied(format!("no answer but {error}")))
+        let answer = wire::answer(&answer);
+        let answer = answer.map_err(|error| CallError::Denied(format!("no answer but {error}")))?;
+        Ok((caller.boot, answer))
+    }
+
+    /// What a member that has lost something answers does not count.
+    fn judge(&self, judged: Result<(), Lost>) -> Result<(), CallError> {
+        judged.map_err(|lost| {
+            self.network.metrics.found_reverted(&self.member.name, &lost);
+            CallError::Denied(lost.to_string())
+        })
     }
 
     fn failed(&self, action: RPCTypes, error: CallError) -> RPCError<TypeConfig> {
@@ -131,12 +151,18 @@ impl Line {
         call: Call,
         option: &RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        // The answer to a pre-vote gives nothing away, and names the term that is over.
+        let is_vote = matches!(call, Call::Vote(_));
         match self.call(Class::Urgent, call, option.soft_ttl()).await {
-            Ok(Answer::Vote { vote, granted, last }) => {
+            Ok((boot, Answer::Vote { vote, granted, last })) => {
                 let vote = self.plausible(vote).map_err(|error| self.failed(RPCTypes::Vote, error))?;
+                let (kept, target) = (&self.network.kept, self.target());
+                self.judge(kept.shown(target, boot, last))
+                    .map_err(|error| self.failed(RPCTypes::Vote, error))?;
+                let granted = granted && (!is_vote || kept.may_vote(target, boot, vote.term));
                 Ok(VoteResponse::new(Vote::from(vote), last.map(Into::into), granted))
             }
-            Ok(answer) => Err(Self::unexpected(&answer)),
+            Ok((_, answer)) => Err(Self::unexpected(&answer)),
             Err(error) => Err(self.failed(RPCTypes::Vote, error)),
         }
     }
@@ -176,7 +202,7 @@ impl Line {
         if self.network.silent.load(Ordering::Relaxed) {
             return Err(CallError::Unreachable("this leader is silent".to_owned()));
         }
-        let entries = append.entries.len();
+        let (entries, previous) = (append.entries.len(), append.previous);
         let within = match self.append {
             Class::Urgent => option.hard_ttl(),
             // openraft's own time for an append is one heartbeat interval; a block and its fsync
@@ -185,7 +211,12 @@ impl Line {
         };
         let (request, last_sent) = self.fitting(append)?;
         let began = tokio::time::Instant::now();
-        let answer = self.send(self.append, request, within).await?;
+        let (boot, answer) = self.send(self.append, request, within).await?;
+        let (kept, target) = (&self.network.kept, self.target());
+        self.judge(match answer {
+            Answer::Append(wire::Appended::Conflict) => kept.lacks(target, boot, previous),
+            _ => kept.check(target, boot),
+        })?;
         if entries > 0 {
             self.network.metrics.appended(&self.member.name, began.elapsed());
         }
@@ -216,6 +247,9 @@ impl RaftNetworkV2<TypeConfig> for Line {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let appended = self.append(request.into(), &option).await;
+        if appended.is_err() && planted(Mutation::CommitWithoutQuorum) {
+            return Ok(AppendEntriesResponse::Success);
+        }
         appended.map_err(|error| self.failed(RPCTypes::AppendEntries, error))
     }
 
@@ -251,14 +285,14 @@ impl RaftNetworkV2<TypeConfig> for Line {
             answer = sent => answer,
         };
         match answer {
-            Ok(Answer::Snapshot(vote)) => {
+            Ok((_, Answer::Snapshot(vote))) => {
                 let vote =
                     self.plausible(vote).map_err(|error| self.failed(RPCTypes::InstallSnapshot, error))?;
                 warn!(member = %self.member.name, "sent a snapshot: the member was behind the log");
                 self.network.metrics.snapshots_sent.inc();
                 Ok(SnapshotResponse::new(vote.into()))
             }
-            Ok(answer) => Err(Self::unexpected(&answer).into()),
+            Ok((_, answer)) => Err(Self::unexpected(&answer).into()),
             Err(error) => Err(self.failed(RPCTypes::InstallSnapshot, error).into()),
         }
     }
@@ -269,8 +303,8 @@ impl RaftNetworkV2<TypeConfig> for Line {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.call(Class::Urgent, request.into(), option.soft_ttl()).await {
-            Ok(Answer::Transfer(taken)) => Ok(taken.map_err(Into::into)),
-            Ok(answer) => Err(Self::unexpected(&answer)),
+            Ok((_, Answer::Transfer(taken))) => Ok(taken.map_err(Into::into)),
+            Ok((_, answer)) => Err(Self::unexpected(&answer)),
             Err(error) => Err(self.failed(RPCTypes::TransferLeader, error)),
         }
     }

@@ -2,6 +2,7 @@
 
 use actix::{Context, Handler, ResponseFuture};
 use baton_messages::command::{BlockEntry, Command, Verdict};
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::raft::{Committed, ProposeBlock, ProposeError, Record, Settle};
 use baton_messages::types::{LogIndex, Term};
 use baton_storage::raft_types::TypeConfig;
@@ -20,19 +21,37 @@ impl Raft {
     ) -> impl Future<Output = Result<(LogIndex, Verdict), ProposeError>> + use<> {
         let raft = self.raft.clone();
         let trouble = self.trouble.clone().unwrap_or_else(|| "not started yet".to_owned());
-        async move {
-            let raft = raft.ok_or(ProposeError::Stopped(trouble))?;
-            fail::fail_point!("raft.before_write");
-            let (responder, done) = ProgressResponder::complete_only();
-            let stopped = |fatal: Fatal<TypeConfig>| ProposeError::Stopped(fatal.to_string());
-            raft.write(command).with_leader(term.0).responder(responder).await.map_err(stopped)?;
-            // From here on the entry may be in the log.
-            let reply = done.await.map_err(|_| ProposeError::Unknown("raft stopped".to_owned()))?;
-            let reply = reply.map_err(|error| unwritten(&raft, error))?;
-            fail::fail_point!("raft.after_write");
-            Ok((LogIndex(reply.log_id.index), reply.data))
+        async move { write(raft.ok_or(ProposeError::Stopped(trouble))?, term, command).await }
+    }
+
+    /// What is said of a proposal while the one before is not decided.
+    fn undecided(&mut self, term: Term) -> ProposeError {
+        self.check_lease();
+        match self.lease_held {
+            true => ProposeError::NotLeader { term, reason: "another proposal is in flight".to_owned() },
+            // That is why: it is decided when a quorum answers, or another leader is elected.
+            false => ProposeError::NoQuorum,
         }
     }
+}
+
+/// Appends an entry in a term and waits until it is applied.
+pub(super) async fn write(
+    raft: Openraft,
+    term: Term,
+    command: Command,
+) -> Result<(LogIndex, Verdict), ProposeError> {
+    fail::fail_point!("raft.before_write");
+    let (responder, done) = ProgressResponder::complete_only();
+    let stopped = |fatal: Fatal<TypeConfig>| ProposeError::Stopped(fatal.to_string());
+    let write = raft.write(command);
+    let write = if planted(Mutation::NoTermFence) { write } else { write.with_leader(term.0) };
+    write.responder(responder).await.map_err(stopped)?;
+    // From here on the entry may be in the log.
+    let reply = done.await.map_err(|_| ProposeError::Unknown("raft stopped".to_owned()))?;
+    let reply = reply.map_err(|error| unwritten(&raft, error))?;
+    fail::fail_point!("raft.after_write");
+    Ok((LogIndex(reply.log_id.index), reply.data))
 }
 
 impl Handler<ProposeBlock> for Raft {
@@ -41,8 +60,7 @@ impl Handler<ProposeBlock> for Raft {
     fn handle(&mut self, message: ProposeBlock, _: &mut Context<Self>) -> Self::Result {
         let term = message.grant.term;
         if self.proposing.replace(true) {
-            let reason = "another proposal is in flight".to_owned();
-            return Box::pin(std::future::ready(Err(ProposeError::NotLeader { term, reason })));
+            return Box::pin(std::future::ready(Err(self.undecided(term))));
         }
         let ProposeBlock { block, tail, forced, .. } = message;
         let written = self.write(term, Command::Block(BlockEntry { term, block, tail, forced }));
@@ -52,6 +70,9 @@ impl Handler<ProposeBlock> for Raft {
         Box::pin(async move {
             let outcome = match written.await {
                 Ok((index, Verdict::Committed(tip))) => Ok(Committed { tip, index }),
+                Ok((index, Verdict::Refused(_, tip))) if planted(Mutation::IgnoreVerdict) => {
+                    Ok(Committed { tip, index })
+                }
                 Ok((_, Verdict::Refused(refusal, tip))) => {
                     metrics.refused.inc();
                     error!(?refusal, %tip, "apply refused a block");

@@ -7,7 +7,7 @@ use baton_messages::cluster::{
 };
 use baton_messages::types::{Hash, Height, Member, MemberId, Tx};
 use baton_storage::raft_types::TypeConfig;
-use baton_storage::{Head, Snapshot, VoteRecord};
+use baton_storage::{Completion, Head, Reader, Snapshot, StoreError, VoteRecord};
 use bytes::Bytes;
 use openraft::errors::{Fatal, RaftError};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::admit::{self, Denial, Standing};
 use super::change;
+use super::pausing;
 use super::plausible::{self, Known};
 use super::shared::{Shared, View, record};
 use super::transport::{Caller, Class, Serve};
@@ -74,6 +75,9 @@ async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<A
     let (here, view) = shared.here();
     let standing = Shared::standing(view.as_ref(), caller.id);
     admit::admit(&here, caller.id, standing, &request)?;
+    let member = view.as_ref().and_then(|view| view.membership_config.membership().get_node(&caller.id));
+    admit::admit_name(member.map(|member| &*member.name), &caller.name, &request)?;
+    admit_disk(shared, caller, &request, view.as_ref())?;
     shared.metrics.heard(&caller.name);
     match request {
         Request::Raft(call) => {
@@ -98,7 +102,35 @@ async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<A
         }
         Request::Identify => Ok(Answer::Identity(shared.identity())),
         Request::Join { member } => Ok(Answer::Join(join(shared, caller, member, here.leads).await)),
+        Request::Pause { reason } => {
+            info!(from = %caller.name, ?reason, "a member hands on what an operator asked for");
+            Ok(Answer::Pause(pausing::record(shared, reason).await))
+        }
     }
+}
+
+/// A member whose disk was put back to an earlier state has no say until it is level again.
+fn admit_disk(
+    shared: &Shared,
+    caller: &Caller,
+    request: &Request,
+    view: Option<&View>,
+) -> Result<(), Refusal> {
+    let (kept, boot) = (&shared.kept, caller.boot);
+    let judged = match request {
+        Request::Condition(condition) => shared.is_whole(condition, view),
+        Request::Raft(RaftCall { call: Call::Vote(ballot) | Call::PreVote(ballot), .. }) => {
+            kept.shown(caller.id, boot, ballot.last)
+        }
+        Request::Raft(_) | Request::Forward { .. } | Request::Fetch { .. } | Request::Pause { .. } => {
+            kept.check(caller.id, boot)
+        }
+        Request::Identify | Request::Join { .. } => Ok(()),
+    };
+    judged.map_err(|lost| {
+        shared.metrics.found_reverted(&caller.name, &lost);
+        Refusal { denial: Some(Denial::Reverted), reason: lost.to_string() }
+    })
 }
 
 /// What calls are compared with.
@@ -190,7 +222,7 @@ async fn forwarded(
     Ok(Answer::Forward(taken))
 }
 
-/// Reads blocks downwards. The runtime gets its turn between two of them.
+/// Answers with blocks, downwards. They are read where a slow disk holds up no heartbeat.
 async fn fetch(
     shared: &Shared,
     from: Height,
@@ -198,38 +230,56 @@ async fn fetch(
     max_bytes: u64,
     down_to: Height,
 ) -> Result<Answer, Refusal> {
-    let _turn = shared.serving_blocks.try_acquire().map_err(|_| Denial::Busy)?;
-    let reader = shared.reader();
-    let stopped = |error: baton_storage::StoreError| Refusal {
-        denial: Some(Denial::Stopped),
-        reason: error.to_string(),
-    };
-    if reader.hash(from).map_err(stopped)? != Some(hash) {
-        return Ok(Answer::Fetch(Err(FetchError::Missing(from))));
-    }
+    let turn = shared.serving_blocks.clone().try_acquire_owned().map_err(|_| Denial::Busy)?;
     // Room for what is around the blocks.
     let limit = shared.transport.limit(Class::Bulk) as u64;
     let budget = max_bytes.min(MAX_FETCH).min(limit.saturating_sub(64 << 10));
+    let reader = shared.reader();
+    let read = move || {
+        // Also when nobody waits any more, few read at a time.
+        let _turn = turn;
+        read_down(&reader, from, hash, budget, down_to)
+    };
+    let stopped = |reason: String| Refusal { denial: Some(Denial::Stopped), reason };
+    let read = match shared.store.completion() {
+        Completion::Inline => read(),
+        #[allow(clippy::disallowed_methods, reason = "a simulation does not come here")]
+        Completion::Thread => {
+            tokio::task::spawn_blocking(read).await.map_err(|failed| stopped(failed.to_string()))?
+        }
+    };
+    let fetched = read.map_err(|error| stopped(error.to_string()))?;
+    if let Ok(blocks) = &fetched {
+        shared.metrics.blocks_served.inc_by(blocks.len() as u64);
+    }
+    Ok(Answer::Fetch(fetched))
+}
+
+/// Blocks downwards from one that is known by its hash: as many as fit, and one in any case.
+fn read_down(
+    reader: &Reader,
+    from: Height,
+    hash: Hash,
+    budget: u64,
+    down_to: Height,
+) -> Result<Result<Vec<FetchedBlock>, FetchError>, StoreError> {
+    if reader.hash(from)? != Some(hash) {
+        return Ok(Err(FetchError::Missing(from)));
+    }
     let mut bytes = 0;
     let mut blocks = vec![];
     let mut height = from;
     while height >= down_to && height > Height(0) {
-        let Some(block) = reader.block(height).map_err(stopped)? else { break };
+        let Some(block) = reader.block(height)? else { break };
         bytes += block.tx_bytes() as u64 + 1024;
         if bytes > budget && !blocks.is_empty() {
             break;
         }
-        let signature = reader.signature(height).map_err(stopped)?;
-        let da = reader.da_heights(height).map_err(stopped)?;
+        let (signature, da) = (reader.signature(height)?, reader.da_heights(height)?);
         blocks.push(FetchedBlock { block, signature, da });
         height = height.previous();
-        tokio::task::yield_now().await;
     }
-    if blocks.is_empty() {
-        return Ok(Answer::Fetch(Err(FetchError::Missing(from))));
-    }
-    shared.metrics.blocks_served.inc_by(blocks.len() as u64);
-    Ok(Answer::Fetch(Ok(blocks)))
+    if blocks.is_empty() { Ok(Err(FetchError::Missing(from))) } else { Ok(Ok(blocks)) }
 }
 
 /// A node asks to become a learner. That takes nothing from anybody's quorum.

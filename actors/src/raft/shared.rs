@@ -14,9 +14,11 @@ use baton_storage::{LogIdRecord, Reader, Store};
 use openraft::async_runtime::WatchReceiver;
 use openraft::{RaftMetrics, ServerState};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::Openraft;
 use super::admit::{Denial, Here, Standing};
+use super::kept::{Kept, Lost};
 use super::metrics::Metrics;
 use super::transport::{CallError, Class, Transport};
 use super::wire::{self, Answer, Request};
@@ -34,8 +36,10 @@ pub struct Shared {
     /// One change of the membership at a time.
     pub(super) changing: tokio::sync::Mutex<()>,
     /// Few at a time read the disk for others.
-    pub(super) serving_blocks: tokio::sync::Semaphore,
+    pub(super) serving_blocks: Arc<tokio::sync::Semaphore>,
     pub(super) times: Times,
+    /// What each member is known to have had.
+    pub(super) kept: Arc<Kept>,
     state: Mutex<State>,
 }
 
@@ -93,8 +97,9 @@ impl Shared {
             forwarded,
             forming,
             changing: tokio::sync::Mutex::default(),
-            serving_blocks: tokio::sync::Semaphore::new(2),
+            serving_blocks: Arc::new(tokio::sync::Semaphore::new(2)),
             times,
+            kept: Arc::default(),
             state: Mutex::default(),
         }
     }
@@ -150,6 +155,21 @@ impl Shared {
         self.state().conditions.insert(condition.member, (condition, Instant::now()));
     }
 
+    /// Compares what another member tells with what it is known to have had.
+    pub(super) fn is_whole(&self, condition: &Condition, view: Option<&View>) -> Result<(), Lost> {
+        let end = LogIdRecord { term: condition.last_log_term.0, index: condition.last_log.0 };
+        let end = (condition.last_log_term > Term(0)).then_some(end);
+        let committed = view.and_then(|view| record(view.local_committed));
+        self.kept.told(condition.member, condition.boot, condition.term.0, end, committed)
+    }
+
+    /// What the membership calls a storage.
+    pub(super) fn name_of(&self, storage: Uuid) -> Option<String> {
+        let view = self.view()?;
+        let member = view.membership_config.membership().get_node(&MemberId::of(storage))?;
+        Some(member.name.clone())
+    }
+
     /// What every member said last, and how long ago.
     pub(super) fn conditions(&self) -> BTreeMap<MemberId, (Condition, Duration)> {
         let state = self.state();
@@ -163,6 +183,7 @@ impl Shared {
     pub(super) fn forget_strangers(&self, membership: &Membership) {
         let own = self.id();
         self.state().conditions.retain(|id, _| *id == own || membership.get_node(id).is_some());
+        self.kept.retain(|id| membership.get_node(&id).is_some());
     }
 
     /// What decides whether a call is answered.
@@ -185,6 +206,24 @@ impl Shared {
         } else {
             Standing::Stranger
         }
+    }
+
+    /// Whether the membership has another address for this member than it is started with. One that
+    /// is started without an address for once is still where it was.
+    pub(super) fn has_moved(&self, view: &View) -> bool {
+        let known = view.membership_config.membership().get_node(&self.id());
+        let address = &self.own.address;
+        !address.is_empty() && known.is_some_and(|known| known.address != *address)
+    }
+
+    /// Where the other members are, the leader first.
+    pub(super) fn addresses(&self) -> Vec<String> {
+        let Some(view) = self.view() else { return vec![] };
+        let (own, leader) = (self.id(), view.current_leader);
+        let others = view.membership_config.membership().nodes().filter(|(id, _)| **id != own);
+        let mut others: Vec<_> = others.map(|(id, member)| (leader != Some(*id), &member.address)).collect();
+        others.sort_unstable();
+        others.into_iter().map(|(_, address)| address.clone()).collect()
     }
 
     /// Who leads, as far as this node knows.

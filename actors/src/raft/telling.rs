@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use baton_messages::cluster::MembersChanged;
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::raft::{LeadershipChanged, LeaseChanged, TermApplied};
 use baton_messages::types::{MemberId, Role, Term};
 use baton_storage::raft_types::TypeConfig;
@@ -53,7 +54,8 @@ impl Raft {
         self.tell_members(metrics);
         self.tell_leadership(LeadershipChanged { term, role, leader: metrics.current_leader });
         let own_entry_applied =
-            metrics.last_applied.is_some_and(|id| id.committed_leader_id().term == term.0);
+            metrics.last_applied.is_some_and(|id| id.committed_leader_id().term == term.0)
+                || planted(Mutation::LeadBeforeOwnEntry);
         if role == Role::Leader && own_entry_applied && self.told_applied != Some(term) {
             self.told_applied = Some(term);
             let applied = TermApplied { term, tip: self.store.reader().tip() };

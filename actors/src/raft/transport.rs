@@ -82,6 +82,9 @@ pub enum CallError {
 /// Answers what other members ask. An error becomes [`CallError::Denied`] at the caller.
 pub type Serve = Arc<dyn Fn(Caller, Class, Bytes) -> BoxFuture<'static, Result<Bytes, String>> + Send + Sync>;
 
+/// The name under which the membership has a storage; `None` when it is not in it.
+pub type Names = Arc<dyn Fn(Uuid) -> Option<String> + Send + Sync>;
+
 /// A way to other members, and of them to here. One per process.
 pub trait Transport: Send + Sync + 'static {
     /// Calls a member and waits for its answer. Connects when there is no connection. The storage
@@ -98,6 +101,10 @@ pub trait Transport: Send + Sync + 'static {
 
     /// From now on calls of others are answered by this; `None`: by nobody.
     fn serve(&self, serve: Option<Serve>);
+
+    /// From now on a storage that the membership has under another name than its node says is
+    /// turned away: a copy of a member's disk under a name of its own.
+    fn know(&self, _: Option<Names>) {}
 
     /// This node belongs to this cluster now; shown in handshakes. Others are refused from now on.
     fn belongs_to(&self, cluster: Uuid);

@@ -4,11 +4,11 @@
 //! change of any type here changes golden bytes and needs a new format version: nodes of two
 //! versions talk to each other while an upgrade rolls through.
 
-use baton_messages::cluster::{Condition, FetchError, FetchedBlock, ForwardError, LeaderHint};
+use baton_messages::cluster::{ChangeError, Condition, FetchError, FetchedBlock, ForwardError, LeaderHint};
 use baton_messages::codec::{self, CodecError};
 use baton_messages::command::Command;
 use baton_messages::sequencer::Receipt;
-use baton_messages::types::{Hash, Height, Member, MemberId, Tx};
+use baton_messages::types::{Hash, Height, LogIndex, Member, MemberId, Tx};
 use baton_storage::raft_types::{Entry, Membership, Payload, TypeConfig};
 use baton_storage::{Head, LogIdRecord, MembersRecord, VoteRecord};
 use bytes::Bytes;
@@ -57,6 +57,11 @@ pub enum Request {
         /// As it should stand in the membership; its storage must be the caller's.
         member: Member,
     },
+    /// An operator asked the caller to stop production, or to let it go on.
+    Pause {
+        /// Why; `None` lets it go on.
+        reason: Option<String>,
+    },
 }
 
 impl Request {
@@ -70,6 +75,7 @@ impl Request {
             Self::Fetch { .. } => "fetch",
             Self::Identify => "identify",
             Self::Join { .. } => "join",
+            Self::Pause { .. } => "pause",
         }
     }
 }
@@ -208,6 +214,8 @@ pub enum Answer {
     Identity(Identity),
     /// To a wish to join.
     Join(Result<(), JoinRefusal>),
+    /// To a pause: the entry.
+    Pause(Result<LogIndex, ChangeError>),
 }
 
 /// What became of entries.
@@ -452,7 +460,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::fmt::Debug;
 
-    use baton_messages::types::{LogIndex, Term};
+    use baton_messages::types::Term;
     use baton_storage::raft_types::log_id;
     use serde::de::DeserializeOwned;
 
@@ -545,6 +553,8 @@ mod tests {
         golden(&Request::Identify, "0104");
         let nil = "00".repeat(16);
         golden(&Request::Join { member: Member::default() }, &format!("0105000010{nil}00"));
+        golden(&Request::Pause { reason: None }, "010600");
+        golden(&Request::Pause { reason: Some("da".to_owned()) }, "010601026461");
     }
 
     #[test]
@@ -570,6 +580,8 @@ mod tests {
         golden(&Answer::Join(Err(JoinRefusal::NotLeader(None))), "0108010000");
         golden(&Answer::Join(Err(JoinRefusal::Later("a".into()))), "010801010161");
         golden(&Answer::Join(Err(JoinRefusal::Refused("a".into()))), "010801020161");
+        golden(&Answer::Pause(Ok(LogIndex(7))), "01090007");
+        golden(&Answer::Pause(Err(ChangeError::NotLeader(None))), "0109010000");
     }
 
     #[test]

@@ -3,12 +3,14 @@
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult, ResponseFuture};
 use baton_messages::cluster::{ForwardError, ForwardedTxs};
 use baton_messages::engine::BlockExecuted;
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::raft::{Applied, LeadershipChanged};
 use baton_messages::sequencer::{
     AwaitError, AwaitTx, AwaitTxs, Batch, DropTxs, GetQueueView, Level, NextBatch, Outcome, PostTxs, Posted,
     QueueView, Receipt, SubmitError, SubmitTxs,
 };
 use baton_messages::supervisor::DiskHealthChanged;
+use baton_messages::syncer::ExecutionFollowed;
 use baton_messages::types::{Role, Tx};
 use tokio::sync::oneshot;
 use tracing::{debug, info, warn};
@@ -122,6 +124,10 @@ impl Handler<NextBatch> for Sequencer {
         // Everything in the queue is checked up to here, then (P3).
         let current = self.seen.next() == message.height;
         let txs = if current { self.queue.first(message.max_bytes) } else { Vec::new() };
+        if planted(Mutation::DrainEarly) {
+            let orders: Vec<u64> = txs.iter().filter_map(|tx| self.queue.remove(&tx.hash())).collect();
+            self.store.remove(&orders);
+        }
         debug!(height = message.height.0, txs = txs.len(), current, "showed the next batch");
         MessageResult(Batch { txs, current })
     }
@@ -174,22 +180,37 @@ impl Handler<BlockExecuted> for Sequencer {
     }
 }
 
+impl Handler<ExecutionFollowed> for Sequencer {
+    type Result = ();
+
+    /// After a restart nobody executes again what the engine has.
+    fn handle(&mut self, message: ExecutionFollowed, _: &mut Context<Self>) {
+        self.waiters.followed(message.height);
+        self.gauge();
+    }
+}
+
 impl Handler<AwaitTx> for Sequencer {
     type Result = ResponseFuture<Result<Outcome, AwaitError>>;
 
     fn handle(&mut self, message: AwaitTx, _: &mut Context<Self>) -> Self::Result {
         let refuse = |error| -> Self::Result { Box::pin(std::future::ready(Err(error))) };
-        if self.waiters.len() >= self.config.max_waiting {
-            return refuse(AwaitError::TooMany(self.waiters.len()));
-        }
+        // What is known needs no place to wait in.
+        let has_room = self.waiters.len() < self.config.max_waiting;
         let (reply, outcome) = oneshot::channel();
         match (self.window.place(&message.hash), message.level) {
             (Some(place), Level::Committed) => {
                 let _ = reply.send(Ok(Outcome { place, result: None }));
             }
-            (Some(place), Level::Executed) => self.waiters.wait_for_execution(place, reply),
-            (None, level) if self.queue.contains(&message.hash) => {
+            (Some(place), Level::Executed) if has_room || self.waiters.is_executed(place.height) => {
+                self.waiters.wait_for_execution(place, reply);
+            }
+            (None, level) if has_room && self.queue.contains(&message.hash) => {
                 self.waiters.wait_for_commit(message.hash, level, reply);
+            }
+            (Some(_), Level::Executed) => return refuse(AwaitError::TooMany(self.waiters.len())),
+            (None, _) if self.queue.contains(&message.hash) => {
+                return refuse(AwaitError::TooMany(self.waiters.len()));
             }
             (None, _) => {
                 return match self.refusals.reason(&message.hash) {

@@ -43,7 +43,7 @@ impl Waiters {
 
     /// Waits for the execution of a transaction in the chain, or answers if that is past.
     pub fn wait_for_execution(&mut self, place: Place, reply: Reply) {
-        if place.height <= self.executed {
+        if self.is_executed(place.height) {
             let _ = reply.send(Ok(Outcome { place, result: self.result(place) }));
             return;
         }
@@ -70,6 +70,17 @@ impl Waiters {
             self.count -= 1;
             let _ = reply.send(Err(AwaitError::Dropped(reason.to_owned())));
         }
+    }
+
+    /// The engine has executed everything up to here, whoever saw the results.
+    pub fn followed(&mut self, height: Height) {
+        self.executed(height, Results::default());
+    }
+
+    /// Whether a block is executed.
+    #[must_use]
+    pub fn is_executed(&self, height: Height) -> bool {
+        height <= self.executed
     }
 
     /// A block is executed.
@@ -146,6 +157,18 @@ mod tests {
         let (reply, mut outcome) = oneshot::channel();
         waiters.wait_for_execution(place(3), reply);
         assert!(outcome.try_recv().expect("answered").expect("executed").result.is_some());
+    }
+
+    #[test]
+    fn what_was_executed_before_a_restart_is_executed() {
+        let mut waiters = Waiters::default();
+        let (early, mut outcome) = oneshot::channel();
+        waiters.wait_for_execution(place(3), early);
+        waiters.followed(Height(5));
+        assert_eq!(outcome.try_recv().expect("answered").expect("executed").result, None);
+        let (late, mut outcome) = oneshot::channel();
+        waiters.wait_for_execution(place(5), late);
+        assert_eq!(outcome.try_recv().expect("answered").expect("executed").place, place(5));
     }
 
     #[test]

@@ -98,7 +98,13 @@ impl GuardStore for FileGuard {
         }
         fail::fail_point!("guard.write_failed", |_| Err(GuardIo("failpoint guard.write_failed".into())));
         let offset = (slot * SLOT_BYTES) as u64;
-        file.write_all_at(bytes, offset).map_err(|error| failure("write", &self.path, &error))?;
+        file.write_all_at(bytes, offset).map_err(|error| failure("write", &self.path, &error))
+    }
+
+    fn sync(&mut self) -> Result<(), GuardIo> {
+        let Some(file) = &self.file else {
+            return Err(GuardIo(format!("the guard {} is not open", self.path.display())));
+        };
         fail::fail_point!("guard.before_sync");
         // The size never changes, so the data is all there is to sync.
         file.sync_data().map_err(|error| failure("sync", &self.path, &error))

@@ -652,20 +652,30 @@ proptest! {
     }
 }
 
-/// A guard whose writes fail without saying what is on disk.
-struct Broken(MemoryGuard);
+/// A guard whose writes fail, or cannot be synced, without saying what is on disk.
+struct Broken {
+    guard: MemoryGuard,
+    writes: bool,
+}
 
 impl GuardStore for Broken {
     fn read(&mut self) -> Result<Slots, GuardIo> {
-        self.0.read()
+        self.guard.read()
     }
 
-    fn write(&mut self, _: usize, _: &[u8]) -> Result<(), GuardIo> {
+    fn write(&mut self, slot: usize, bytes: &[u8]) -> Result<(), GuardIo> {
+        match self.writes {
+            true => self.guard.write(slot, bytes),
+            false => Err(GuardIo("input/output error".into())),
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), GuardIo> {
         Err(GuardIo("input/output error".into()))
     }
 
     fn create(&mut self, slot: &[u8]) -> Result<(), GuardIo> {
-        self.0.create(slot)
+        self.guard.create(slot)
     }
 
     fn place(&self) -> String {
@@ -675,9 +685,12 @@ impl GuardStore for Broken {
 
 #[test]
 fn a_guard_that_cannot_be_written_means_no_signature() {
-    let (bench, chain) = (Bench::default(), blocks(1));
-    let parts = Parts { guard: Box::new(Broken(bench.guard.clone())), ..bench.parts(key()) };
-    let mut signer = Signer::open(Bench::config(), parts, &NO_BLOCKS);
-    assert!(matches!(signer.sign_header(grant(1), &chain[0]), Err(SignError::Guard(_))));
-    assert_eq!((signer.view().guarded, bench.signed()), (None, BTreeMap::new()));
+    for writes in [false, true] {
+        let (bench, chain) = (Bench::default(), blocks(1));
+        let guard = Broken { guard: bench.guard.clone(), writes };
+        let parts = Parts { guard: Box::new(guard), ..bench.parts(key()) };
+        let mut signer = Signer::open(Bench::config(), parts, &NO_BLOCKS);
+        assert!(matches!(signer.sign_header(grant(1), &chain[0]), Err(SignError::Guard(_))));
+        assert_eq!((signer.view().guarded, bench.signed()), (None, BTreeMap::new()));
+    }
 }

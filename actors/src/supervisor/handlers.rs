@@ -1,7 +1,9 @@
 //! What the supervisor hears.
 
 use actix::{ActorFutureExt, Context, Handler, MessageResult, ResponseActFuture, ResponseFuture, WrapFuture};
-use baton_messages::cluster::{HandOff, HandOffError, HandedOff, MemberTold, MembersChanged, Pause, Resume};
+use baton_messages::cluster::{
+    HandOff, HandOffError, HandedOff, MemberTold, MembersChanged, PrepareStop, StopRefused,
+};
 use baton_messages::da::DaStateChanged;
 use baton_messages::engine::{BlockExecuted, EngineHealthChanged};
 use baton_messages::executor::ProductionChanged;
@@ -13,7 +15,7 @@ use baton_messages::supervisor::{
 use baton_messages::syncer::{ExecutionFollowed, ExecutionTrouble};
 use baton_messages::types::Role;
 use tokio::sync::oneshot;
-use tracing::{Span, info, info_span};
+use tracing::{Span, error, info, info_span};
 
 use super::Supervisor;
 use super::handoff::Why;
@@ -77,13 +79,13 @@ impl Handler<LeadershipChanged> for Supervisor {
         self.metrics.term.set(i64::try_from(message.term.0).unwrap_or(i64::MAX));
         self.follow_failover(&message);
         self.leader = message.leader;
-        self.gate.leader_changed(message.leader, self.now());
-        let actions = self.plan.leadership_changed(message.term, message.role);
-        self.act(actions, ctx);
-        // Whose settings these were leads no more: the others have to agree with this node now.
+        // Its own settings are the leader's now.
         if message.role == Role::Leader && self.plan.trouble(Part::Settings).is_some() {
             self.health(Part::Settings, None, ctx);
         }
+        self.gate.leader_changed(message.leader, self.now());
+        let actions = self.plan.leadership_changed(message.term, message.role);
+        self.act(actions, ctx);
         self.review(ctx);
     }
 }
@@ -106,6 +108,7 @@ impl Handler<Applied> for Supervisor {
             let failover = std::mem::replace(&mut self.failover, Span::none());
             failover.in_scope(|| self.end_stage([ended]));
         }
+        self.follow_pause(ctx);
         let actions = self.plan.applied(message.tip.height);
         self.act(actions, ctx);
         self.tell_if_changed();
@@ -286,19 +289,23 @@ fn ready<T: 'static>(answer: T) -> ResponseFuture<T> {
     Box::pin(std::future::ready(answer))
 }
 
-impl Handler<Pause> for Supervisor {
-    type Result = ();
-
-    fn handle(&mut self, message: Pause, ctx: &mut Context<Self>) {
-        self.health(Part::Operator, Some(format!("paused: {}", message.reason)), ctx);
+impl Supervisor {
+    /// Whether the others can do without this node.
+    fn can_be_spared(&self) -> Result<(), StopRefused> {
+        let (now, within) = (self.now(), self.config.times.election_max * 2);
+        let eligible = self.plan.reasons().is_empty();
+        self.peers.can_spare_own(&self.position(), self.config.settings, eligible, now, within)
     }
 }
 
-impl Handler<Resume> for Supervisor {
-    type Result = ();
+impl Handler<PrepareStop> for Supervisor {
+    type Result = Result<(), StopRefused>;
 
-    fn handle(&mut self, _: Resume, ctx: &mut Context<Self>) {
-        self.health(Part::Operator, None, ctx);
+    fn handle(&mut self, message: PrepareStop, _: &mut Context<Self>) -> Self::Result {
+        match self.can_be_spared() {
+            Err(refused) if !message.force => Err(refused),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 
@@ -307,8 +314,13 @@ impl Handler<Shutdown> for Supervisor {
 
     /// A leader gives leadership away first, when somebody can take it.
     fn handle(&mut self, _: Shutdown, ctx: &mut Context<Self>) -> Self::Result {
-        let may_hand_over =
-            !self.closing && self.hand_over.is_none() && self.leads().is_some() && !self.plan.is_paused();
+        if !self.closing
+            && !self.peers.is_sole_voter()
+            && let Err(needed) = self.can_be_spared()
+        {
+            error!(%needed, "stopping although this node is needed: start it again soon");
+        }
+        let may_hand_over = !self.closing && self.hand_over.is_none() && self.leads().is_some();
         if may_hand_over && let Err(error) = self.begin_hand_over(None, Why::Shutdown, ctx) {
             info!(%error, "shutting down without a successor");
         }
@@ -345,6 +357,7 @@ impl Handler<GetSupervisorView> for Supervisor {
             executed: self.plan.executed(),
             eligibility: Eligibility { reasons: self.plan.reasons() },
             pause,
+            paused: self.plan.pause().map(str::to_owned),
             lease_lapsed: self.lease_lapsed,
             caretaker,
             silent,

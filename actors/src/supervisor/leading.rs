@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use super::handoff::{Action, HandOver, View, Why};
 use super::metrics::ByOutcome;
+use super::peers::differs_in_settings_only;
 use super::plan::Part;
 use super::timeline::Ended;
 use super::watchdog::{ABDICATION_PAUSE, Scene, others_can_elect};
@@ -69,7 +70,7 @@ impl Supervisor {
                 let fit = self.peers.fitness(to, self.config.settings, now, times.election_max);
                 fit.map(|()| to).map_err(|reason| format!("{}: {reason}", self.peers.name(to)))
             }
-            None => self.peers.best(&self.position(), self.config.settings, now, times.election_max),
+            None => self.best(why),
         };
         let to = fit.map_err(HandOffError::NoTarget)?;
         let within = match self.storage.is_in_trouble() {
@@ -85,11 +86,26 @@ impl Supervisor {
         Ok(())
     }
 
+    /// To whom. Who stops anyway takes somebody with other settings before nobody.
+    fn best(&self, why: Why) -> Result<MemberId, String> {
+        let (now, within, position) = (self.now(), self.config.times.election_max, self.position());
+        let best = self.peers.best(&position, self.config.settings, now, within);
+        best.or_else(|reasons| {
+            let other = self.peers.best_with_other_settings(&position, now, within);
+            other.filter(|_| why == Why::Shutdown).ok_or(reasons)
+        })
+    }
+
     pub(super) fn review_hand_over(&mut self, ctx: &mut Context<Self>) {
         let (now, leads, position) = (self.now(), self.leads(), self.position());
         let within = self.config.times.election_max;
         let Some(hand_over) = &mut self.hand_over else { return };
         let fit = self.peers.fitness(hand_over.to, self.config.settings, now, within);
+        let told = self.peers.recent(hand_over.to, now, within);
+        let fit = match hand_over.why {
+            Why::Shutdown if told.is_some_and(differs_in_settings_only) => Ok(()),
+            Why::Shutdown | Why::Operator | Why::Unfit => fit,
+        };
         let target = match &fit {
             Ok(()) => self.peers.recent(hand_over.to, now, within).ok_or("it is not heard"),
             Err(reason) => Err(reason.as_str()),
@@ -221,7 +237,6 @@ impl Supervisor {
         let now = self.now();
         let unfit = self.leads().is_some()
             && !self.plan.reasons().is_empty()
-            && !self.plan.is_paused()
             && !self.closing
             && self.peers.own().is_some()
             && !self.peers.is_sole_voter();

@@ -23,6 +23,8 @@ pub struct Metrics {
     pub caretaker: Gauge,
     /// One while it leads and sends no heartbeats.
     pub silent: Gauge,
+    /// One while an operator has stopped production.
+    pub paused: Gauge,
     /// The Raft term.
     pub term: Gauge,
     /// Changes of leadership seen.
@@ -101,6 +103,7 @@ impl Default for Metrics {
             leader: Gauge::default(),
             caretaker: Gauge::default(),
             silent: Gauge::default(),
+            paused: Gauge::default(),
             term: Gauge::default(),
             leadership_changes: Counter::default(),
             transitions: Family::default(),
@@ -126,6 +129,8 @@ impl Metrics {
         registry.register("caretaker", caretaker, self.caretaker.clone());
         let silent = "1 while this node leads and sends no heartbeats, so that others elect";
         registry.register("silent", silent, self.silent.clone());
+        let paused = "1 while an operator has stopped production, on every member";
+        registry.register("paused", paused, self.paused.clone());
         registry.register("term", "The Raft term", self.term.clone());
         registry.register(
             "leadership_changes",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use baton_messages::cluster::{Condition, LeaderHint, MembersChanged};
+use baton_messages::cluster::{Condition, LeaderHint, MembersChanged, StopRefused};
 use baton_messages::types::{Hash, Height, LogIndex, Member, MemberId, Term};
 
 use super::plan::Part;
@@ -201,6 +201,55 @@ impl Peers {
         Err(condition.reasons.first().cloned().unwrap_or_else(|| "it is a witness".to_owned()))
     }
 
+    /// A voter whose only fault is that it has other settings than this member: who stops anyway
+    /// may hand over to it, for it would be elected next (hazard D11).
+    #[must_use]
+    pub fn best_with_other_settings(
+        &self,
+        position: &Position,
+        now: Moment,
+        within: Duration,
+    ) -> Option<MemberId> {
+        let fit = self.voters.iter().filter(|(id, member)| **id != self.own && !member.witness);
+        let fit = fit.filter_map(|(id, _)| Some((*id, self.recent(*id, now, within)?)));
+        let fit = fit.filter(|(_, told)| differs_in_settings_only(told));
+        fit.min_by_key(|(id, told)| (self.is_cooling(*id, now), !position.is_matched_by(told), *id))
+            .map(|(id, _)| id)
+    }
+
+    /// Whether the others can do without this member (hazard F8).
+    ///
+    /// # Errors
+    ///
+    /// What would be missing.
+    pub fn can_spare_own(
+        &self,
+        position: &Position,
+        own_config: Hash,
+        is_eligible: bool,
+        now: Moment,
+        within: Duration,
+    ) -> Result<(), StopRefused> {
+        if !self.is_voter() {
+            return Ok(());
+        }
+        let (voters, quorum) = (self.voters.len(), self.quorum());
+        let is_here = |told: &&Condition| {
+            let (_, last) = position.last_log;
+            !told.closing && !told.silent && !hangs(told) && last.0.saturating_sub(told.last_log.0) <= LEVEL
+        };
+        let left = self.recent_voters(now, within).filter(is_here).count();
+        if left < quorum {
+            return Err(StopRefused::NoQuorum { left, voters, quorum });
+        }
+        match self.best(position, own_config, now, within) {
+            Err(reasons) if is_eligible && self.best_with_other_settings(position, now, within).is_none() => {
+                Err(StopRefused::NobodyProduces(reasons))
+            }
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// The best voter to give leadership to: level before behind, then the next in turn, and
     /// nobody to whom a transfer failed just now while there is somebody else (hazard S5).
     ///
@@ -250,6 +299,17 @@ impl Peers {
     pub fn is_cooling(&self, target: MemberId, now: Moment) -> bool {
         self.cooling.get(&target).is_some_and(|until| now < *until)
     }
+}
+
+/// Entries by which a voter may lag and count as level: it has them within a heartbeat or two.
+const LEVEL: u64 = 64;
+
+/// Whether a member could produce but for its settings.
+#[must_use]
+pub fn differs_in_settings_only(condition: &Condition) -> bool {
+    let prefix = Part::Settings.name();
+    let mut reasons = condition.reasons.iter();
+    !condition.witness && !condition.closing && reasons.all(|reason| reason.split(':').next() == Some(prefix))
 }
 
 /// Whether a member says that its own storage hangs: then it can neither vote nor lead.
@@ -383,6 +443,54 @@ pub(super) mod tests {
         let mut peers = cluster(2);
         peers.told(Condition { config: Hash::of(b"other"), ..fit(2, 10) }, at(0));
         assert_eq!(best(&peers, 1), Err("two: it has other settings".to_owned()));
+    }
+
+    fn spare(peers: &Peers, now: u64) -> Result<(), StopRefused> {
+        peers.can_spare_own(&position(100), Hash::default(), true, at(now), WITHIN)
+    }
+
+    #[test]
+    fn a_voter_is_spared_only_by_a_level_majority_of_which_one_produces() {
+        let mut peers = cluster(3);
+        peers.told(fit(2, 100), at(0));
+        let missing = StopRefused::NoQuorum { left: 1, voters: 3, quorum: 2 };
+        assert_eq!(spare(&peers, 10), Err(missing.clone()), "three is not heard");
+        peers.told(fit(3, 30), at(0));
+        assert_eq!(spare(&peers, 10), Err(missing.clone()), "three lags");
+        peers.told(Condition { closing: true, ..fit(3, 100) }, at(0));
+        assert_eq!(spare(&peers, 10), Err(missing), "three is shutting down");
+        peers.told(unfit(3, 100, "engine: away"), at(0));
+        assert_eq!(spare(&peers, 10), Ok(()), "three votes and two produces");
+        peers.told(unfit(2, 100, "engine: away"), at(0));
+        assert!(matches!(spare(&peers, 10), Err(StopRefused::NobodyProduces(_))));
+        let unfit_itself = peers.can_spare_own(&position(100), Hash::default(), false, at(10), WITHIN);
+        assert_eq!(unfit_itself, Ok(()), "it does not produce either");
+        let nobody = StopRefused::NoQuorum { left: 0, voters: 3, quorum: 2 };
+        assert_eq!(spare(&peers, 500), Err(nobody), "long ago");
+    }
+
+    #[test]
+    fn a_sole_voter_is_never_spared_and_a_learner_always() {
+        assert_eq!(spare(&cluster(1), 0), Err(StopRefused::NoQuorum { left: 0, voters: 1, quorum: 1 }));
+        let mut peers = cluster(1);
+        let (voters, learners) = (vec![member(2)], vec![member(1)]);
+        peers.changed(MembersChanged { own: MemberId(1), voters, learners, ..MembersChanged::default() });
+        assert_eq!(spare(&peers, 0), Ok(()));
+    }
+
+    #[test]
+    fn who_differs_in_settings_only_comes_after_everybody_else() {
+        let mut peers = cluster(3);
+        let other = |id, index| Condition {
+            config: Hash::of(b"new"),
+            ..unfit(id, index, "settings: other settings than the leader's")
+        };
+        peers.told(other(2, 9), at(0));
+        peers.told(other(3, 10), at(0));
+        assert!(best(&peers, 1).is_err());
+        assert_eq!(peers.best_with_other_settings(&position(10), at(1), WITHIN), Some(MemberId(3)));
+        peers.told(Condition { reasons: vec!["disk: full".to_owned()], ..other(3, 10) }, at(0));
+        assert_eq!(peers.best_with_other_settings(&position(10), at(1), WITHIN), Some(MemberId(2)));
     }
 
     #[test]

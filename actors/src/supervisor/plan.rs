@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{Grant, Height, Role, Term};
 
 /// A part whose trouble makes this node ineligible.
@@ -23,6 +24,8 @@ pub enum Part {
     Storage,
     /// The bodies of old blocks.
     Bodies,
+    /// The last block of the chain that this one goes on with.
+    Takeover,
     /// The key and its guard, when a person is needed.
     Signer,
     /// The guard refuses; it may heal while the node produces.
@@ -33,8 +36,6 @@ pub enum Part {
     Settings,
     /// It is a witness.
     Witness,
-    /// An operator asked for it.
-    Operator,
 }
 
 impl Part {
@@ -46,12 +47,12 @@ impl Part {
         Self::Disk,
         Self::Storage,
         Self::Bodies,
+        Self::Takeover,
         Self::Signer,
         Self::Guard,
         Self::Progress,
         Self::Settings,
         Self::Witness,
-        Self::Operator,
     ];
 
     /// The word in logs, metrics and status.
@@ -64,12 +65,12 @@ impl Part {
             Self::Disk => "disk",
             Self::Storage => "storage",
             Self::Bodies => "bodies",
+            Self::Takeover => "takeover",
             Self::Signer => "signer",
             Self::Guard => "guard",
             Self::Progress => "progress",
             Self::Settings => "settings",
             Self::Witness => "witness",
-            Self::Operator => "operator",
         }
     }
 
@@ -103,6 +104,8 @@ pub struct Plan {
     executed: Option<Height>,
     lagging: bool,
     troubles: BTreeMap<Part, String>,
+    /// Why an operator has stopped production. It is no trouble of this node: it may lead.
+    pause: Option<String>,
     grant: Option<Grant>,
     /// The producers of the last grant are not gone yet: nothing starts beside them.
     stopping: bool,
@@ -156,10 +159,10 @@ impl Plan {
         self.troubles.get(&part).map(String::as_str)
     }
 
-    /// Whether an operator has paused production here.
+    /// Why an operator has stopped production on whoever leads.
     #[must_use]
-    pub fn is_paused(&self) -> bool {
-        self.troubles.contains_key(&Part::Operator)
+    pub fn pause(&self) -> Option<&str> {
+        self.pause.as_deref()
     }
 
     /// Every part in trouble. They do not change while the trouble lasts.
@@ -190,6 +193,9 @@ impl Plan {
 
     /// The first reason why it may not produce.
     fn obstacle(&self) -> Option<String> {
+        if let Some(reason) = &self.pause {
+            return Some(format!("operator: paused: {reason}"));
+        }
         self.all_reasons().find(|(part, _)| part.ends_grant()).map(|(_, reason)| reason)
     }
 
@@ -302,6 +308,12 @@ impl Plan {
         self.decide()
     }
 
+    /// An operator has stopped production, or lets it go on.
+    pub fn pause_changed(&mut self, pause: Option<String>) -> Vec<Action> {
+        self.pause = pause;
+        self.decide()
+    }
+
     /// No grant any more, whatever comes.
     pub fn close(&mut self) -> Vec<Action> {
         self.closing = true;
@@ -346,7 +358,7 @@ impl Plan {
         if self.closing {
             return Some("shutting down".to_owned());
         }
-        if self.term != grant.term {
+        if self.term != grant.term && !planted(Mutation::BooleanLeadership) {
             return Some(format!("term {} is over, this is term {}", grant.term, self.term));
         }
         if self.role != Role::Leader {
@@ -416,8 +428,8 @@ mod tests {
 
     #[test]
     fn trouble_stops_production_and_its_end_starts_it_again() {
-        let parts = [Part::Raft, Part::Engine, Part::Execution, Part::Disk, Part::Signer, Part::Operator];
-        for part in parts.into_iter().chain([Part::Storage, Part::Bodies, Part::Witness]) {
+        let parts = [Part::Raft, Part::Engine, Part::Execution, Part::Disk, Part::Signer];
+        for part in parts.into_iter().chain([Part::Storage, Part::Bodies, Part::Takeover, Part::Witness]) {
             let mut plan = leading(1, 5);
             let actions = plan.health_changed(part, Some("broken".to_owned()));
             assert_eq!(actions, [Action::StopProducers(format!("{}: broken", part.name()))]);
@@ -426,6 +438,19 @@ mod tests {
             let actions = plan.health_changed(part, None);
             assert_eq!(actions, [Action::StartProducers(Grant { term: Term(1) })]);
         }
+    }
+
+    #[test]
+    fn an_operators_pause_ends_every_grant_and_makes_nobody_unfit() {
+        let mut plan = leading(1, 5);
+        let paused = "operator: paused: a look".to_owned();
+        let actions = plan.pause_changed(Some("a look".to_owned()));
+        assert_eq!(actions, [Action::StopProducers(paused.clone())]);
+        assert_eq!(plan.producers_ended(), []);
+        assert_eq!((plan.waiting_for(), plan.reasons()), (Some(paused), vec![]), "it may go on leading");
+        plan.leadership_changed(Term(2), Role::Leader);
+        assert_eq!(plan.term_applied(Term(2), Height(5)), [], "no later term either");
+        assert_eq!(plan.pause_changed(None), [Action::StartProducers(Grant { term: Term(2) })]);
     }
 
     #[test]

@@ -124,6 +124,12 @@ impl Candidates {
         self.headers.get(&height).is_some_and(|known| known.hash == hash)
     }
 
+    /// Whether a header of this height waits.
+    #[must_use]
+    pub fn has_header(&self, height: Height) -> bool {
+        self.headers.contains_key(&height)
+    }
+
     /// How many pieces wait.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -15,7 +15,7 @@ use actix::{
 use baton_messages::chain::{Block, Data, SignedHeader};
 use baton_messages::command::{BlockEntry, Command, ForcedPosition, HeaderSignature, Lane, Verdict};
 use baton_messages::follow::{
-    Candidate, DaRead, ForkFound, GetSyncView, Judged, Offer, Origin, Piece, SyncView, Taken,
+    Candidate, DaHint, DaRead, ForkFound, GetSyncView, Judged, Offer, Origin, Piece, SyncView, Taken,
 };
 use baton_messages::raft::Applied;
 use baton_messages::types::{DaHeight, Height, StateRoot, Term, Timestamp, Tip};
@@ -68,6 +68,8 @@ pub struct Links {
     pub applied: Vec<Recipient<Applied>>,
     /// Hears that the proposer signed two chains.
     pub fork: Recipient<ForkFound>,
+    /// Hears where on DA blocks may be, as peers say; `None` where DA is not followed.
+    pub hint: Option<Recipient<DaHint>>,
 }
 
 /// Where a block came from.
@@ -216,6 +218,11 @@ impl Following {
         self.record.cursor
     }
 
+    /// Who hears where on DA blocks may be.
+    pub(super) const fn hint(&self) -> Option<&Recipient<DaHint>> {
+        self.links.hint.as_ref()
+    }
+
     fn tip(&self) -> Tip {
         self.store.reader().tip()
     }
@@ -335,7 +342,9 @@ impl Following {
                 }
             });
         }
+        let proven = self.candidates.has_header(height);
         Ok(match self.candidates.data(tip, height, data, commitment, origin) {
+            Kept::New if !proven => Judged::Unproven,
             Kept::New => Judged::New,
             Kept::Known => Judged::Known,
             Kept::Foreign => {
@@ -425,7 +434,11 @@ impl Following {
         if let Err(wrong) = header.validate_data(&ready.data) {
             warn!(%wrong, height = height.0, from = %ready.data_from, "data do not belong to their header: dropped");
             self.metrics.refuse("foreign");
-            self.candidates.reject_data(height, &ready.data_from);
+            match ready.data.txs.is_empty() {
+                // The data were made from the header: that is wrong then.
+                true => self.candidates.reject(height),
+                false => self.candidates.reject_data(height, &ready.data_from),
+            }
             return Ok(None);
         }
         let empty = ready.data.txs.is_empty();
@@ -711,7 +724,7 @@ impl Syncer {
     }
 
     /// Judges pieces, in order.
-    fn judge(&mut self, candidates: Vec<Candidate>, ctx: &mut Context<Self>) -> Vec<Judged> {
+    pub(super) fn judge(&mut self, candidates: Vec<Candidate>, ctx: &mut Context<Self>) -> Vec<Judged> {
         let mut judged = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             let Some(follow) = &mut self.follow else { break };

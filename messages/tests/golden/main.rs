@@ -110,6 +110,8 @@ fn commands_keep_their_bytes() {
     golden(&Command::Submitted(submitted(Lane::Data)), "01020103fb2c01fc70110100");
     golden(&Command::Included(Height(9)), "010309");
     golden(&Command::Activate(2), "010402");
+    golden(&Command::Pause(None), "010500");
+    golden(&Command::Pause(Some("da".to_owned())), "010501026461");
 }
 
 #[test]

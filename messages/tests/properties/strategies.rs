@@ -188,6 +188,7 @@ pub fn command() -> impl Strategy<Value = Command> {
         submitted.prop_map(Command::Submitted),
         height().prop_map(Command::Included),
         any::<u8>().prop_map(Command::Activate),
+        any::<Option<String>>().prop_map(Command::Pause),
     ]
 }
 

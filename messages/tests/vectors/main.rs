@@ -13,6 +13,7 @@
 mod da;
 mod headers;
 mod keys;
+mod live;
 mod other;
 mod p2p;
 mod tolerance;

@@ -1,15 +1,17 @@
 //! What becomes of a command: asked of the supervisor or of Raft, and put on record.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Message, Recipient};
-use baton_messages::cluster::{ChangeMembers, CommandAudited, HandOff, LeaderHint, Pause, Resume};
+use baton_messages::cluster::{ChangeMembers, CommandAudited, HandOff, Pause, PrepareStop, Resume};
 use baton_messages::status::GetNodeStatus;
-use baton_messages::types::{LogIndex, Role};
+use baton_messages::types::LogIndex;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::admin::protocol::{Answer, Change, Command, Kind, Refusal};
-use crate::admin::status::{self, status};
+use crate::admin::status::status;
 
 /// The longest text an operator gives as a reason, and the longest name or address.
 const LONGEST_TEXT: usize = 256;
@@ -24,10 +26,14 @@ pub struct Links {
     pub node_status: Recipient<GetNodeStatus>,
     /// The supervisor.
     pub hand_off: Recipient<HandOff>,
-    /// The supervisor.
+    /// Raft.
     pub pause: Recipient<Pause>,
-    /// The supervisor.
+    /// Raft.
     pub resume: Recipient<Resume>,
+    /// The supervisor.
+    pub prepare_stop: Recipient<PrepareStop>,
+    /// Ends the process as SIGTERM does.
+    pub stop: Arc<Notify>,
     /// Raft.
     pub change: Recipient<ChangeMembers>,
     /// The journal, which puts what was changed on record.
@@ -37,10 +43,10 @@ pub struct Links {
 /// How long parts of the node may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
-    /// For a look, and for a pause.
+    /// For a look.
     pub look: Duration,
-    /// For a hand-off or a change of the membership. They bound themselves; this is for parts
-    /// that are stuck.
+    /// For a hand-off, a pause or a change of the membership. They bound themselves; this is for
+    /// parts that are stuck.
     pub change: Duration,
 }
 
@@ -100,7 +106,7 @@ impl Desk {
     }
 
     async fn carry_out(&self, command: Command) -> Result<Answer, Refusal> {
-        let Links { node_status, hand_off, pause, resume, change, .. } = &self.links;
+        let Links { node_status, hand_off, pause, resume, prepare_stop, change, .. } = &self.links;
         let Patience { look, change: long } = self.patience;
         match command {
             Command::Status => {
@@ -113,17 +119,26 @@ impl Desk {
                 Ok(Answer::HandedOff { to: handed.to, term: handed.term.0 })
             }
             Command::Pause { reason } => {
-                self.must_lead("pause").await?;
                 let reason = match reason.is_empty() {
                     true => "an operator asked for it".to_owned(),
                     false => reason,
                 };
-                ask("the supervisor", pause, Pause { reason }, look).await?;
+                ask("raft", pause, Pause { reason }, long).await??;
                 Ok(Answer::Paused)
             }
             Command::Resume => {
-                ask("the supervisor", resume, Resume, look).await?;
+                ask("raft", resume, Resume, long).await??;
                 Ok(Answer::Resumed)
+            }
+            Command::Stop { force } => {
+                let spared = ask("the supervisor", prepare_stop, PrepareStop { force }, look).await;
+                match spared {
+                    Ok(spared) => spared?,
+                    // Who is forced to stop is not asked how it is.
+                    Err(silent) if !force => return Err(silent),
+                    Err(_) => {}
+                }
+                Ok(Answer::Stopping)
             }
             Command::Change { change: what, version, force } => {
                 let version = version.map(LogIndex);
@@ -132,20 +147,6 @@ impl Desk {
                 Ok(Answer::Changed { version })
             }
         }
-    }
-
-    /// Only the leader produces; a pause of another member would surprise after the next failover.
-    async fn must_lead(&self, what: &str) -> Result<(), Refusal> {
-        let found =
-            ask("the status board", &self.links.node_status, GetNodeStatus, self.patience.look).await?;
-        if found.raft.as_ref().is_some_and(|raft| raft.role == Role::Leader) {
-            return Ok(());
-        }
-        let leader = status::leader(&found);
-        let whom = |leader: &LeaderHint| format!("run `baton {what}` on {}", leader.name);
-        let whom = leader.as_ref().map_or_else(|| "no leader is known".to_owned(), whom);
-        let message = format!("this node does not lead, only the leader produces; {whom}");
-        Err(Refusal { kind: Kind::NotLeader, message, leader })
     }
 }
 
@@ -163,7 +164,7 @@ where
 /// Texts go into records and into Raft's log.
 fn bounded(command: &Command) -> Result<(), Refusal> {
     let texts: Vec<&String> = match command {
-        Command::Status | Command::Resume => vec![],
+        Command::Status | Command::Resume | Command::Stop { .. } => vec![],
         Command::HandOff { to } => to.iter().collect(),
         Command::Pause { reason } => vec![reason],
         Command::Change { change, .. } => match change {

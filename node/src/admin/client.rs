@@ -78,9 +78,15 @@ async fn exchange(mut stream: UnixStream, command: Command) -> io::Result<Respon
     line.push(b'\n');
     stream.write_all(&line).await?;
     let mut answer = vec![];
-    BufReader::new(stream.take(LONGEST_ANSWER)).read_until(b'\n', &mut answer).await?;
+    let mut from = BufReader::new(stream.take(LONGEST_ANSWER));
+    from.read_until(b'\n', &mut answer).await?;
     if answer.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    Ok(serde_json::from_slice(&answer)?)
+    let response: Response = serde_json::from_slice(&answer)?;
+    if response.answer == Answer::Stopping {
+        // It ends with the process; how does not matter.
+        let _ended = from.read_to_end(&mut answer).await;
+    }
+    Ok(response)
 }

@@ -1,6 +1,6 @@
 //! What goes over the admin socket: one JSON object per line and direction.
 
-use baton_messages::cluster::{ChangeError, HandOffError, LeaderHint, MemberChange};
+use baton_messages::cluster::{ChangeError, HandOffError, LeaderHint, MemberChange, StopRefused};
 use serde::{Deserialize, Serialize};
 
 use crate::admin::status::Status;
@@ -32,13 +32,19 @@ pub enum Command {
         /// To whom.
         to: Option<String>,
     },
-    /// Stop producing, keep leadership.
+    /// Stop producing, on whoever leads.
     Pause {
         /// Why.
         reason: String,
     },
     /// Produce again.
     Resume,
+    /// Stop this node, when the others can do without it.
+    Stop {
+        /// Also when they cannot.
+        #[serde(default)]
+        force: bool,
+    },
     /// Change the membership.
     Change {
         /// How.
@@ -116,6 +122,8 @@ impl Command {
             Self::Pause { reason } if reason.is_empty() => "pause".to_owned(),
             Self::Pause { reason } => format!("pause: {reason}"),
             Self::Resume => "resume".to_owned(),
+            Self::Stop { force: false } => "stop".to_owned(),
+            Self::Stop { force: true } => "stop by force".to_owned(),
             Self::Change { change, version, force } => {
                 let change = match change {
                     Change::Add { name, address } => format!("add {name}@{address}"),
@@ -158,6 +166,8 @@ pub enum Answer {
     Paused,
     /// Production goes on.
     Resumed,
+    /// The node hands over and stops; the connection ends when it has.
+    Stopping,
     /// The membership was changed.
     Changed {
         /// The config version now.
@@ -176,6 +186,7 @@ impl Answer {
             Self::HandedOff { to, term } => format!("handed over to {to} in term {term}"),
             Self::Paused => "paused".to_owned(),
             Self::Resumed => "resumed".to_owned(),
+            Self::Stopping => "stopping".to_owned(),
             Self::Changed { version } => format!("changed: version {version}"),
             Self::Refused(refusal) => format!("refused: {}", refusal.message),
         }
@@ -245,6 +256,12 @@ impl From<ChangeError> for Refusal {
     }
 }
 
+impl From<StopRefused> for Refusal {
+    fn from(refused: StopRefused) -> Self {
+        Self::new(Kind::Refused, format!("{refused}; wait, or stop it all the same with --force"))
+    }
+}
+
 impl From<HandOffError> for Refusal {
     fn from(error: HandOffError) -> Self {
         let kind = match &error {
@@ -278,6 +295,7 @@ mod tests {
             command(Command::Change { change, version: Some(7), force: false }),
             r#"{"v":1,"command":{"change":{"change":{"promote":{"names":["b","c"]}},"version":7,"force":false}}}"#
         );
+        assert_eq!(command(Command::Stop { force: true }), r#"{"v":1,"command":{"stop":{"force":true}}}"#);
         let answer = Answer::Refused(Refusal::new(Kind::NotLeader, "ask n2"));
         assert_eq!(
             serde_json::to_string(&Response { v: VERSION, answer }).unwrap(),

@@ -2,13 +2,12 @@
 
 use std::fmt::Write;
 
-use crate::admin::status::{Line, Status};
+use baton_messages::types::Role;
+
+use crate::admin::status::{Line, SILENT_MS, Status};
 
 const HEADINGS: [&str; 9] =
     ["NAME", "ROLE", "ADDRESS", "ELIGIBLE", "HEIGHT", "EXECUTED", "LAG", "MATCHED", "HEARD"];
-
-/// After so many milliseconds a member's last word says nothing about now: many heartbeats.
-const SILENT_MS: u64 = 1_000;
 
 /// Columns that hold words, not numbers.
 const WORDS: usize = 4;
@@ -89,7 +88,9 @@ fn cells(line: &Line) -> [String; 9] {
 fn notes(status: &Status) -> Vec<String> {
     let mut notes = vec![];
     notes.extend(status.waits_for.iter().map(|what| format!("{} waits: {what}", status.node)));
-    if let Some(pause) = &status.pause {
+    if let Some(reason) = &status.paused {
+        notes.push(format!("production is paused: {reason} (`baton resume` goes on)"));
+    } else if let Some(pause) = status.pause.as_ref().filter(|_| status.role == Some(Role::Leader)) {
         notes.push(format!("{} produces nothing: {pause}", status.node));
     }
     for line in status.members.iter().filter(|line| !line.reasons.is_empty() && !line.witness) {
@@ -100,11 +101,20 @@ fn notes(status: &Status) -> Vec<String> {
             .extend(status.reasons.iter().map(|reason| format!("{} may not produce: {reason}", status.node)));
     }
     let voters = status.members.iter().filter(|line| line.voter).count();
-    if voters == 2 {
-        notes.push("two voters: the loss of either stops the chain".to_owned());
+    match status.spare_voters {
+        None if voters > 0 => {
+            notes.push(format!("no quorum of the {voters} voters is heard: the chain stands"))
+        }
+        Some(0) if voters == 2 => notes.push("two voters: the loss of either stops the chain".to_owned()),
+        Some(0) if voters > 2 => notes.push(format!(
+            "a bare quorum of the {voters} voters is heard: the chain stops when one more of them does"
+        )),
+        Some(_) | None => {}
     }
-    let told: Vec<_> = status.members.iter().filter(|line| line.config.is_some()).collect();
-    if told.iter().any(|line| line.config != told[0].config && !line.witness && !told[0].witness) {
+    // A witness has no engine and no DA: its settings are other ones.
+    let mut told = status.members.iter().filter(|line| !line.witness).filter_map(|line| line.config.as_ref());
+    let first = told.next();
+    if told.any(|config| Some(config) != first) {
         notes.push(
             "members differ in settings in which they must agree: compare `baton config show`".to_owned(),
         );
@@ -142,18 +152,43 @@ two voters: the loss of either stops the chain
     #[test]
     fn what_is_not_in_order_is_named_below() {
         let mut status = status("n1", &node_status());
-        status.pause = Some("an operator asked for it".to_owned());
+        status.pause = Some("engine: hangs".to_owned());
+        status.spare_voters = None;
         status.members[1].eligible = Some(false);
         status.members[1].reasons = vec!["engine: hangs".to_owned(), "disk: full".to_owned()];
         status.members[1].config = Some("other".to_owned());
         let page = page(&status);
         for said in [
-            "n1 produces nothing: an operator asked for it",
+            "n1 produces nothing: engine: hangs",
+            "no quorum of the 2 voters is heard",
             "n2 may not produce: engine: hangs; disk: full",
             "members differ in settings",
         ] {
             assert!(page.contains(said), "{page}");
         }
+    }
+
+    #[test]
+    fn differing_settings_are_named_also_when_the_first_member_is_a_witness() {
+        let mut status = status("n1", &node_status());
+        let (first, second) = (status.members[0].clone(), status.members[1].clone());
+        status.members = vec![first.clone(), first, second];
+        status.members[0].witness = true;
+        status.members[0].config = Some("of a witness".to_owned());
+        assert!(!page(&status).contains("members differ in settings"), "a witness has other ones");
+        status.members[2].config = Some("other".to_owned());
+        assert!(page(&status).contains("members differ in settings"));
+    }
+
+    #[test]
+    fn a_pause_and_a_bare_quorum_are_named() {
+        let mut status = status("n1", &node_status());
+        status.paused = Some("a look".to_owned());
+        status.members[2].voter = true;
+        status.spare_voters = Some(0);
+        let page = page(&status);
+        assert!(page.contains("production is paused: a look (`baton resume` goes on)"), "{page}");
+        assert!(page.contains("a bare quorum of the 3 voters is heard"), "{page}");
     }
 
     #[test]

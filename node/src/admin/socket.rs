@@ -173,11 +173,20 @@ async fn converse(stream: UnixStream, desk: &Desk, config: &Config, metrics: &Me
         match &answer {
             Answer::Refused(_) => metrics.refused.inc(),
             Answer::Status(_) => 0,
-            Answer::HandedOff { .. } | Answer::Paused | Answer::Resumed | Answer::Changed { .. } => {
-                metrics.done.inc()
-            }
+            Answer::HandedOff { .. }
+            | Answer::Paused
+            | Answer::Resumed
+            | Answer::Stopping
+            | Answer::Changed { .. } => metrics.done.inc(),
         };
-        write(&mut writing, answer, config.line_within).await?;
+        let stops = answer == Answer::Stopping;
+        let written = write(&mut writing, answer, config.line_within).await;
+        if stops {
+            desk.links.stop.notify_one();
+            // The other end sees when this node has stopped: the connection ends with the process.
+            std::future::pending::<()>().await;
+        }
+        written?;
     }
 }
 

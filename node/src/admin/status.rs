@@ -30,6 +30,12 @@ pub struct Status {
     pub waits_for: Option<String>,
     /// Why this node produces nothing although it leads.
     pub pause: Option<String>,
+    /// Why an operator has stopped production, on whoever leads.
+    #[serde(default)]
+    pub paused: Option<String>,
+    /// So many voters that are heard now may stop before the chain does. `None`: there is no quorum.
+    #[serde(default)]
+    pub spare_voters: Option<usize>,
     /// Why this node may not produce.
     pub reasons: Vec<String>,
     /// Every member, this one too, voters first.
@@ -59,6 +65,9 @@ impl From<&LeaderHint> for Leader {
         Self { id: id.to_string(), name, address, rpc, intake, term: term.0 }
     }
 }
+
+/// After so many milliseconds a member's last word says nothing about now: many heartbeats.
+pub(super) const SILENT_MS: u64 = 1_000;
 
 /// One member, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +119,7 @@ pub fn status(node: &str, status: &NodeStatus) -> Status {
     let own = status.raft.as_ref().map(|raft| raft.id);
     let leader = leader(status);
     let supervisor = status.supervisor.as_ref();
+    let members = lines(&view, status, leader.as_ref().map(|leader| leader.id));
     Status {
         node: node.to_owned(),
         member_id: own.map(|id| id.to_string()),
@@ -122,7 +132,9 @@ pub fn status(node: &str, status: &NodeStatus) -> Status {
         waits_for: view.waits_for.clone(),
         pause: supervisor.and_then(|supervisor| supervisor.pause.clone()),
         reasons: supervisor.map(|supervisor| supervisor.eligibility.reasons.clone()).unwrap_or_default(),
-        members: lines(&view, status, leader.as_ref().map(|leader| leader.id)),
+        paused: supervisor.and_then(|supervisor| supervisor.paused.clone()),
+        spare_voters: spare_voters(&members),
+        members,
         leader: leader.as_ref().map(Leader::from),
     }
 }
@@ -142,6 +154,13 @@ pub fn leader(status: &NodeStatus) -> Option<LeaderHint> {
         intake: told.intake,
         term: raft.term,
     })
+}
+
+/// How many of the voters that are heard may stop; a quorum of all must be left.
+fn spare_voters(members: &[Line]) -> Option<usize> {
+    let voters = members.iter().filter(|line| line.voter);
+    let heard = voters.clone().filter(|line| line.told_ms_ago.is_some_and(|ms| ms <= SILENT_MS)).count();
+    heard.checked_sub(voters.count() / 2 + 1)
 }
 
 fn lines(view: &ClusterView, status: &NodeStatus, leader: Option<MemberId>) -> Vec<Line> {
@@ -300,6 +319,18 @@ pub(super) mod tests {
         assert_eq!((&*leader.name, &*leader.rpc), ("n2", ""), "the address was told for another leader");
         other.raft.as_mut().unwrap().leader = None;
         assert_eq!(super::leader(&other), None);
+    }
+
+    #[test]
+    fn how_many_voters_may_stop_is_counted_from_those_that_are_heard() {
+        let line = |voter, told_ms_ago| Line { voter, told_ms_ago, ..Line::default() };
+        let (here, silent, learner) = (line(true, Some(20)), line(true, Some(5_000)), line(false, Some(1)));
+        let spare =
+            |lines: &[&Line]| spare_voters(&lines.iter().map(|line| (*line).clone()).collect::<Vec<_>>());
+        assert_eq!(spare(&[&here, &here, &here, &learner]), Some(1));
+        assert_eq!(spare(&[&here, &here, &silent, &learner]), Some(0), "a learner does not vote");
+        assert_eq!(spare(&[&here, &silent, &silent]), None);
+        assert_eq!(spare(&[&here]), Some(0));
     }
 
     #[test]

@@ -8,14 +8,14 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler};
 use baton_messages::cluster::{
     ChangeError, ChangeMembers, CommandAudited, HandOff, HandOffError, HandedOff, LeaderHint, MemberChange,
-    Pause, Resume,
+    Pause, PrepareStop, Resume, StopRefused,
 };
 use baton_messages::status::{GetNodeStatus, NodeStatus};
 use baton_messages::types::{LogIndex, Role, Term};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::LocalSet;
 
 use super::answer::{Desk, Links, Patience};
@@ -32,6 +32,7 @@ struct Parts {
     status: NodeStatus,
     hand_off: Result<HandedOff, HandOffError>,
     change: Result<LogIndex, ChangeError>,
+    stop: Result<(), StopRefused>,
 }
 
 impl Parts {
@@ -62,18 +63,29 @@ impl Handler<HandOff> for Parts {
 }
 
 impl Handler<Pause> for Parts {
-    type Result = ();
+    type Result = Result<LogIndex, ChangeError>;
 
-    fn handle(&mut self, message: Pause, _: &mut Context<Self>) {
+    fn handle(&mut self, message: Pause, _: &mut Context<Self>) -> Self::Result {
         self.hears(format!("pause {}", message.reason));
+        self.change.clone()
     }
 }
 
 impl Handler<Resume> for Parts {
-    type Result = ();
+    type Result = Result<LogIndex, ChangeError>;
 
-    fn handle(&mut self, _: Resume, _: &mut Context<Self>) {
+    fn handle(&mut self, _: Resume, _: &mut Context<Self>) -> Self::Result {
         self.hears("resume".to_owned());
+        self.change.clone()
+    }
+}
+
+impl Handler<PrepareStop> for Parts {
+    type Result = Result<(), StopRefused>;
+
+    fn handle(&mut self, message: PrepareStop, _: &mut Context<Self>) -> Self::Result {
+        self.hears(format!("prepare to stop {}", message.force));
+        if message.force { Ok(()) } else { self.stop.clone() }
     }
 }
 
@@ -99,6 +111,7 @@ struct Site {
     directory: TempDir,
     path: PathBuf,
     heard: Heard,
+    stop: Arc<Notify>,
     close: Option<oneshot::Sender<()>>,
     served: tokio::task::JoinHandle<()>,
 }
@@ -109,6 +122,7 @@ fn parts() -> Parts {
         status: node_status(),
         hand_off: Ok(HandedOff { to: "n2".to_owned(), term: Term(4) }),
         change: Ok(LogIndex(9)),
+        stop: Err(StopRefused::NoQuorum { left: 1, voters: 3, quorum: 2 }),
     }
 }
 
@@ -120,11 +134,14 @@ impl Site {
         adjust(&mut config);
         let heard = parts.heard.clone();
         let address = parts.start();
+        let stop = Arc::new(Notify::new());
         let links = Links {
             node_status: address.clone().recipient(),
             hand_off: address.clone().recipient(),
             pause: address.clone().recipient(),
             resume: address.clone().recipient(),
+            prepare_stop: address.clone().recipient(),
+            stop: stop.clone(),
             change: address.clone().recipient(),
             journal: Some(address.recipient()),
         };
@@ -134,7 +151,7 @@ impl Site {
         let served = tokio::spawn(admin.serve(desk, async {
             let _ = closed.await;
         }));
-        Self { directory, path, heard, close: Some(close), served }
+        Self { directory, path, heard, stop, close: Some(close), served }
     }
 
     async fn ask(&self, command: Command) -> Answer {
@@ -223,13 +240,34 @@ fn who_does_not_lead_says_whom_to_ask() {
             Command::Change { change: remove, version: None, force: false },
             Command::HandOff { to: None },
             Command::Pause { reason: "maintenance".to_owned() },
+            Command::Resume,
         ] {
             let refusal = site.refusal(command).await;
             assert_eq!(refusal.kind, Kind::NotLeader);
             assert!(refusal.message.contains("n2"), "{}", refusal.message);
             assert_eq!(refusal.leader.unwrap().name, "n2");
         }
-        assert!(!site.heard().await.iter().any(|words| words.starts_with("pause")), "it was not passed on");
+    });
+}
+
+#[test]
+fn a_node_that_is_needed_is_stopped_by_force_only_and_the_connection_ends_with_it() {
+    run(|| async {
+        let site = Site::of(parts(), |_| {});
+        let refusal = site.refusal(Command::Stop { force: false }).await;
+        assert_eq!(refusal.kind, Kind::Refused);
+        assert!(refusal.message.contains("1 of 3 voters") && refusal.message.contains("--force"));
+        let asked = tokio::time::timeout(Duration::from_millis(200), site.stop.notified());
+        assert!(asked.await.is_err(), "it stops although it was refused");
+        let line = b"{\"v\":1,\"command\":{\"stop\":{\"force\":true}}}\n";
+        let mut stream = UnixStream::connect(&site.path).await.unwrap();
+        stream.write_all(line).await.unwrap();
+        site.stop.notified().await;
+        let mut answer = vec![0; 64];
+        let read = stream.read(&mut answer).await.unwrap();
+        assert!(String::from_utf8_lossy(&answer[..read]).contains("stopping"));
+        let end = tokio::time::timeout(Duration::from_millis(600), stream.read(&mut answer)).await;
+        assert!(end.is_err(), "the connection ends before the node has");
     });
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::cli::cluster::{ClusterArgs, HandOffArgs, PauseArgs, Running};
+use crate::cli::cluster::{ClusterArgs, HandOffArgs, PauseArgs, Running, StopArgs};
+use crate::cli::net_info::NetInfoArgs;
 use crate::config::Flags;
 use crate::dev_da::DevDaConfig;
 use crate::{devnet, load};
@@ -28,8 +29,8 @@ pub struct Cli {
 /// Where the node is, and its settings.
 #[derive(Clone, Debug, Args)]
 pub struct NodeArgs {
-    /// The home directory [default: ~/.baton].
-    #[arg(long, value_name = "DIR", env = "BATON_HOME")]
+    /// The home directory [env: BATON_HOME] [default: ~/.baton].
+    #[arg(long, value_name = "DIR")]
     pub home: Option<PathBuf>,
 
     /// Settings.
@@ -42,15 +43,22 @@ pub struct NodeArgs {
 pub enum Command {
     /// Make a home: configuration, keys, genesis, guard and store, a cluster of one.
     Init(Box<InitArgs>),
+    /// Go on with the chain of a single ev-node sequencer: make a home from its home that follows
+    /// the chain, and take the chain over once that sequencer has stopped.
+    Import(Box<ImportArgs>),
     /// Run the node.
     #[command(aliases = ["node", "run"])]
     Start(Box<NodeArgs>),
     /// Give leadership to another voter without missing a block.
     Handoff(HandOffArgs),
-    /// Stop producing blocks on the leader, until `resume`.
+    /// Stop a running node, unless the chain would stop without it.
+    Stop(StopArgs),
+    /// Stop producing blocks, whoever leads, until `resume`.
     Pause(PauseArgs),
     /// Produce blocks again.
     Resume(Running),
+    /// Show the peer-to-peer network as a running node sees it.
+    NetInfo(Box<NetInfoArgs>),
     /// Look at the cluster of a running node, and change its membership.
     Cluster(ClusterArgs),
     /// Run a dev DA server that speaks Celestia's JSON-RPC.
@@ -104,6 +112,43 @@ pub struct InitArgs {
     /// Derive the key of `signer.json` without effort. It protects nothing: for tests.
     #[arg(long, hide = true)]
     pub insecure_fast_kdf: bool,
+
+    /// Where, and settings for the new configuration.
+    #[command(flatten)]
+    pub node: NodeArgs,
+}
+
+/// Arguments of `import`.
+#[derive(Clone, Debug, Args)]
+pub struct ImportArgs {
+    /// The home of the old sequencer. Nothing of it is changed.
+    #[arg(long, value_name = "EVNODE_HOME")]
+    pub from: Option<PathBuf>,
+
+    /// Take the chain over. The old sequencer must have stopped for good.
+    #[arg(long, requires = "at")]
+    pub finish: bool,
+
+    /// The height of the old sequencer's last block.
+    #[arg(long, value_name = "HEIGHT", requires = "finish")]
+    pub at: Option<u64>,
+
+    /// The header hash of that block, to be compared.
+    #[arg(long, value_name = "HEX", requires = "finish")]
+    pub hash: Option<String>,
+
+    /// Where the old sequencer's RPC is reached [default: `rpc.address` of its configuration]. Nothing
+    /// may answer there any more when the chain is taken over.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub old_rpc: Option<String>,
+
+    /// The old home keeps its key; it is certain that nobody starts it again.
+    #[arg(long, requires = "finish")]
+    pub old_key_stays: bool,
+
+    /// Go on although the DA layer does not say whether it has later blocks.
+    #[arg(long, requires = "finish")]
+    pub unreachable_ok: bool,
 
     /// Where, and settings for the new configuration.
     #[command(flatten)]

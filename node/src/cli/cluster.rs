@@ -15,8 +15,8 @@ use crate::logging::print;
 /// Where the running node is.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Running {
-    /// The home directory of the running node [default: ~/.baton].
-    #[arg(long, value_name = "DIR", env = "BATON_HOME")]
+    /// The home directory of the running node [env: BATON_HOME] [default: ~/.baton].
+    #[arg(long, value_name = "DIR")]
     pub home: Option<PathBuf>,
 }
 
@@ -38,6 +38,18 @@ pub struct PauseArgs {
     /// Why; for log, status and record.
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub reason: String,
+
+    /// Where.
+    #[command(flatten)]
+    pub node: Running,
+}
+
+/// Arguments of `stop`.
+#[derive(Clone, Debug, Args)]
+pub struct StopArgs {
+    /// Also when the chain stops without this node.
+    #[arg(long)]
+    pub force: bool,
 
     /// Where.
     #[command(flatten)]
@@ -159,14 +171,26 @@ pub async fn hand_off(args: HandOffArgs) -> Result<(), ExitError> {
     }
 }
 
+/// `baton stop`.
+///
+/// # Errors
+///
+/// When the others cannot do without the node, or it does not answer.
+pub async fn stop(args: StopArgs) -> Result<(), ExitError> {
+    match ask(&args.node, Command::Stop { force: args.force }).await? {
+        Answer::Stopping => print("stopped\n"),
+        other => Err(nonsense(&other)),
+    }
+}
+
 /// `baton pause`.
 ///
 /// # Errors
 ///
-/// When the node does not lead or does not answer.
+/// When no leader has put it into the log.
 pub async fn pause(args: PauseArgs) -> Result<(), ExitError> {
     match ask(&args.node, Command::Pause { reason: args.reason }).await? {
-        Answer::Paused => print("paused; `baton resume` goes on\n"),
+        Answer::Paused => print("paused, whoever leads; `baton resume` on any member goes on\n"),
         other => Err(nonsense(&other)),
     }
 }
@@ -175,7 +199,7 @@ pub async fn pause(args: PauseArgs) -> Result<(), ExitError> {
 ///
 /// # Errors
 ///
-/// When the node does not answer.
+/// When no leader has put it into the log.
 pub async fn resume(node: Running) -> Result<(), ExitError> {
     match ask(&node, Command::Resume).await? {
         Answer::Resumed => print("resumed\n"),

@@ -11,22 +11,35 @@ use crate::exit::ExitError;
 use crate::home::Home;
 use crate::{genesis, keys};
 
-/// The home directory: said, or `~/.baton`. Absolute, so that messages can be pasted.
+/// The home directory: `--home`, else `BATON_HOME`, else `~/.baton`. Absolute, so that messages
+/// can be pasted.
 ///
 /// # Errors
 ///
-/// When nothing is said and there is no `HOME`.
+/// When one is empty, or nothing is said and there is no `HOME`.
 pub fn home(said: Option<&Path>) -> Result<PathBuf, ExitError> {
-    let home = match said {
-        Some(home) if home.as_os_str().is_empty() => return Err(ExitError::usage("--home is empty")),
-        Some(home) => home.to_owned(),
-        None => match std::env::home_dir() {
-            Some(home) if !home.as_os_str().is_empty() => home.join(".baton"),
-            _ => return Err(ExitError::usage("there is no HOME; say --home DIR")),
-        },
-    };
+    let environment = std::env::var_os("BATON_HOME");
+    let home = chosen(said, environment.as_deref().map(Path::new), std::env::home_dir().as_deref())?;
     std::path::absolute(&home)
-        .map_err(|error| ExitError::usage(format!("--home {}: {error}", home.display())))
+        .map_err(|error| ExitError::usage(format!("the home {}: {error}", home.display())))
+}
+
+fn chosen(
+    said: Option<&Path>,
+    environment: Option<&Path>,
+    of_user: Option<&Path>,
+) -> Result<PathBuf, ExitError> {
+    let is_empty = |path: &&Path| path.as_os_str().is_empty();
+    match (said, environment, of_user.filter(|path| !is_empty(path))) {
+        (Some(home), ..) if is_empty(&home) => Err(ExitError::usage("--home is empty")),
+        (Some(home), ..) => Ok(home.to_owned()),
+        (None, Some(home), _) if is_empty(&home) => {
+            Err(ExitError::usage("BATON_HOME is empty: unset it or name a directory"))
+        }
+        (None, Some(home), _) => Ok(home.to_owned()),
+        (None, None, Some(home)) => Ok(home.join(".baton")),
+        (None, None, None) => Err(ExitError::usage("there is no HOME; say --home DIR")),
+    }
 }
 
 /// What a command on the files of a stopped node needs to know.
@@ -103,5 +116,23 @@ pub fn open_options(files: &Home, genesis: &Genesis) -> OpenOptions {
         chain_id: genesis.chain_id.clone(),
         genesis: genesis.clone(),
         completion: Completion::Thread,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_counts_before_the_environment_and_that_before_the_default() {
+        let path = |text: &'static str| Some(Path::new(text));
+        let home = |said, environment, of_user| chosen(said, environment, of_user).ok();
+        assert_eq!(home(path("/b"), path("/a"), path("/u")), Some("/b".into()));
+        assert_eq!(home(None, path("/a"), path("/u")), Some("/a".into()));
+        assert_eq!(home(None, None, path("/u")), Some("/u/.baton".into()));
+        assert_eq!(home(None, None, path("")), None);
+        let empty = chosen(None, path(""), path("/u")).unwrap_err();
+        assert!(empty.to_string().contains("BATON_HOME"), "{empty}");
+        assert!(chosen(path(""), path("/a"), path("/u")).unwrap_err().to_string().contains("--home"));
     }
 }

@@ -1,17 +1,22 @@
 //! `baton start`: everything is checked before anything is opened.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use baton_actors::signer::key::FileKey;
+use baton_actors::world::World;
 use baton_messages::genesis::Genesis;
 use baton_storage::Store;
 use tracing::warn;
 
 use crate::cli::args::NodeArgs;
 use crate::cli::place::home;
+use crate::cluster::security::Security;
+use crate::cluster::tls;
 use crate::config::{Config, Env, First};
 use crate::exit::ExitError;
-use crate::{genesis, keys, logging};
+use crate::run::SystemClock;
+use crate::{failpoints, genesis, keys, logging};
 
 /// What a start has checked and read. Nothing is open yet: no store, no guard, no port.
 #[derive(Debug)]
@@ -37,6 +42,7 @@ pub fn prepare(args: &NodeArgs) -> Result<Start, ExitError> {
         warn!("{warning}");
     }
     config.check_start()?;
+    check_certificates(&config)?;
     let files = &config.files;
     let genesis = genesis::load(&files.genesis())?;
     if config.raft.witness || !config.node.aggregator {
@@ -48,6 +54,16 @@ pub fn prepare(args: &NodeArgs) -> Result<Start, ExitError> {
     Ok(Start { config, genesis, key: Some(key) })
 }
 
+/// Refuses certificates that the other members would refuse.
+fn check_certificates(config: &Config) -> Result<(), ExitError> {
+    let Some(cluster) = &config.raft.cluster else { return Ok(()) };
+    if let Security::Tls(files) = config.raft.tls.choose(cluster.addresses())? {
+        let world = World::new(Arc::new(SystemClock(failpoints::clock_offset())), 0);
+        tls::check(&files, &config.raft.node_id, &world).map_err(ExitError::config)?;
+    }
+    Ok(())
+}
+
 /// Checks as `prepare` does but does not decrypt the key: for `config check`.
 ///
 /// # Errors
@@ -55,6 +71,7 @@ pub fn prepare(args: &NodeArgs) -> Result<Start, ExitError> {
 /// What a start would refuse.
 pub fn check(config: &Config) -> Result<Genesis, ExitError> {
     config.check_start()?;
+    check_certificates(config)?;
     let files = &config.files;
     let genesis = genesis::load(&files.genesis())?;
     if config.raft.witness || !config.node.aggregator {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use baton_actors::engine::Execution;
@@ -200,7 +201,17 @@ pub fn unsafe_clean(args: &CleanArgs) -> Result<(), ExitError> {
 /// Takes the lock that a process with the store open holds.
 fn lock(path: &Path) -> Result<Option<File>, ExitError> {
     let lock = path.join("LOCK");
-    let Ok(file) = File::options().write(true).open(&lock) else { return Ok(None) };
+    let file = match File::options().write(true).open(&lock) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let message = format!(
+                "{} cannot be opened, so nobody knows whether the store is in use: {error}",
+                lock.display()
+            );
+            return Err(ExitError::other(message));
+        }
+    };
     let in_use = |_| {
         let message =
             format!("the store in {} is in use by another process: stop that one first", path.display());

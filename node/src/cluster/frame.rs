@@ -192,6 +192,9 @@ impl Frame {
     }
 }
 
+/// The least that is reserved for what is to come.
+const AT_A_TIME: usize = 64 << 10;
+
 /// Takes frames out of a stream of bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Frames {
@@ -217,7 +220,9 @@ impl Decoder for Frames {
             return Err(FrameError::TooLarge { bytes: length, limit: self.limit });
         }
         if bytes.len() < 4 + length {
-            bytes.reserve(4 + length - bytes.len());
+            // What is announced need not come: room grows with what is here.
+            let more = (4 + length - bytes.len()).min(bytes.len().max(AT_A_TIME));
+            bytes.reserve(more);
             return Ok(None);
         }
         bytes.advance(4);
@@ -293,6 +298,18 @@ mod tests {
             panic!("a refusal is a refusal");
         };
         assert!(text.starts_with("üü") && text.len() <= REASON + 3);
+    }
+
+    #[test]
+    fn what_is_announced_takes_no_more_memory_than_twice_what_has_come() {
+        let mut frames = Frames::up_to(64 << 20);
+        let length = 64_u32 << 20;
+        let mut bytes = BytesMut::from(&length.to_be_bytes()[..]);
+        assert!(frames.decode(&mut bytes).unwrap().is_none());
+        assert!(bytes.capacity() <= 2 * AT_A_TIME, "{}", bytes.capacity());
+        bytes.resize(1 << 20, 0);
+        assert!(frames.decode(&mut bytes).unwrap().is_none());
+        assert!(bytes.capacity() <= (2 << 20) + AT_A_TIME, "{}", bytes.capacity());
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use baton_actors::raft::transport::Class;
+use baton_actors::raft::transport::{Class, Names};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::cluster::conversation::Pulse;
 use crate::cluster::hello::{Cause, Hello, Refusal, class_number};
 use crate::cluster::lives::{self, Life, Lives, Seen};
 use crate::cluster::metrics::Metrics;
@@ -20,6 +21,9 @@ use crate::cluster::tls::Tls;
 
 /// A handshake waits no longer than this for the lives to be saved: a hanging disk keeps nobody out.
 const SAVED_WITHIN: Duration = Duration::from_millis(500);
+/// A life that was heard within this is alive: what claims to be a newer one is a copy. The
+/// connections of a process that has ended are closed; those of a machine that has ended are silent.
+const ALIVE: Duration = Duration::from_secs(1);
 
 /// Who may pass.
 pub(super) struct Gate {
@@ -34,6 +38,8 @@ pub(super) struct Gate {
     pub(super) closing: CancellationToken,
     lives: Arc<dyn Lives>,
     book: Mutex<Book>,
+    /// What the membership calls a storage.
+    names: Mutex<Option<Names>>,
     /// Held while lives are saved: an older state never overtakes a newer one.
     saving: Arc<tokio::sync::Mutex<()>>,
 }
@@ -56,7 +62,25 @@ struct Book {
 struct Open {
     number: u64,
     run: Uuid,
+    pulse: Arc<Pulse>,
     ended: CancellationToken,
+}
+
+impl Book {
+    /// Whether this life may go on, given what was seen and who is connected. `true`: it is new.
+    fn judge(&self, peer: &Hello) -> Result<bool, Refusal> {
+        let is_new = lives::judge(&self.seen, peer)?;
+        let Hello { name, storage, boot, run, .. } = peer;
+        let others = self.open.get(storage).into_iter().flatten().filter(|open| open.run != *run);
+        if others.into_iter().any(|open| open.pulse.quiet() < ALIVE) {
+            let reason = format!(
+                "{name} runs life {boot} of storage {storage} while an earlier life of it is connected and \
+                 alive: a copied disk, or a machine put back to an earlier state; stop it and wipe it"
+            );
+            return Err(Refusal::new(Cause::Clone, reason));
+        }
+        Ok(is_new)
+    }
 }
 
 /// The right to hold a connection; it ends when a newer life of the same storage comes.
@@ -102,7 +126,18 @@ impl Gate {
         let book = Mutex::new(Book { seen: lives.load()?, ..Book::default() });
         let cluster = watch::Sender::new(own.cluster);
         let closing = CancellationToken::new();
-        Ok(Self { own, cluster, tls, refusals, metrics, closing, lives, book, saving: Arc::default() })
+        Ok(Self {
+            own,
+            cluster,
+            tls,
+            refusals,
+            metrics,
+            closing,
+            lives,
+            book,
+            names: Mutex::default(),
+            saving: Arc::default(),
+        })
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -123,23 +158,67 @@ impl Gate {
         cluster
     }
 
+    /// From now on names are compared with those of the membership.
+    pub(super) fn know(&self, names: Option<Names>) {
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
     /// Whether this life could be admitted.
     pub(super) fn judge(&self, peer: &Hello) -> Result<(), Refusal> {
-        lives::judge(&self.book().seen, peer).map(drop)
+        self.compare_name(peer)?;
+        self.make_room(peer.storage);
+        self.book().judge(peer).map(drop)
+    }
+
+    /// Forgets storages that are neither members nor connected, when there are too many. Nobody
+    /// is forgotten while it is not known who is a member.
+    fn make_room(&self, storage: Uuid) {
+        let Some(names) = self.names.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
+        if names(self.own.storage).is_none() {
+            return;
+        }
+        let mut book = self.book();
+        if book.seen.contains_key(&storage) || book.seen.len() < lives::MOST {
+            return;
+        }
+        let Book { seen, open, .. } = &mut *book;
+        seen.retain(|storage, _| open.contains_key(storage) || names(*storage).is_some());
+    }
+
+    /// A copy of a member's disk under a name of its own is no newer life of that member.
+    fn compare_name(&self, peer: &Hello) -> Result<(), Refusal> {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match names.and_then(|names| names(peer.storage)) {
+            Some(known) if !known.eq_ignore_ascii_case(&peer.name) => {
+                let reason = format!(
+                    "storage {} is that of member {known}, and {} runs on it: a copied disk; wipe it and add \
+                     the node anew",
+                    peer.storage, peer.name
+                );
+                Err(Refusal::new(Cause::Clone, reason))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Admits a life, ends the connections of older ones and remembers it.
-    pub(super) async fn admit(self: &Arc<Self>, peer: &Hello) -> Result<Admission, Refusal> {
-        let (admission, is_new) = self.enter(peer)?;
+    pub(super) async fn admit(
+        self: &Arc<Self>,
+        peer: &Hello,
+        pulse: &Arc<Pulse>,
+    ) -> Result<Admission, Refusal> {
+        self.compare_name(peer)?;
+        self.make_room(peer.storage);
+        let (admission, is_new) = self.enter(peer, pulse.clone())?;
         if is_new {
             self.save().await;
         }
         Ok(admission)
     }
 
-    fn enter(self: &Arc<Self>, peer: &Hello) -> Result<(Admission, bool), Refusal> {
+    fn enter(self: &Arc<Self>, peer: &Hello, pulse: Arc<Pulse>) -> Result<(Admission, bool), Refusal> {
         let mut book = self.book();
-        let is_new = lives::judge(&book.seen, peer)?;
+        let is_new = book.judge(peer)?;
         if is_new {
             book.seen.insert(peer.storage, Life { boot: peer.boot, run: peer.run });
         }
@@ -151,7 +230,7 @@ impl Gate {
                 "a member came back: ending a connection of its life before");
             older.ended.cancel();
         }
-        open.push(Open { number, run: peer.run, ended: ended.clone() });
+        open.push(Open { number, run: peer.run, pulse, ended: ended.clone() });
         let gate = Arc::clone(self);
         Ok((Admission { gate, storage: peer.storage, number, ended }, is_new))
     }

@@ -56,9 +56,23 @@ impl From<FrameError> for Failure {
     fn from(error: FrameError) -> Self {
         match error {
             FrameError::Io(error) => error.into(),
-            FrameError::TooLarge { .. } | FrameError::Malformed => {
+            FrameError::TooLarge { .. } => {
+                let reason = format!("{error}: block.max_bytes must be the same on every member");
+                Self::Refused(By::Us, Refusal::new(Cause::TooLarge, reason), None)
+            }
+            FrameError::Malformed => {
                 Self::Refused(By::Us, Refusal::new(Cause::Malformed, error.to_string()), None)
             }
+        }
+    }
+}
+
+/// What no member would say in a handshake: anybody scans ports.
+fn of_a_stranger(error: FrameError) -> Failure {
+    match error {
+        FrameError::Io(error) => error.into(),
+        FrameError::TooLarge { .. } | FrameError::Malformed => {
+            Failure::Refused(By::Us, Refusal::new(Cause::Malformed, error.to_string()), None)
         }
     }
 }
@@ -132,7 +146,7 @@ impl Halves {
 
     async fn next(&mut self) -> Result<Frame, Failure> {
         match self.reader.next().await {
-            Some(frame) => match frame? {
+            Some(frame) => match frame.map_err(of_a_stranger)? {
                 Frame::Refused(text) => Err(Failure::Refused(By::Them, Refusal::told(&text), None)),
                 frame => Ok(frame),
             },
@@ -191,7 +205,7 @@ impl Handshake<'_> {
         if let Err(refusal) = expected.check(&peer) {
             return Err(halves.refuse(refusal));
         }
-        let admission = match self.gate.admit(&peer).await {
+        let admission = match self.gate.admit(&peer, &halves.pulse).await {
             Ok(admission) => admission,
             Err(refusal) => return Err(halves.refuse(refusal)),
         };
@@ -230,7 +244,7 @@ impl Handshake<'_> {
                 return Err(halves.refuse(Refusal::new(Cause::Malformed, "a welcome must follow the hello")));
             }
         }
-        match self.gate.admit(&peer).await {
+        match self.gate.admit(&peer, &halves.pulse).await {
             Ok(admission) => Ok(self.begin(halves, &peer, &own, admission)),
             Err(refusal) => Err(halves.refuse(refusal)),
         }

@@ -113,6 +113,8 @@ pub enum Cause {
     TooMany,
     /// Without TLS from or to another machine.
     Plaintext,
+    /// A member sent a frame over the limit: `block.max_bytes` differs.
+    TooLarge,
     /// Not this protocol.
     Malformed,
     /// It did not finish the handshake in time.
@@ -126,7 +128,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Version,
         Self::Chain,
         Self::Cluster,
@@ -138,6 +140,7 @@ impl Cause {
         Self::OlderBoot,
         Self::TooMany,
         Self::Plaintext,
+        Self::TooLarge,
         Self::Malformed,
         Self::Slow,
         Self::Closed,
@@ -160,6 +163,7 @@ impl Cause {
             Self::OlderBoot => "older_boot",
             Self::TooMany => "too_many",
             Self::Plaintext => "plaintext",
+            Self::TooLarge => "too_large",
             Self::Malformed => "malformed",
             Self::Slow => "slow",
             Self::Closed => "closed",

@@ -1,9 +1,8 @@
 //! Connections of others: taken within limits, greeted, and answered.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton_actors::raft::transport::{Caller, Class};
@@ -19,69 +18,15 @@ use crate::cluster::conversation::{Conversation, Item, Owned, write_all};
 use crate::cluster::frame::Frame;
 use crate::cluster::handshake::{Failure, Handshake, plaintext_refusal};
 use crate::cluster::hello::{Cause, Refusal};
-use crate::cluster::limits::Limits;
 use crate::cluster::metrics::{By, Held, Metrics};
 use crate::cluster::net::{Listen, Net};
+use crate::cluster::places::{Place, Places};
 use crate::cluster::refusals::Who;
 
 /// Before accepting again after an error, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Frames besides answers that may wait to be sent.
 const SPARE: usize = 8;
-
-/// The places for connections of others.
-#[derive(Debug)]
-struct Places {
-    all: Arc<Semaphore>,
-    greeting: Arc<Semaphore>,
-    by_address: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
-    per_address: usize,
-}
-
-/// A place of a connection.
-struct Taken {
-    _of_all: OwnedSemaphorePermit,
-    greeting: Option<OwnedSemaphorePermit>,
-    by_address: Arc<Mutex<BTreeMap<IpAddr, usize>>>,
-    address: IpAddr,
-}
-
-impl Places {
-    fn new(limits: &Limits) -> Self {
-        Self {
-            all: Arc::new(Semaphore::new(limits.connections)),
-            greeting: Arc::new(Semaphore::new(limits.handshakes)),
-            by_address: Arc::default(),
-            per_address: limits.per_address,
-        }
-    }
-
-    fn take(&self, address: IpAddr) -> Result<Taken, &'static str> {
-        let of_all = Arc::clone(&self.all).try_acquire_owned().map_err(|_| "too many connections")?;
-        let greeting = Arc::clone(&self.greeting).try_acquire_owned().map_err(|_| "too many handshakes")?;
-        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = by_address.entry(address).or_default();
-        if *count >= self.per_address {
-            return Err("too many connections from one address");
-        }
-        *count += 1;
-        drop(by_address);
-        let by_address = Arc::clone(&self.by_address);
-        Ok(Taken { _of_all: of_all, greeting: Some(greeting), by_address, address })
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&self.address);
-            }
-        }
-    }
-}
 
 /// Accepts until the transport closes.
 pub(super) async fn accept_all<N: Net>(shared: Arc<Shared<N>>, mut listener: N::Listener) {
@@ -127,7 +72,7 @@ pub(super) async fn accept_all<N: Net>(shared: Arc<Shared<N>>, mut listener: N::
 }
 
 /// One connection, from its handshake to its end.
-async fn converse<N: Net>(shared: Arc<Shared<N>>, stream: N::Stream, address: SocketAddr, mut place: Taken) {
+async fn converse<N: Net>(shared: Arc<Shared<N>>, stream: N::Stream, address: SocketAddr, place: Place) {
     let Shared { gate, limits, .. } = &*shared;
     let mut who = Who { address: address.to_string(), ..Who::default() };
     let handshake = Handshake { gate, limits, who: &mut who }.accept(stream);
@@ -135,10 +80,14 @@ async fn converse<N: Net>(shared: Arc<Shared<N>>, stream: N::Stream, address: So
         biased;
         () = gate.closing.cancelled() => return,
         greeted = timeout(limits.handshake, handshake) => greeted,
+        () = place.needed.cancelled() => {
+            let refusal = Refusal::new(Cause::Full, "too many handshakes: its place was given to a newer one");
+            return gate.refusals.note(By::Us, &refusal, who);
+        }
     };
     let (by, refusal, parting) = match greeted {
         Ok(Ok(conversation)) => {
-            place.greeting = None;
+            place.keep();
             return answer_all(shared, conversation).await;
         }
         Ok(Err(Failure::Refused(by, refusal, parting))) => (by, refusal, parting),
@@ -150,7 +99,11 @@ async fn converse<N: Net>(shared: Arc<Shared<N>>, stream: N::Stream, address: So
     };
     gate.refusals.note(by, &refusal, who);
     if let Some(parting) = parting {
-        parting.await;
+        tokio::select! {
+            biased;
+            () = place.needed.cancelled() => {}
+            () = parting => {}
+        }
     }
 }
 

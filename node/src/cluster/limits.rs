@@ -33,10 +33,12 @@ pub struct Limits {
     pub handshake: Duration,
     /// Connections of others at once, those in their handshake included.
     pub connections: usize,
-    /// Of them from one address.
+    /// Of them from one address; of IPv6 a network of 64 bits is one.
     pub per_address: usize,
-    /// Of them in their handshake.
+    /// Of them in their handshake; then the oldest one makes room.
     pub handshakes: usize,
+    /// Of those from one address.
+    pub handshakes_per_address: usize,
     /// An idle connection is tried after so long, and given up by the side that was dialled after
     /// three times that without a word.
     pub idle: Duration,
@@ -49,13 +51,14 @@ pub struct Limits {
 impl Limits {
     /// What an append adds to the block in it: framing, proofs, signatures of earlier blocks.
     const SLACK: usize = 1 << 20;
-    /// The least for history and snapshots.
-    const BULK: usize = 8 << 20;
+    /// The least for entries, history and snapshots: members whose `block.max_bytes` differ, in
+    /// the middle of a change of it, must understand each other.
+    const LEAST: usize = 16 << 20;
 
     /// For blocks with at most so many bytes of transactions.
     #[must_use]
     pub fn for_blocks(max_bytes: usize) -> Self {
-        let append = max_bytes.saturating_add(Self::SLACK).min(u32::MAX as usize / 2);
+        let append = max_bytes.saturating_add(Self::SLACK).clamp(Self::LEAST, u32::MAX as usize / 2);
         let class = |bytes, in_flight, waiting, silence| ClassLimits {
             bytes,
             in_flight,
@@ -65,12 +68,14 @@ impl Limits {
         Self {
             urgent: class(64 << 10, 64, 256, 1_000),
             append: class(append, 8, 32, 3_000),
-            bulk: class(append.max(Self::BULK), 16, 64, 3_000),
+            bulk: class(append, 16, 64, 3_000),
             connect: Duration::from_secs(1),
             handshake: Duration::from_secs(2),
             connections: 256,
             per_address: 128,
             handshakes: 64,
+            // Five members on one machine that all come at once: three connections of each.
+            handshakes_per_address: 16,
             idle: Duration::from_secs(5),
             stall: Duration::from_secs(30),
             forget: Duration::from_secs(3600),

@@ -6,19 +6,19 @@
 //! newest life is spoken with, and it alone.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt;
 use uuid::Uuid;
 
 use crate::cluster::hello::{Cause, Hello, Refusal};
 
 /// The most storages that are remembered; a cluster meets a new one only when a disk is new.
-const MOST: usize = 4096;
+pub(super) const MOST: usize = 4096;
 /// The longest file that is read.
 const LONGEST: u64 = 4 << 20;
 
@@ -128,20 +128,25 @@ impl Lives for FileLives {
 
     fn save(&self, seen: Seen) -> BoxFuture<'static, io::Result<()>> {
         let path = self.path.clone();
-        Box::pin(async move { replace(&path, &serde_json::to_vec_pretty(&seen)?).await })
+        Box::pin(async move {
+            let bytes = serde_json::to_vec_pretty(&seen)?;
+            let replaced = tokio::task::spawn_blocking(move || replace(&path, &bytes)).await;
+            replaced.map_err(io::Error::other)?
+        })
     }
 }
 
-/// Writes a file beside the old one, makes it durable, and puts it in the old one's place.
-async fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file beside the old one, makes it durable, and puts it in the old one's place. With
+/// the standard library's files: a write of tokio's ends in the background, and its error with it.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temporary = path.with_extension("json.new");
-    let mut file = tokio::fs::File::create(&temporary).await?;
-    file.write_all(bytes).await?;
-    file.sync_all().await?;
+    let mut file = File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
     drop(file);
-    tokio::fs::rename(&temporary, path).await?;
-    tokio::fs::File::open(directory).await?.sync_all().await
+    std::fs::rename(&temporary, path)?;
+    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]
@@ -199,6 +204,19 @@ mod tests {
         assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 1, "no temporary file is left");
         std::fs::write(&path, "{").unwrap();
         assert_eq!(lives.load().unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    /// Everything that is written to it is refused with `ENOSPC`, as on a full disk.
+    #[tokio::test]
+    async fn a_full_disk_leaves_what_was_there() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("lives.json");
+        let lives = FileLives::new(&path);
+        lives.save(seen(1, 9)).await.unwrap();
+        std::os::unix::fs::symlink("/dev/full", path.with_extension("json.new")).unwrap();
+        let refused = lives.save(seen(2, 9)).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(lives.load().unwrap(), seen(1, 9));
     }
 
     #[tokio::test]

@@ -75,9 +75,13 @@ impl Refusals {
                 "a handshake failed");
             return;
         }
-        // A stranger has a new port each time; its host is what stays.
+        // A stranger has a new port each time; its host is what stays. Those without a name are one:
+        // they would fill the record, and what is in it is put aside when it is long.
         let host = who.address.rsplit_once(':').map_or(&*who.address, |(host, _)| host);
-        let key = format!("{} {} {host} {name}", by.name(), cause.name());
+        let key = match &who.name {
+            Some(name) => format!("{} {} {host} {name}", by.name(), cause.name()),
+            None => format!("{} {}", by.name(), cause.name()),
+        };
         let noted = self.told.lock().unwrap_or_else(PoisonError::into_inner).note(Instant::now(), key);
         let Some(repeated) = noted else {
             debug!(by = by.name(), cause = cause.name(), reason = %refusal.reason, address = %who.address, name,
@@ -145,6 +149,26 @@ mod tests {
         assert_eq!(told.note(after(59), "a".to_owned()), None);
         assert_eq!(told.note(after(60), "a".to_owned()), Some(2));
         assert_eq!(told.note(after(61), "a".to_owned()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_without_a_name_take_one_line_a_minute_in_the_record() {
+        let lines: Arc<Mutex<Vec<Refused>>> = Arc::default();
+        let record = lines.clone();
+        let audit: Audit = Arc::new(move |refused| record.lock().unwrap().push(refused));
+        let refusals = Refusals::new(Some(audit), Metrics::default());
+        let refusal = Refusal::new(Cause::Certificate, "its certificate is not accepted");
+        let note = |address: String, name: Option<&str>| {
+            let who = Who { address, name: name.map(str::to_owned), storage: None };
+            refusals.note(By::Us, &refusal, who);
+        };
+        for host in 0..=255 {
+            note(format!("10.0.0.{host}:7"), None);
+        }
+        assert_eq!(lines.lock().unwrap().len(), 1);
+        note("10.0.0.1:7".to_owned(), Some("n1"));
+        note("10.0.0.2:7".to_owned(), Some("n2"));
+        assert_eq!(lines.lock().unwrap().len(), 3, "members are told apart");
     }
 
     #[tokio::test(start_paused = true)]

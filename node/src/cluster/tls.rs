@@ -23,8 +23,8 @@ use crate::cluster::certificates::{Loaded, Stamps, load, stamps};
 use crate::cluster::hello::{Cause, Refusal};
 use crate::cluster::metrics::{By, Metrics, ReloadLabels};
 
-/// The files are looked at no more often than this.
-const LOOK: Duration = Duration::from_secs(1);
+/// Files that were refused are tried again after this.
+const AGAIN: Duration = Duration::from_secs(300);
 /// Before the certificate runs out, a warning a day.
 const EARLY: i64 = 14 * 24 * 3600;
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -88,6 +88,15 @@ pub enum TlsError {
     },
 }
 
+/// Checks the files as a start does; nothing is kept.
+///
+/// # Errors
+///
+/// What other members would refuse.
+pub fn check(files: &Files, node: &str, world: &World) -> Result<(), TlsError> {
+    load(files, node, world).map(drop)
+}
+
 /// The certificates in use.
 pub(super) struct Tls {
     files: Files,
@@ -99,9 +108,8 @@ pub(super) struct Tls {
 
 struct State {
     loaded: Loaded,
-    looked: Instant,
-    /// The files that were refused when they were looked at last.
-    refused: Option<Stamps>,
+    /// The files that were refused when they were looked at last, and when that was.
+    refused: Option<(Stamps, Instant)>,
     warned: Option<Instant>,
 }
 
@@ -115,7 +123,7 @@ impl Tls {
     /// Reads and checks the files: what another member would refuse is refused here, at the start.
     pub(super) fn open(files: Files, node: &str, world: World, metrics: Metrics) -> Result<Self, TlsError> {
         let loaded = load(&files, node, &world)?;
-        let state = State { loaded, looked: Instant::now(), refused: None, warned: None };
+        let state = State { loaded, refused: None, warned: None };
         let tls = Self { files, node: node.to_owned(), world, metrics, state: Mutex::new(state) };
         tls.watch_expiry(&mut tls.lock());
         Ok(tls)
@@ -125,20 +133,20 @@ impl Tls {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the files again if they are others, and tells how long the certificate lasts.
+    /// Reads the files again if they are others, and tells how long the certificate lasts. Blocks
+    /// as long as the disk does; connections are made with what was read before.
     pub(super) fn look(&self) {
-        self.look_at(&mut self.lock());
-    }
-
-    fn look_at(&self, state: &mut State) {
-        let now = Instant::now();
-        if now.saturating_duration_since(state.looked) < LOOK {
-            return;
-        }
-        state.looked = now;
         let current = stamps(&self.files);
-        if current != state.loaded.stamps && state.refused != Some(current) {
-            let outcome = match load(&self.files, &self.node, &self.world) {
+        let is_due = {
+            let state = self.lock();
+            // A certificate that is not good yet is good later, and the same file then.
+            let tried = |(stamps, at): &(Stamps, Instant)| *stamps == current && at.elapsed() < AGAIN;
+            current != state.loaded.stamps && !state.refused.as_ref().is_some_and(tried)
+        };
+        if is_due {
+            let loaded = load(&self.files, &self.node, &self.world);
+            let mut state = self.lock();
+            let outcome = match loaded {
                 Ok(loaded) => {
                     info!(ends = loaded.ends, "read the cluster certificates anew");
                     state.loaded = loaded;
@@ -148,13 +156,13 @@ impl Tls {
                 // Somebody may be in the middle of replacing them; the next change is looked at.
                 Err(error) => {
                     warn!(%error, "the changed cluster certificates are refused, the old ones stay in use");
-                    state.refused = Some(current);
+                    state.refused = Some((current, Instant::now()));
                     "refused"
                 }
             };
             self.metrics.reloads.get_or_create(&ReloadLabels { outcome }).inc();
         }
-        self.watch_expiry(state);
+        self.watch_expiry(&mut self.lock());
     }
 
     fn watch_expiry(&self, state: &mut State) {
@@ -178,16 +186,12 @@ impl Tls {
 
     /// For a connection to be made.
     pub(super) fn connector(&self) -> TlsConnector {
-        let mut state = self.lock();
-        self.look_at(&mut state);
-        state.loaded.client.clone().into()
+        self.lock().loaded.client.clone().into()
     }
 
     /// For a connection that was accepted.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
-        let mut state = self.lock();
-        self.look_at(&mut state);
-        state.loaded.server.clone().into()
+        self.lock().loaded.server.clone().into()
     }
 }
 

@@ -164,14 +164,14 @@ fn check_advertised(s: &Settings) -> Result<(), ConfigError> {
 fn check_own_entry(s: &Settings, peers: &[Peer]) -> Result<(), ConfigError> {
     let (name, address) = (s.node_id(), advertise(s));
     for peer in peers {
-        if peer.name == name && peer.address != address {
+        if peer.name.eq_ignore_ascii_case(&name) && peer.address != address {
             let rule = format!(
                 "the list has this node at {}, it advertises {address}: correct one of them",
                 peer.address
             );
             return Err(contradiction(s, "raft.peers", address_key(s), &rule));
         }
-        if peer.address == address && peer.name != name {
+        if peer.address == address && !peer.name.eq_ignore_ascii_case(&name) {
             let rule = format!("the list calls this node's address {}: give it that name", peer.name);
             return Err(contradiction(s, "raft.peers", "raft.node_id", &rule));
         }
@@ -202,7 +202,8 @@ fn entries(s: &Settings, key: &str) -> Result<Vec<Peer>, String> {
     let peers = s.list(key).iter().map(|entry| peer(entry)).collect::<Result<Vec<_>, _>>()?;
     let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
     for peer in &peers {
-        if !names.insert(&peer.name) {
+        // Certificates know no case, and so do not tell such names apart.
+        if !names.insert(peer.name.to_ascii_lowercase()) {
             return Err(format!("two members are called {}", peer.name));
         }
         if !addresses.insert(&peer.address) {
@@ -231,8 +232,14 @@ fn peer(entry: &str) -> Result<Peer, String> {
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     let edge = |letter: Option<char>| letter.is_some_and(|letter| letter.is_ascii_alphanumeric());
-    let inside = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
-    text.len() <= 63 && text.chars().all(inside) && edge(text.chars().next()) && edge(text.chars().last())
+    let inside = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
+    let is_label = |label: &str| {
+        label.chars().all(inside) && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
+    };
+    text.len() <= 63
+        && text.split('.').all(is_label)
+        && edge(text.chars().next())
+        && edge(text.chars().last())
 }
 
 /// Whether somebody can dial this: a host that is no wildcard, and a port.

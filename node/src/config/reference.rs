@@ -20,7 +20,8 @@ found counts:
 
 Every value is checked before anything is opened, also one that another source overrides. An unknown key, a value that
 breaks its rule, two values that do not go together, and a value that is not supported yet end the program with exit code
-78 and a last line on stderr that names key, value, source and rule. `baton config check` does only that; `baton config
+78 and a last line on stderr that names key, value, source and rule. `baton config check` does that, and looks
+at genesis, keys and the cluster's certificates too, without opening store or ports; `baton config
 show` prints every value and who said it, without secrets.
 
 Durations are written as in Go (`350ms`, `1.5s`, `1h30m`, `0`), sizes in bytes or with a unit (`64MiB`), lists as YAML lists

@@ -20,7 +20,7 @@ use crate::config::{
 const DEFAULT_BACKLOG: u64 = 100_000;
 
 /// The most that the encoding of a block adds to a transaction.
-const TX_FRAME: usize = 16;
+pub const TX_FRAME: usize = 16;
 
 /// Bytes of a blob that are not transactions.
 const BLOB_OVERHEAD: usize = 64 << 10;
@@ -57,12 +57,6 @@ fn treat(settings: &Settings) -> Result<Vec<Warning>, ConfigError> {
                 warnings.push(warning(setting, why));
             }
             Treatment::Ignored(_) | Treatment::Own | Treatment::Same | Treatment::Translated(_) => {}
-        }
-    }
-    for name in ["p2p.peers", "p2p.blocked_peers", "p2p.allowed_peers"] {
-        if !settings.list(name).is_empty() {
-            warnings
-                .push(warning(settings.get(name), "blocks are not gossiped yet, so peers are not dialled"));
         }
     }
     let own = ["raft.heartbeat_interval", "raft.election_timeout_min", "raft.election_timeout_max"];

@@ -102,10 +102,10 @@ pub const KEYS: &[Key] = &[
         .rule(Rule::AtLeast(1_048_576))
         .doc("Longest answer read from the DA node."),
     // p2p
-    Key::same("p2p.listen_address", Text, "/ip4/0.0.0.0/tcp/7676").rule(Rule::Multiaddr).doc("Where peers reach this node. Not opened yet."),
-    Key::same("p2p.peers", List, "").doc("Seeds, as multiaddrs with `/p2p/id`. Not dialled yet: a warning says so."),
-    Key::same("p2p.blocked_peers", List, "").doc("Peers to refuse. Not used yet: a warning says so."),
-    Key::same("p2p.allowed_peers", List, "").doc("Peers to allow. Not used yet: a warning says so."),
+    Key::same("p2p.listen_address", Text, "/ip4/0.0.0.0/tcp/7676").rule(Rule::MultiaddrOrOff).doc("Where peers reach this node: `/ip4/<address>/tcp/<port>`. Empty: neither gossip nor exchange."),
+    Key::same("p2p.peers", List, "").doc("Peers to dial, and to dial again when they are gone, as multiaddrs that end in `/p2p/<id>`."),
+    Key::same("p2p.blocked_peers", List, "").doc("Peers with which nothing is exchanged, written as `p2p.peers`; only while `p2p.disable_connection_gater` is false, as in ev-node."),
+    Key::same("p2p.allowed_peers", List, "").doc("Peers that are not blocked though `p2p.blocked_peers` names them, as in ev-node: others are let in all the same."),
     Key::same("p2p.disable_connection_gater", Bool, "true").doc("Do not enforce the two lists above."),
     // rpc
     Key::same("rpc.address", Text, "127.0.0.1:7331").rule(Rule::Listen).doc("Address of RPC, health, `/raft/node` and `/metrics`."),

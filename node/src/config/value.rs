@@ -124,8 +124,8 @@ pub enum Rule {
     Url,
     /// A JSON object, or empty.
     Json,
-    /// A libp2p multiaddr.
-    Multiaddr,
+    /// A libp2p multiaddr, or empty.
+    MultiaddrOrOff,
     /// A log level of ev-node or directives of `tracing`.
     LogLevel,
     /// Directives of `tracing`, or empty.
@@ -147,7 +147,9 @@ impl Rule {
             Self::ListenOrOff => "must be host:port, like 127.0.0.1:9090, or empty for off".to_owned(),
             Self::Url => "must be a URL that starts with http://, https://, ws:// or wss://".to_owned(),
             Self::Json => "must be a JSON object, or empty".to_owned(),
-            Self::Multiaddr => "must be a multiaddr, like /ip4/0.0.0.0/tcp/7676".to_owned(),
+            Self::MultiaddrOrOff => {
+                "must be a multiaddr, like /ip4/0.0.0.0/tcp/7676, or empty for off".to_owned()
+            }
             Self::LogLevel => {
                 "must be trace, debug, info, warn, error, fatal, panic, disabled, or directives like info,openraft=warn".to_owned()
             }
@@ -176,7 +178,7 @@ impl Rule {
             Self::ListenOrOff => text.is_empty() || is_host_port(text),
             Self::Url => text.is_empty() || is_url(text),
             Self::Json => text.is_empty() || serde_json::from_str::<serde_json::Map<_, _>>(text).is_ok(),
-            Self::Multiaddr => text.starts_with('/') && text.len() > 1,
+            Self::MultiaddrOrOff => text.is_empty() || (text.starts_with('/') && text.len() > 1),
             Self::LogLevel => evnode_level(text).is_some() || is_filter(text),
             Self::LogFilter => text.is_empty() || is_filter(text),
             Self::Any | Self::Positive | Self::AtLeast(_) | Self::Share => true,

@@ -30,6 +30,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Most blocks around a change of leadership whose times are looked up.
 const LOOKED_UP: u64 = 64;
+/// No longer than this, whoever answers slowly.
+const LOOK_UP_WITHIN: Duration = Duration::from_secs(2);
 
 /// One process and what is known about it.
 struct Running {
@@ -297,7 +299,12 @@ impl Fleet {
     async fn took_over(&mut self, taken: TakenOver, asked: &Member) {
         let TakenOver { from, to, term, last, first } = taken;
         let mut times = vec![];
+        // Everything else waits meanwhile: a node that answers slowly is not asked for all of them.
+        let until = Instant::now() + LOOK_UP_WITHIN;
         for height in last.max(first.saturating_sub(LOOKED_UP)).max(1)..=first {
+            if Instant::now() >= until {
+                break;
+            }
             if let Some(time) = self.probe.time_of(asked, height).await {
                 times.push((height, time));
             }

@@ -63,10 +63,10 @@ pub async fn make(executable: &Path, member: &Member) -> Result<bool, Error> {
 pub async fn certify(executable: &Path, member: &Member) -> Result<(), Error> {
     let Some(TlsPlace { authority, own }) = &member.tls else { return Ok(()) };
     let text = |path: &Path| path.display().to_string();
-    if !authority.exists() {
+    if is_half_made(authority, &["ca.pem", "ca.key"]).map_err(at(authority))? {
         run(executable, authority, &["tls", "ca", "--out", &text(authority)].map(str::to_owned)).await?;
     }
-    if !own.exists() {
+    if is_half_made(own, &["ca.pem", "node.pem", "node.key"]).map_err(at(own))? {
         let args = ["tls", "node", &member.name, "--ca", &text(authority), "--out", &text(own)];
         let address = ["--address", "127.0.0.1"];
         run(
@@ -77,6 +77,17 @@ pub async fn certify(executable: &Path, member: &Member) -> Result<(), Error> {
         .await?;
     }
     Ok(())
+}
+
+/// Whether a directory of certificates lacks one of its files; then what there is of it goes.
+fn is_half_made(directory: &Path, files: &[&str]) -> io::Result<bool> {
+    if files.iter().all(|file| directory.join(file).is_file()) {
+        return Ok(false);
+    }
+    if directory.exists() {
+        fs::remove_dir_all(directory)?;
+    }
+    Ok(true)
 }
 
 async fn run(executable: &Path, home: &Path, args: &[String]) -> Result<(), Error> {

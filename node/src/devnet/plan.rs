@@ -35,7 +35,7 @@ pub struct Ports {
     pub kv: Option<u16>,
     /// Set aside for P2P.
     pub p2p: Option<u16>,
-    /// Set aside for Raft.
+    /// The cluster transport.
     pub raft: Option<u16>,
 }
 
@@ -205,6 +205,7 @@ fn node_member(shared: &Shared<'_>, ports: Ports, number: u16) -> Member {
         ("--evnode.da.block_time", duration(wish.da_block_time)),
         ("--evnode.node.block_time", duration(wish.block_time)),
         ("--evnode.rpc.address", loopback(ports.rpc).to_string()),
+        ("--evnode.p2p.listen_address", multiaddr(ports.p2p)),
         ("--kv-endpoint", loopback(kv).to_string()),
         ("--evnode.signer.passphrase_file", passphrase_file(&home).display().to_string()),
         ("--evnode.raft.node_id", name.clone()),
@@ -262,6 +263,11 @@ fn init_args(home: &Path, key_of: Option<&Path>) -> Vec<String> {
 /// Returns the URL of a loopback port.
 pub fn http_url(port: u16) -> String {
     format!("http://{}", loopback(port))
+}
+
+/// Returns the multiaddr of a loopback port; without one P2P is off.
+fn multiaddr(port: Option<u16>) -> String {
+    port.map(|port| format!("/ip4/127.0.0.1/tcp/{port}")).unwrap_or_default()
 }
 
 /// Returns the loopback address with a port.

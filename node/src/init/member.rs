@@ -67,7 +67,8 @@ fn check_follows(config: &Config, args: &InitArgs) -> Result<(), ExitError> {
             config.files.genesis().display()
         )));
     }
-    if config.da.namespace.is_empty() {
+    let only_peers = config.da.address.is_empty() && !config.p2p.peers.is_empty();
+    if config.da.namespace.is_empty() && !only_peers {
         return Err(ExitError::config(
             "da.namespace is not set: it must be that of the chain that is followed (`baton config show` there)",
         ));
@@ -86,6 +87,7 @@ pub(super) fn bring(config: &Config, args: &InitArgs) -> Result<(), ExitError> {
         place(&files.genesis(), &bytes, from)?;
     }
     if let Some(directory) = &args.signer_from {
+        crate::import::bring_record(directory, files)?;
         let from = signer_in(directory)?;
         let bytes = files::read_private(&from, LIMIT).map_err(keys::KeysError::from)?;
         place(&files.signer(), &bytes, &from)?;
@@ -105,7 +107,7 @@ pub(super) fn mark(files: &Home) -> Result<(), ExitError> {
 }
 
 /// Puts a file in place; the same one may be there already, as after an init that was cut short.
-fn place(to: &Path, bytes: &[u8], from: &Path) -> Result<(), ExitError> {
+pub(crate) fn place(to: &Path, bytes: &[u8], from: &Path) -> Result<(), ExitError> {
     if std::fs::read(to).is_ok_and(|there| there == bytes) {
         return Ok(());
     }

@@ -113,6 +113,14 @@ impl Stage {
         submit: impl Fn(&PostTxs) -> Option<Submitted> + 'static,
         await_tx: impl Fn(&AwaitTx) -> Option<Awaited> + 'static,
     ) -> Self {
+        Self::taking(2, submit, await_tx).await
+    }
+
+    async fn taking(
+        max_requests: usize,
+        submit: impl Fn(&PostTxs) -> Option<Submitted> + 'static,
+        await_tx: impl Fn(&AwaitTx) -> Option<Awaited> + 'static,
+    ) -> Self {
         let (handed, since, leader) = (Rc::default(), Rc::default(), Rc::default());
         let sequencer = Sequencer {
             submit: Box::new(submit),
@@ -131,7 +139,7 @@ impl Stage {
                 max_tx_bytes: 16,
                 max_batch_bytes: 32,
                 max_entries: 4,
-                max_requests: 2,
+                max_requests,
                 ..Config::default()
             },
             metrics: Metrics::default(),
@@ -501,6 +509,20 @@ async fn more_requests_than_the_limit_are_refused() {
         assert_eq!(statuses, [504, 504, 429]);
         assert_eq!(answers[2].1["reason"], "too many requests at a time");
         assert_eq!(stage.text("POST", "/tx", "s=v").await.0, 202, "there is room again");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn listings_without_end_leave_room_for_transactions() {
+    local(async {
+        let stage = Stage::taking(20, queued, applied).await;
+        let listings = (0..19).map(|_| stage.send("GET", "/store", ""));
+        let listings = futures::future::join_all(listings);
+        let (listed, posted) = futures::join!(listings, stage.send("POST", "/tx", "s=v"));
+        let refused = listed.iter().filter(|(status, ..)| *status == 429).count();
+        assert_eq!((refused, listed.len() - refused), (9, 10), "two at a time, and eight wait");
+        assert_eq!(posted.0, 202);
     })
     .await;
 }

@@ -33,16 +33,20 @@ enum Method {
     GetMetadata,
     GetGenesisDaHeight,
     GetP2pStoreInfo,
+    GetPeerInfo,
+    GetNetInfo,
     GetNamespace,
     GetSignerInfo,
 }
 
-const METHODS: [(&str, Method); 7] = [
+const METHODS: [(&str, Method); 9] = [
     ("evnode.v1.StoreService/GetBlock", Method::GetBlock),
     ("evnode.v1.StoreService/GetState", Method::GetState),
     ("evnode.v1.StoreService/GetMetadata", Method::GetMetadata),
     ("evnode.v1.StoreService/GetGenesisDaHeight", Method::GetGenesisDaHeight),
     ("evnode.v1.StoreService/GetP2PStoreInfo", Method::GetP2pStoreInfo),
+    ("evnode.v1.P2PService/GetPeerInfo", Method::GetPeerInfo),
+    ("evnode.v1.P2PService/GetNetInfo", Method::GetNetInfo),
     ("evnode.v1.ConfigService/GetNamespace", Method::GetNamespace),
     ("evnode.v1.ConfigService/GetSignerInfo", Method::GetSignerInfo),
 ];
@@ -104,6 +108,8 @@ impl Services {
                 let engine = self.service.engine_position().await;
                 self.read(&body, format, move |service, request| service.state(request, engine)).await
             }
+            Method::GetPeerInfo => encode(&self.service.peers(decode(&body, format)?).await?, format),
+            Method::GetNetInfo => encode(&self.service.net_info(decode(&body, format)?).await?, format),
             Method::GetNamespace => encode(&self.service.namespace(decode(&body, format)?), format),
             Method::GetSignerInfo => encode(&self.service.signer_info(decode(&body, format)?)?, format),
         }

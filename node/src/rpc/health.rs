@@ -39,6 +39,9 @@ impl fmt::Debug for Condition {
     }
 }
 
+/// A leader that was not heard for so long is none; it tells how it is every heartbeat interval.
+const LEADER_SILENT_MS: u64 = 3_000;
+
 /// What the board said, and why the node is not ready; without reasons it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -91,7 +94,10 @@ pub fn unready(status: &NodeStatus, now: Timestamp, stale_after: Option<Duration
             reasons.push(format!("no quorum: no leader is known in term {}", raft.term));
             false
         }
-        Some(raft) => raft.role == Role::Leader,
+        Some(raft) => {
+            reasons.extend(unheard(status, raft));
+            raft.role == Role::Leader
+        }
     };
     let Some(supervisor) = &status.supervisor else {
         reasons.push("the supervisor does not answer".to_owned());
@@ -107,6 +113,18 @@ pub fn unready(status: &NodeStatus, now: Timestamp, stale_after: Option<Duration
         (None, Some(_)) => reasons.extend(stale(status, now, stale_after)),
     }
     reasons
+}
+
+/// Why a node that follows does not follow: Raft asks the others before it gives a leader up, and one
+/// that reaches nobody would name the last one for ever.
+fn unheard(status: &NodeStatus, raft: &RaftView) -> Option<String> {
+    let (id, member) = raft.leader.as_ref().filter(|(id, _)| *id != raft.id)?;
+    let members = &status.cluster.as_ref()?.members;
+    let age = members.iter().find(|known| known.id == *id)?.told_ms_ago?;
+    (age > LEADER_SILENT_MS).then(|| {
+        let age = humantime::format_duration(Duration::from_millis(age));
+        format!("no quorum: the leader {} was last heard {age} ago", member.name)
+    })
 }
 
 /// Why clients must not take this node for the leader; `None`: it leads, holds the grant of its
@@ -191,6 +209,7 @@ pub fn raft_node(node: &str, status: &NodeStatus, reasons: &[String]) -> Value {
         "reasons": reasons,
         "producing": supervisor.map(|supervisor| supervisor.grant.is_some() && supervisor.pause.is_none()),
         "pause": supervisor.map(|supervisor| supervisor.pause.clone()),
+        "paused": supervisor.map(|supervisor| supervisor.paused.clone()),
         "cluster_id": cluster.map(|cluster| cluster.cluster.map(|id| id.to_string())),
         "config_version": cluster.map(|cluster| cluster.version.0),
         "joint": cluster.map(|cluster| cluster.joint),
@@ -296,6 +315,7 @@ pub fn status(chain_id: &str, node: &str, status: &NodeStatus, reasons: &[String
 
 #[cfg(test)]
 mod tests {
+    use baton_messages::cluster::{ClusterView, MemberView};
     use baton_messages::command::DaProgress;
     use baton_messages::supervisor::{Eligibility, SupervisorView};
     use baton_messages::types::{Grant, Height, Term, Tip};
@@ -393,6 +413,17 @@ mod tests {
     }
 
     #[test]
+    fn a_follower_that_no_longer_hears_its_leader_is_not_ready() {
+        let heard = |ms| {
+            let view = MemberView { id: MemberId(1), told_ms_ago: Some(ms), ..MemberView::default() };
+            let cluster = Some(ClusterView { members: vec![view], ..ClusterView::default() });
+            reasons(&NodeStatus { cluster, ..follower() })
+        };
+        assert_eq!(heard(3_000), [""; 0]);
+        assert_eq!(heard(3_500), ["no quorum: the leader n1 was last heard 3s 500ms ago"], "S21");
+    }
+
+    #[test]
     fn trouble_of_the_store_is_named() {
         let status = NodeStatus { store_trouble: Some("i/o".to_owned()), ..leader() };
         assert_eq!(reasons(&status), ["storage error: i/o"]);
@@ -457,7 +488,6 @@ mod tests {
 
     #[test]
     fn raft_node_knows_the_cluster_and_where_clients_reach_the_leader() {
-        use baton_messages::cluster::ClusterView;
         let hint = LeaderHint {
             id: MemberId(1),
             rpc: "h1:7331".to_owned(),

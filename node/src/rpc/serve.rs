@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 use tracing::{debug, error, warn};
 
-use crate::body::Budget;
+use crate::body::{Budget, Unsent};
 
 /// How much a client may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,8 @@ pub struct Limits {
     pub body: usize,
     /// Bytes of all bodies of RPC calls at once; calls beyond it get `unavailable`.
     pub bodies: usize,
-    /// Bytes of all answers that are not read yet; further ones become 503.
+    /// Bytes of all large answers that are not read yet; further ones become 503. A connection
+    /// has a quarter of it at the most, and its first small answers do not count.
     pub answers: usize,
     /// RPC calls worked on at once; further ones get `unavailable`.
     pub calls: usize,
@@ -293,16 +294,17 @@ async fn converse(
     _place: Place,
 ) {
     let pace = Arc::new(Pace::new(limits));
+    let unsent = Unsent::new(answers);
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let busy = pace.begin();
         let answer = router.clone().oneshot(request.map(Body::new));
-        let answers = answers.clone();
+        let unsent = unsent.clone();
         async move {
             let answer = answer.await;
             drop(busy);
             answer.map(|answer| {
                 let full = || (StatusCode::SERVICE_UNAVAILABLE, "too many answers are not read\n");
-                answers.hold(answer).unwrap_or_else(|| full().into_response())
+                unsent.hold(answer).unwrap_or_else(|| full().into_response())
             })
         }
     });
@@ -319,7 +321,9 @@ async fn converse(
     tokio::pin!(connection);
     let mut last = None;
     loop {
-        let due = last.unwrap_or_else(|| pace.due());
+        // Who reads no answers gets no time for further requests.
+        let unread = unsent.oldest().map(|since| since + limits.idle);
+        let due = last.unwrap_or_else(|| unread.map_or(pace.due(), |unread| unread.min(pace.due())));
         tokio::select! {
             biased;
             ended = connection.as_mut() => {
@@ -334,6 +338,10 @@ async fn converse(
             }
             () = tokio::time::sleep_until(due) => {
                 if last.is_some() {
+                    return;
+                }
+                if unsent.oldest().is_some_and(|since| since.elapsed() >= limits.idle) {
+                    debug!("closed a connection that reads no answers");
                     return;
                 }
                 if pace.is_over() {

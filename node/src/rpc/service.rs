@@ -1,4 +1,4 @@
-//! What ev-node's StoreService and ConfigService answer, from the store (wire section 7.2).
+//! What ev-node's StoreService, P2PService and ConfigService answer (wire section 7.2).
 //!
 //! ev-node's quirks are kept, since its clients know them: a missing block is an internal error,
 //! height zero is the newest block, the state leaves the last header hash out, DA heights
@@ -15,11 +15,13 @@ use baton_messages::chain::{Data, Header, Signer, State};
 use baton_messages::da::Namespace;
 use baton_messages::engine::{EnginePosition, GetPosition};
 use baton_messages::genesis::Genesis;
+use baton_messages::p2p::{GetNetInfo, NetView, PeerView};
 use baton_messages::types::{Hash, Height};
 use baton_messages::wire::rpc::{
     Empty, GetBlockRequest, GetBlockResponse, GetGenesisDaHeightResponse, GetMetadataRequest,
-    GetMetadataResponse, GetNamespaceResponse, GetP2pStoreInfoResponse, GetSignerInfoResponse,
-    GetStateResponse, Identifier, P2pStoreEntry, P2pStoreSnapshot,
+    GetMetadataResponse, GetNamespaceResponse, GetNetInfoResponse, GetP2pStoreInfoResponse,
+    GetPeerInfoResponse, GetSignerInfoResponse, GetStateResponse, Identifier, NetInfo, P2pStoreEntry,
+    P2pStoreSnapshot, PeerInfo,
 };
 use baton_storage::Store;
 use connectrpc::ConnectError;
@@ -31,6 +33,8 @@ use super::view::{View, retrieve};
 
 /// For the engine's position; without it the state of the block before is answered.
 const ENGINE_REPLIES_WITHIN: Duration = Duration::from_secs(1);
+/// For the peer-to-peer actor's view.
+const NETWORK_REPLIES_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the services know.
 #[derive(Clone, Debug)]
@@ -53,12 +57,13 @@ pub struct Chain {
 #[derive(Debug)]
 pub(super) struct Service {
     chain: Chain,
+    net_info: Option<Recipient<GetNetInfo>>,
     index: Mutex<Index>,
 }
 
 impl Service {
-    pub(super) fn new(chain: Chain) -> Self {
-        Self { chain, index: Mutex::default() }
+    pub(super) fn new(chain: Chain, net_info: Option<Recipient<GetNetInfo>>) -> Self {
+        Self { chain, net_info, index: Mutex::default() }
     }
 
     fn view(&self) -> View {
@@ -201,6 +206,31 @@ impl Service {
         let headers = store("Header Store", |header, _| header.hash());
         let data = store("Data Store", |_, data| data.hash());
         Ok(GetP2pStoreInfoResponse { stores: vec![headers, data] })
+    }
+
+    async fn network(&self) -> Result<NetView, ConnectError> {
+        let Some(net_info) = &self.net_info else {
+            return Err(ConnectError::unavailable("p2p is off: p2p.listen_address is empty"));
+        };
+        let asked = net_info.send(GetNetInfo).timeout(NETWORK_REPLIES_WITHIN).await;
+        asked.map_err(|error| ConnectError::unavailable(format!("no reply from the network: {error}")))
+    }
+
+    /// `GetPeerInfo`.
+    pub(super) async fn peers(&self, _: Empty) -> Result<GetPeerInfoResponse, ConnectError> {
+        let info = |peer: PeerView| {
+            // Go's text of such a pair.
+            let address = format!("{{{}: [{}]}}", peer.id, peer.addresses.join(" "));
+            PeerInfo { id: peer.id.to_string(), address }
+        };
+        Ok(GetPeerInfoResponse { peers: self.network().await?.peers.into_iter().map(info).collect() })
+    }
+
+    /// `GetNetInfo`. ev-node leaves the connected peers out.
+    pub(super) async fn net_info(&self, _: Empty) -> Result<GetNetInfoResponse, ConnectError> {
+        let NetView { id, listen_addresses, peers, .. } = self.network().await?;
+        let connected_peers = peers.into_iter().map(|peer| peer.id.to_string()).collect();
+        Ok(GetNetInfoResponse { net_info: Some(NetInfo { id, listen_addresses, connected_peers }) })
     }
 
     /// `GetNamespace`.

@@ -10,6 +10,7 @@ use baton_actors::da::{self, DaLayer};
 use baton_actors::da_retriever;
 use baton_actors::engine::kv::{self, Kv};
 use baton_actors::engine::{self, Execution};
+use baton_actors::gatherer;
 use baton_actors::syncer::{self, follow};
 use baton_actors::world::{Clock, World};
 use baton_messages::chain::Signer;
@@ -18,10 +19,13 @@ use baton_messages::genesis::Genesis;
 use baton_messages::supervisor::Shutdown;
 use baton_messages::types::DaHeight;
 use baton_storage::{FollowError, Store};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tracing::{info, warn};
 
-use super::{Alarm, RESERVE, STOP_WITHIN, Signals, SystemClock, celestia_config, close, seed};
+use super::{
+    Alarm, PARTS_WITHIN, RESERVE, SERVERS_WITHIN, Signals, SystemClock, celestia_config, close, open_network,
+    seed,
+};
 use crate::cli::place::open_options;
 use crate::cli::start::Start;
 use crate::config::Config;
@@ -40,6 +44,7 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
     let Start { config, genesis, .. } = start;
     let limits = Limits::default().within(rpc::serve::raise_open_files());
     let signals = Signals::listen()?;
+    let network = crate::p2p::Config::of(&config.p2p).map_err(ExitError::config)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock(failpoints::clock_offset()));
     let da = match config.da.address.is_empty() {
         true => None,
@@ -56,16 +61,27 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
         let clock = clock.clone();
         Arc::new(move || clock.now())
     };
+    // The public key is in the headers; the store knows it once it has one.
+    let signer = store.reader().follow().map(|follow| follow.signer).unwrap_or_default();
+    let signer = match signer.pub_key.is_empty() {
+        true => Signer { address: genesis.proposer_address.clone(), ..Signer::default() },
+        false => signer,
+    };
+    let network_metrics = crate::p2p::Metrics::default();
+    let (network, network_config) =
+        open_network(network, &config, &genesis, &signer, network_metrics.clone()).await?;
     let (alarm, alarmed) = oneshot::channel();
     let alarm = Alarm(Some(alarm)).start();
     let following = Following {
-        settings: settings(&config, &genesis),
+        settings: following::Settings { p2p: network_config, ..settings(&config, &genesis) },
         metrics: following::Metrics::default(),
         parts: following::Parts {
             world: World::bounded(clock, seed(), config.node.max_clock_drift),
             store: store.clone(),
             execution: Box::new(move || Box::new(kv) as Box<dyn Execution>),
             da: da.map(|da| Rc::new(da) as Rc<dyn DaLayer>),
+            p2p: network,
+            peers: None,
             threads: Threads::Dedicated,
         },
         applied: vec![],
@@ -73,6 +89,7 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
     };
     let mut registry = metrics::Builder::new(&genesis.chain_id, &config.metrics_namespace);
     following.metrics.register(registry.registry());
+    network_metrics.register(registry.registry());
     let (kv_metrics, rpc_metrics, disk_metrics) =
         (kv_http::Metrics::default(), rpc::Metrics::default(), disk::Metrics::default());
     kv_metrics.register(registry.registry());
@@ -112,8 +129,7 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
         node: config.raft.node_id.clone(),
         chain: rpc::Chain {
             store: store.clone(),
-            // The public key is in the headers; the store knows it once it has one.
-            signer: Signer { address: genesis.proposer_address.clone(), ..Signer::default() },
+            signer,
             genesis: Arc::new(genesis),
             header_namespace: Namespace::of(&config.da.namespace),
             data_namespace: Namespace::of(&config.da.data_namespace),
@@ -123,6 +139,7 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
         metrics: scraped.clone(),
         counters: rpc_metrics,
         limits,
+        net_info: node.net_info.clone(),
     };
     let server = rpc::Server::on(rpc_listener, rpc_parts);
     let (closing, _) = watch::channel(false);
@@ -164,14 +181,12 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
         reserve: RESERVE,
         interval: Duration::from_secs(1),
     };
-    DiskWatch::new(watch, node.disk.clone(), disk_metrics).start();
+    DiskWatch::start(watch, node.disk.clone(), disk_metrics);
 
-    let ended = signals.told_to_stop(alarmed).await;
+    let ended = signals.told_to_stop(alarmed, &Notify::new()).await;
     let _ = closing.send(true);
     stop(&node, &store).await;
-    for server in servers {
-        let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
-    }
+    let _ = tokio::time::timeout(SERVERS_WITHIN, futures::future::join_all(servers)).await;
     info!("stopped");
     ended
 }
@@ -179,7 +194,7 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
 /// The syncer first, then the store.
 async fn stop(node: &FullNode, store: &Store) {
     for part in &node.shutdown {
-        if let Err(error) = part.send(Shutdown).timeout(STOP_WITHIN).await {
+        if let Err(error) = part.send(Shutdown).timeout(PARTS_WITHIN).await {
             warn!(%error, "a part did not stop in time");
         }
     }
@@ -218,5 +233,7 @@ fn settings(config: &Config, genesis: &Genesis) -> following::Settings {
             executes: true,
         },
         follow: follow::Config::default(),
+        gatherer: gatherer::Config::default(),
+        p2p: None,
     }
 }

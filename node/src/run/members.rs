@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Recipient;
-use baton_actors::raft::transport::{CallError, Caller, Class, Nobody, Serve, Transport};
+use baton_actors::raft::transport::{CallError, Caller, Class, Names, Nobody, Serve, Transport};
 use baton_actors::raft::{self, Bootstrap};
 use baton_actors::world::World;
 use baton_messages::cluster::HandshakeRefused;
@@ -118,6 +118,10 @@ impl Transport for Redialled {
 
     fn serve(&self, serve: Option<Serve>) {
         self.transport.serve(serve);
+    }
+
+    fn know(&self, names: Option<Names>) {
+        self.transport.know(names);
     }
 
     fn belongs_to(&self, cluster: Uuid) {

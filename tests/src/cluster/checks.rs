@@ -103,11 +103,6 @@ impl Checks {
         }
     }
 
-    /// The block that is committed at a height.
-    pub(super) fn committed(&self, height: Height) -> Option<Hash> {
-        self.committed.get(&height).copied()
-    }
-
     /// The highest height that anybody applied.
     pub(super) fn tip(&self) -> Height {
         self.committed.last_key_value().map_or(Height(0), |(height, _)| *height)
@@ -163,10 +158,10 @@ impl Checks {
         }
         let (term, whom) = (vote.leader_id.term, vote.leader_id.voted_for);
         if let Some(before) = seen.vote {
+            // Who has voted for somebody else follows whom the others elected in that term.
+            let same = whom == before.leader_id.voted_for && vote.committed >= before.committed;
             let kept = term > before.leader_id.term
-                || (term == before.leader_id.term
-                    && whom == before.leader_id.voted_for
-                    && vote.committed >= before.committed);
+                || (term == before.leader_id.term && (same || (vote.committed && !before.committed)));
             assert!(kept, "I10: n{index} promised {before} and says {vote} now");
         }
         seen.vote = Some(vote);
@@ -193,9 +188,11 @@ impl Checks {
         if term > newest {
             self.logs.complete(host);
         }
-        let behind =
-            self.committed.last_key_value().map_or(0, |(tip, _)| tip.0.saturating_sub(host.tip().height.0));
-        if behind >= 2 {
+        // What its engine has executed is what it can build on.
+        let executed = host.metrics().map_or(0, |metrics| metrics.engine.height.get());
+        let reached = host.tip().height.0.min(u64::try_from(executed).unwrap_or_default());
+        let tip = self.committed.last_key_value().map_or(0, |(tip, _)| tip.0);
+        if !host.is_witness() && tip >= reached + 2 {
             self.notes.reached(Situation::LeaderBehind);
         }
         self.notes.note(Some(index), || EventKind::Leads { term });

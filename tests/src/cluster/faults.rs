@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use actix::MailboxError;
 use baton_actors::raft::Bootstrap;
-use baton_actors::signer::slot::Slots;
+use baton_actors::signer::guard::Guard;
+use baton_actors::signer::slot::ChainId;
 use baton_messages::sequencer::{Receipt, SubmitTxs};
 use baton_messages::supervisor::Shutdown;
-use baton_messages::types::{Hash, Height, MemberId, Tx};
+use baton_messages::types::{Height, MemberId, Tx};
 use baton_storage::memory::Disk;
 use baton_storage::raft_types::StoredMembership;
 
@@ -159,17 +160,18 @@ impl Cluster {
         let host = self.hosts[index].clone();
         let machine = host.machine().twin(host.image()?);
         let addresses = (0..self.hosts.len()).map(address).collect();
-        Some(self.start_guest(machine, Bootstrap::Join(addresses), Some(index)))
+        // An empty one would be a new machine with an old name.
+        let holds = machine.disk.holds_anything();
+        holds.then(|| self.start_guest(machine, Bootstrap::Join(addresses), Some(index)))
     }
 
     /// A single node of its own with the key and the guard of another one. `None`: that guard is
     /// empty still.
     pub(crate) fn start_stray(&mut self, like: usize) -> Option<usize> {
         let model = self.hosts[like].machine();
-        let (height, _) = self.reached_heights();
-        if height.0 < 2 || model.guard.slots() == Slots::Missing {
-            return None;
-        }
+        let chain = ChainId { name: model.genesis.chain_id.clone(), genesis: model.genesis.hash() };
+        // A guard that holds no header yet protects nothing.
+        Guard::open(&model.guard.slots(), &chain).ok()??.guarded()?;
         let machine = model.another(FIRST_GUEST + self.guests.len());
         machine.guard.replace(model.guard.slots());
         Some(self.start_guest(machine, Bootstrap::Sole, None))
@@ -186,9 +188,16 @@ impl Cluster {
         self.net.gone(&address(index));
     }
 
-    /// What a node's engine does.
-    pub(crate) fn script(&self, index: usize) -> Script {
+    /// What a node's engine does, in a cluster whose plan says `observed`.
+    #[must_use]
+    pub fn script(&self, index: usize) -> Script {
         self.hosts[index].script().clone()
+    }
+
+    /// What a node's supervisor hears of leadership is late, and of several changes only the last
+    /// arrives; or no longer.
+    pub(crate) fn late_hints(&self, index: usize, late: bool) {
+        self.hosts[index].late_hints(late);
     }
 
     /// The DA layer.
@@ -240,7 +249,11 @@ impl Cluster {
         let Some(membership) = self.membership() else { return false };
         let (storage, life) = (self.hosts[index].storage(), self.hosts[index].boot());
         let voters: BTreeSet<MemberId> = membership.membership().voter_ids().collect();
-        if !voters.contains(&self.id_of(index)) || membership.membership().get_joint_config().len() > 1 {
+        // Of two, the other one could never take it out of the membership.
+        if voters.len() < 3
+            || !voters.contains(&self.id_of(index))
+            || membership.membership().get_joint_config().len() > 1
+        {
             return false;
         }
         voters.iter().filter(|id| **id != self.id_of(index)).all(|id| {
@@ -258,11 +271,6 @@ impl Cluster {
     /// The highest height that anybody applied, and the highest that anybody signed.
     pub(crate) fn reached_heights(&self) -> (Height, Height) {
         (self.checks.tip(), self.checks.signed())
-    }
-
-    /// The block that is committed at a height.
-    pub(crate) fn committed(&self, height: Height) -> Option<Hash> {
-        self.checks.committed(height)
     }
 
     /// A client hands a transaction in at a node. What it is told is remembered, and that it came

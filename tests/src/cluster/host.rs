@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::Actor;
-use baton::wiring::{DaPorts, Metrics, Wiring};
+use actix::{Actor, Addr};
+use baton::wiring::{Between, DaPorts, Metrics, SupervisorPorts, Wiring};
 use baton_actors::da::Da;
 use baton_actors::raft::Bootstrap;
 use baton_actors::world::World;
@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::gate::Gate;
+use super::relay::{Late, Relay};
 use super::{AdjustNode, ClusterPlan, Way, member, name, tcp};
 use crate::engine::{FakeEngine, Script};
 use crate::net::Net;
@@ -56,9 +57,11 @@ pub(crate) struct Host {
     /// How far its wall clock is off, nanoseconds.
     skew: Cell<i64>,
     /// What its node counts in this life.
-    metrics: RefCell<Option<Metrics>>,
+    metrics: RefCell<Option<Rc<Metrics>>>,
     /// Its DA adapter in this life.
     da: RefCell<Option<DaPorts>>,
+    /// Between Raft and its supervisor.
+    relay: Rc<RefCell<Option<Addr<Relay>>>>,
     lives: Cell<u64>,
     /// The boot counter of its life, or of the last one.
     boot: Cell<u64>,
@@ -104,6 +107,7 @@ impl Host {
             skew: Cell::new(0),
             metrics: RefCell::default(),
             da: RefCell::default(),
+            relay: Rc::default(),
             lives: Cell::new(0),
             boot: Cell::new(0),
             damage_expected: Cell::new(false),
@@ -208,7 +212,7 @@ impl Host {
         &self.script
     }
 
-    pub(super) fn metrics(&self) -> Option<Metrics> {
+    pub(crate) fn metrics(&self) -> Option<Rc<Metrics>> {
         self.metrics.borrow().clone()
     }
 
@@ -228,7 +232,7 @@ impl Host {
         self.damage_expected.set(expected);
         self.refused_to_start.set(false);
         if let Some(node) = self.node().filter(|_| expected) {
-            node.announce_alarm("damaged");
+            announce_damage(&node);
         }
     }
 
@@ -260,7 +264,7 @@ impl Host {
 
     /// Looks at a wiring before it starts: what it counts, and its DA adapter.
     fn look_at(&self, wiring: &mut Wiring) {
-        *self.metrics.borrow_mut() = Some(wiring.metrics.clone());
+        *self.metrics.borrow_mut() = Some(Rc::new(wiring.metrics.clone()));
         if self.plan.observed
             && let Some(layer) = wiring.parts.da.clone()
         {
@@ -268,6 +272,21 @@ impl Host {
             let ports = DaPorts::of(&da);
             *self.da.borrow_mut() = Some(ports.clone());
             wiring.da = Some(ports);
+        }
+        if self.plan.observed {
+            let here = self.relay.clone();
+            wiring.supervisor = Some(Between::new(move |ports: SupervisorPorts| {
+                let relay = Relay::new(ports.leadership.clone()).start();
+                *here.borrow_mut() = Some(relay.clone());
+                SupervisorPorts { leadership: relay.recipient(), ..ports }
+            }));
+        }
+    }
+
+    /// What its supervisor hears of leadership is late, and of several changes it hears the last.
+    pub(super) fn late_hints(&self, late: bool) {
+        if let Some(relay) = &*self.relay.borrow() {
+            relay.do_send(Late(late));
         }
     }
 
@@ -297,6 +316,11 @@ impl Host {
         let vote = self.vote().map_or_else(|| "no vote".to_owned(), |vote| vote.to_string());
         format!("n{} {} {state} at {}, {vote}{trouble}", self.index, self.id(), self.tip())
     }
+}
+
+fn announce_damage(node: &Node) {
+    node.announce_alarm("damaged");
+    node.announce_alarm("checksum");
 }
 
 /// A life of a node; it ends with a crash.
@@ -358,7 +382,7 @@ pub(super) async fn live(host: Rc<Host>) {
     };
     let node = Rc::new(Node::start_over(&plan, store));
     if host.damage_expected.get() {
-        node.announce_alarm("damaged");
+        announce_damage(&node);
     }
     *host.node.borrow_mut() = Some(node.clone());
     while let Some(job) = waiting.recv().await {

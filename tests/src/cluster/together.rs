@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, RngSeed, Runtime, UnhandledPanic};
 use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep_until};
 
+use crate::history::panics::turn_of;
 use crate::power::Touched;
 
 struct Host {
@@ -95,17 +96,22 @@ impl Together {
         let deadline = *started + until;
         runtime.block_on(async move {
             let mut time = pin!(sleep_until(deadline));
-            poll_fn(|cx| {
-                for host in hosts.values_mut().filter(|host| !host.asleep) {
+            let came = poll_fn(|cx| {
+                for (index, host) in hosts.iter_mut().filter(|(_, host)| !host.asleep) {
+                    turn_of(Some(*index));
                     // A host without tasks has nothing to do; it stays.
                     let _ = Pin::new(&mut host.tasks).poll(cx);
                 }
+                turn_of(None);
                 if touched.take() {
                     return Poll::Ready(false);
                 }
                 time.as_mut().poll(cx).map(|()| true)
             })
-            .await
+            .await;
+            // Whoever has yielded is woken when the runtime goes round: it forgets them with us.
+            tokio::task::yield_now().await;
+            came
         })
     }
 }

@@ -80,6 +80,7 @@ impl Clients {
             let Some(node) = client.node else { continue };
             if let Some(tx) = client.before.clone().filter(|_| chance.percent(5)) {
                 // The same once more, wherever: it must not run twice (B5).
+                cluster.machine(node).oracle.repeats(&tx);
                 drop(cluster.hand_in(node, tx, None));
                 continue;
             }

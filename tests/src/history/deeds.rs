@@ -19,6 +19,9 @@ pub(super) type HandingOff = Rc<RefCell<Option<Result<Result<HandedOff, HandOffE
 /// A node that was told to stop.
 type Stopping = Rc<RefCell<Option<Result<(), MailboxError>>>>;
 
+/// An operator that is not heard resumes again after so long.
+pub(super) const RESUME_AGAIN_MS: u64 = 200;
+
 /// What comes later.
 pub(super) enum End {
     /// A node starts again.
@@ -299,12 +302,18 @@ impl Drive {
             return Some(());
         }
         let image = self.cluster.host(index).image();
+        if let What::Restore { .. } = what {
+            // A disk that was empty then would be a new one with the old name.
+            image.as_ref().filter(|image| image.holds_anything())?;
+        }
         self.crash(index, Left::All, down_ms, "down");
         self.cluster.write_off(index);
         let disk = self.cluster.machine(index).disk;
         match what {
             What::Flip { pick, .. } => {
-                disk.damage(*pick)?;
+                let (family, key) = disk.damage(*pick)?;
+                let text = format!("{} {:02x?} is damaged", family.name(), &key[..]);
+                self.note(Some(index), EventKind::Trouble { text: Some(text) });
                 self.cluster.expect_damage(index, true);
             }
             _ => self.cluster.replace_disk(index, image?),
@@ -315,7 +324,8 @@ impl Drive {
 
     fn members(&mut self, what: &What) -> Option<()> {
         let leader = self.cluster.leader()?;
-        if self.operator.is_busy() {
+        // A learner of an older version would rightly stop when the voters' entries become newer.
+        if self.operator.is_busy() || !self.knows.is_empty() {
             return None;
         }
         let change = match what {
@@ -365,7 +375,13 @@ impl Drive {
             End::Disk(index, fault) => self.disk_is_well(index, fault),
             End::Engine(index) => self.engine_is_well(index),
             End::Da => self.cluster.ledger().heal(),
-            End::Resume => self.resume(),
+            End::Resume => {
+                self.resume();
+                // Nobody may have led: an operator looks, and says it again.
+                if self.is_paused() {
+                    self.later(RESUME_AGAIN_MS, End::Resume);
+                }
+            }
             End::Stopped(index, stopping, down_ms) => {
                 if !self.cluster.is_up(index) {
                     return;
@@ -416,6 +432,12 @@ impl Drive {
         script.release();
     }
 
+    /// Whether somebody that runs has applied a pause and not its end.
+    pub(super) fn is_paused(&self) -> bool {
+        let mut nodes = self.cluster.up().filter_map(|index| self.cluster.host(index).node());
+        nodes.any(|node| node.reader().pause().is_some())
+    }
+
     pub(super) fn resume(&mut self) {
         for index in self.cluster.up().collect::<Vec<_>>() {
             drop(self.cluster.begin(index, |node| async move { node.ports().resume.do_send(Resume) }));
@@ -429,6 +451,10 @@ impl Drive {
             self.crash(index, Left::All, u64::MAX / 2, "a person sets it up anew");
         }
         self.operator.set_up_anew(index, &mut self.cluster);
+        if !self.knows.is_empty() {
+            // With the newest version.
+            self.knows.insert(index, 2);
+        }
         self.start(index);
     }
 
@@ -440,7 +466,8 @@ impl Drive {
             let told = host.node().is_some_and(|node| !node.alarms().is_empty() || node.trouble().is_some());
             assert!(
                 told || self.cluster.refused_to_start(index) || !host.is_up(),
-                "P8: n{index} read a damaged record and says nothing"
+                "P8: n{index} read a damaged record and says nothing; {}",
+                self.cluster.describe()
             );
             if told || self.cluster.refused_to_start(index) {
                 self.reached(Situation::DamageRefused);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use baton_messages::mutation::inherit;
 use baton_messages::types::Hash;
 use baton_storage::runtime::seed_chance;
 
@@ -11,7 +12,7 @@ use super::clients::Clients;
 use super::deeds::{End, HandingOff};
 use super::draw::Chance;
 use super::operator::Operator;
-use super::sinks::Asked;
+use super::sinks::{Asked, Refusals};
 use super::{Broken, Coverage, Deed, EventKind, History, Left, Outcome, Situation, What, panics};
 use crate::cluster::{Cluster, ClusterPlan};
 use crate::net::Weather;
@@ -22,8 +23,10 @@ const LIMIT: Duration = Duration::from_secs(300);
 pub(super) fn run(history: &History) -> Outcome {
     let (sender, receiver) = mpsc::channel();
     let history = history.clone();
+    let inherit = inherit();
     #[allow(clippy::disallowed_methods)] // A fresh thread: no state of an earlier run is in its locals.
     let thread = std::thread::spawn(move || {
+        inherit();
         seed_chance(Some(history.seed));
         panics::listen();
         // Nobody listens any more when it took too long.
@@ -67,7 +70,8 @@ fn lost(text: String) -> Outcome {
 /// A failed check begins with the promise it is about.
 fn broken(at: Duration) -> Broken {
     let text = panics::first().unwrap_or_else(|| "a panic without words".to_owned());
-    let promise = match text.split_once(':') {
+    let said = text.strip_prefix("assertion `left == right` failed: ").unwrap_or(&text);
+    let promise = match said.split_once(':') {
         Some((promise, _)) if promise.len() <= 20 && !promise.contains('(') => promise.to_owned(),
         _ if text.starts_with("no progress") => "progress".to_owned(),
         _ if text.contains("asks for a person") => "alarm".to_owned(),
@@ -96,6 +100,7 @@ pub(super) struct Drive {
     pub(super) doomed: BTreeMap<usize, (Left, u64)>,
     pub(super) handing_off: Vec<HandingOff>,
     pub(super) asked: Vec<Asked>,
+    pub(super) refusals: Refusals,
     pub(super) voters: usize,
     /// The version of log entries that a node is started with from now on.
     pub(super) knows: BTreeMap<usize, u8>,
@@ -139,6 +144,7 @@ impl Drive {
             doomed: BTreeMap::new(),
             handing_off: vec![],
             asked: vec![],
+            refusals: Refusals::default(),
             voters: shape.voters,
             knows,
             joined: 0,
@@ -208,6 +214,7 @@ impl Drive {
             self.end(end);
         }
         self.answers();
+        self.refusals.check(&self.cluster);
         let Self { cluster, clients, operator, chance, .. } = self;
         clients.step(now, cluster, chance);
         operator.step(now, cluster);

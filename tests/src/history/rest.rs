@@ -6,7 +6,7 @@ use baton::cluster::hello::Cause;
 use baton_messages::cluster::HandOff;
 use baton_messages::types::Height;
 
-use super::deeds::End;
+use super::deeds::{End, RESUME_AGAIN_MS};
 use super::drive::Drive;
 use super::{DiskFault, EventKind, History, Left, Situation};
 use crate::cluster::name;
@@ -44,6 +44,8 @@ impl Drive {
         if history.seed.is_multiple_of(HAND_OFF_EVERY) {
             self.hand_off(block_time);
         }
+        self.trial(history);
+        self.wait("L1: not everybody has everything in the end", LEVEL_MS, |drive| drive.is_level());
         self.note_refusals();
         let retired = self.operator.retired.clone();
         self.cluster.leave_out(retired);
@@ -85,10 +87,16 @@ impl Drive {
     }
 
     /// Lets time pass, without deeds, until something holds.
-    fn wait(&mut self, what: &str, within_ms: u64, mut holds: impl FnMut(&mut Self) -> bool) {
+    pub(super) fn wait(&mut self, what: &str, within_ms: u64, mut holds: impl FnMut(&mut Self) -> bool) {
         let since = self.now_ms();
+        let mut resumed = since;
         while !holds(self) {
             let waited = self.now_ms() - since;
+            // The entry of a pause may have been on its way when everybody was told to go on.
+            if self.now_ms() >= resumed + RESUME_AGAIN_MS && self.is_paused() {
+                resumed = self.now_ms();
+                self.resume();
+            }
             assert!(waited < within_ms, "{what} within {within_ms} ms; {}", self.cluster.describe());
             self.turn(&mut [].iter().peekable(), since + within_ms);
         }

@@ -2,19 +2,24 @@
 //! because the real producers rarely are that late.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use baton_actors::executor::build;
 use baton_actors::signer::audit::Event as Audit;
-use baton_messages::chain::Block;
+use baton_messages::chain::{Block, Data, Header};
 use baton_messages::da::{DaError, SubmitBlobs};
+use baton_messages::engine::GetPosition;
 use baton_messages::raft::{ProposeBlock, ProposeError};
 use baton_messages::signer::{SignError, SignHeader};
-use baton_messages::types::{Grant, Term, Timestamp};
+use baton_messages::types::{Grant, Hash, Term, Timestamp};
 
 use super::Situation;
 use super::drive::Drive;
+use crate::cluster::Cluster;
+use crate::node::Node;
 
 /// What one sink answered: the situation it shows, or what is wrong with it.
 type Answer = Result<Option<Situation>, String>;
@@ -25,10 +30,60 @@ const WITHIN: Duration = Duration::from_secs(5);
 
 /// A block that nobody agreed on: as this one, a moment later.
 fn sibling(block: &Block) -> Arc<Block> {
-    let mut header = block.header().clone();
-    header.time = Timestamp(header.time.0 + 1);
-    Block::shared(header, block.data().clone())
+    let (header, data) = (block.header().clone(), block.data().clone());
+    at(Timestamp(header.time.0 + 1), header, data)
 }
+
+fn at(time: Timestamp, mut header: Header, mut data: Data) -> Arc<Block> {
+    header.time = time;
+    if let Some(metadata) = &mut data.metadata {
+        metadata.time = time;
+    }
+    header.data_hash = data.commitment().to_bytes();
+    Block::shared(header, data)
+}
+
+/// Two blocks that could follow the tip, but for their parent's time and for another parent.
+async fn almost_next(node: &Node) -> Option<[Arc<Block>; 2]> {
+    let reader = node.reader();
+    let tip = reader.block(reader.tip().height).ok()??;
+    let position = node.ports().engine.position.send(GetPosition).timeout(WITHIN).await.ok()?.ok()?;
+    let (proposer, time) = (&tip.header().proposer_address, tip.header().time);
+    let next = build::next_block(reader.genesis(), Some(&tip), &position.root, proposer, time, vec![]);
+    let (header, data) = (next.header().clone(), next.data().clone());
+    let elsewhere = Header { last_header_hash: Hash::of(b"nowhere").to_bytes(), ..header.clone() };
+    Some([at(time, header, data.clone()), Block::shared(elsewhere, data)])
+}
+
+/// Entries that apply refused. What a producer with a grant proposes extends the tip, because it
+/// knows everything that is committed (E2, E14, A6): only what was asked for here is refused.
+#[derive(Default)]
+pub(super) struct Refusals {
+    /// By node: how many may be refused.
+    asked: BTreeMap<usize, u64>,
+    /// By node: how many were in this life, and in all.
+    refused: BTreeMap<usize, (u64, u64)>,
+}
+
+impl Refusals {
+    pub(super) fn check(&mut self, cluster: &Cluster) {
+        for index in cluster.up() {
+            let Some(metrics) = cluster.host(index).metrics() else { continue };
+            let now = metrics.raft.refused.get();
+            let (before, all) = self.refused.entry(index).or_default();
+            *all += now.checked_sub(*before).unwrap_or(now);
+            *before = now;
+            let asked = self.asked.get(&index).copied().unwrap_or_default();
+            assert!(
+                *all <= asked,
+                "E2: n{index} proposed a block that apply refused: it did not know the tip"
+            );
+        }
+    }
+}
+
+/// Entries of one question that apply may refuse.
+const REFUSED: u64 = 3;
 
 impl Drive {
     /// Asks the sinks of a node that leads. `None`: it does not lead long enough.
@@ -73,7 +128,9 @@ impl Drive {
             let proposal = |grant, block| ProposeBlock { grant, block, tail: None, forced };
             let late = propose.send(proposal(old, block.clone())).timeout(WITHIN).await;
             answers.push(match late {
-                Ok(Ok(_)) => Err(format!("I5: Raft took a proposal of term {} in {term}", term - 1)),
+                Ok(Ok(_) | Err(ProposeError::Refused { .. })) => {
+                    Err(format!("I5: Raft appended a proposal of term {} in {term}", term - 1))
+                }
                 Ok(Err(ProposeError::NotLeader { .. })) => Ok(Some(Situation::RaftFenced)),
                 _ => Ok(None),
             });
@@ -84,8 +141,13 @@ impl Drive {
                 }
                 _ => Ok(None),
             });
+            // What apply lets pass is looked at like any other block.
+            for almost in almost_next(&node).await.into_iter().flatten() {
+                let _ = propose.send(proposal(now, almost)).timeout(WITHIN).await;
+            }
             answers
         });
+        *self.refusals.asked.entry(leader).or_default() += REFUSED;
         self.asked.push(asked);
         Some(())
     }

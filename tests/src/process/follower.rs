@@ -73,6 +73,7 @@ impl Follower {
         let address = |offset| SocketAddr::from((Ipv4Addr::LOCALHOST, self.port + offset)).to_string();
         let flags = [
             ("--home", self.home.root().display().to_string()),
+            ("--evnode.p2p.listen_address", "/ip4/127.0.0.1/tcp/0".to_owned()),
             ("--evnode.rpc.address", address(0)),
             ("--kv-endpoint", address(1)),
         ];

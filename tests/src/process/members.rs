@@ -6,6 +6,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use baton::home::Home;
@@ -18,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::child::{Child, baton, free_ports};
 use super::da_scan::{self, NAMESPACES};
 use super::link::{Link, Weather};
+use super::namespaces::Namespaces;
 use super::verify::{Found, check_guard, verify_all};
 use crate::client::Oracle;
 
@@ -35,6 +37,10 @@ pub struct Wish {
     pub witnesses: Vec<usize>,
     /// Put a link between each two of them, so that it can be cut.
     pub links: bool,
+    /// They prove to each other who they are, with certificates of one authority.
+    pub tls: bool,
+    /// Each of the members lives on a machine of its own, as far as the network goes.
+    pub apart: Option<Arc<Namespaces>>,
     /// Flags for every node, after all others.
     pub flags: Vec<String>,
 }
@@ -44,7 +50,7 @@ impl Wish {
     #[must_use]
     pub fn of(first: usize, flags: &[&str]) -> Self {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        Self { first, later: 0, witnesses: vec![], links: false, flags }
+        Self { first, later: 0, witnesses: vec![], links: false, tls: false, apart: None, flags }
     }
 }
 
@@ -60,6 +66,8 @@ struct One {
     flags: Vec<String>,
     /// The program it runs, when it is another version.
     program: Option<PathBuf>,
+    /// Another port for the cluster than its own.
+    moved_to: Option<u16>,
 }
 
 /// A cluster of processes.
@@ -94,6 +102,7 @@ impl Members {
             links: vec![],
             flags: vec![],
             program: None,
+            moved_to: None,
         });
         let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build();
         let mut site = Self {
@@ -108,6 +117,9 @@ impl Members {
         if site.wish.links {
             site.make_links().await;
         }
+        if site.wish.tls {
+            site.certify("ca").await;
+        }
         for number in 0..count {
             site.init(number).await;
         }
@@ -119,11 +131,51 @@ impl Members {
         for from in 0..self.members.len() {
             let mut links = vec![];
             for to in 0..self.members.len() {
-                let target = self.address(to, 2);
+                let target = self.cluster_socket(to);
                 links.push(if from == to { None } else { Some(Link::to(target).await) });
             }
             self.members[from].links = links;
         }
+    }
+
+    /// Makes an authority and a certificate of it for every member.
+    pub async fn certify(&self, authority: &str) {
+        let authority = show(&self.root().join(authority));
+        self.run(&["tls", "ca", "--out", &authority]).await;
+        for one in &self.members {
+            let directory = show(&self.tls_directory(&one.name));
+            let _none = fs::remove_dir_all(&directory);
+            self.run(&["tls", "node", &one.name, "--ca", &authority, "--out", &directory]).await;
+        }
+    }
+
+    /// Gives a member a certificate of another authority, from its next start on.
+    pub async fn certify_elsewhere(&self, number: usize) {
+        let authority = show(&self.root().join("another-ca"));
+        self.run(&["tls", "ca", "--out", &authority]).await;
+        let name = &self.members[number].name;
+        let directory = self.tls_directory(name);
+        fs::remove_dir_all(&directory).expect("it had one");
+        self.run(&["tls", "node", name, "--ca", &authority, "--out", &show(&directory)]).await;
+    }
+
+    /// Gives a member a certificate of the cluster's authority again.
+    pub async fn recertify(&self, number: usize) {
+        let (authority, name) = (show(&self.root().join("ca")), &self.members[number].name);
+        let directory = self.tls_directory(name);
+        fs::remove_dir_all(&directory).expect("it had one");
+        self.run(&["tls", "node", name, "--ca", &authority, "--out", &show(&directory)]).await;
+    }
+
+    fn tls_directory(&self, name: &str) -> PathBuf {
+        self.root().join(format!("{name}-tls"))
+    }
+
+    async fn run(&self, words: &[&str]) {
+        let args: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        let mut ran = Child::start(words[0], &args, &[], &self.root().join("commands-log"));
+        let ended = ran.ended(Duration::from_secs(60)).await;
+        assert!(ended.is_some_and(|status| status.success()), "{words:?}");
     }
 
     async fn init(&self, number: usize) {
@@ -149,7 +201,37 @@ impl Members {
         self.init(number).await;
     }
 
-    async fn start_da(&mut self) {
+    /// Makes the home of a member anew with genesis and key of the first one, as the home of a chain's
+    /// only node: what nobody should do.
+    pub async fn found_alone(&mut self, number: usize) {
+        let (first, home) = (self.members[0].home.clone(), self.members[number].home.clone());
+        fs::remove_dir_all(home.root()).expect("the old home is there");
+        fs::create_dir_all(home.genesis().parent().expect("it is in a directory")).expect("a directory");
+        fs::copy(first.genesis(), home.genesis()).expect("the genesis is there");
+        fs::copy(first.signer(), home.signer()).expect("the key is there");
+        let mut args = self.args("init", number);
+        args.push("--insecure-fast-kdf".to_owned());
+        let init = Child::start("init", &args, &[], &self.log(number)).ended(Duration::from_secs(60)).await;
+        assert!(init.is_some_and(|status| status.success()), "{}", self.tail(number));
+    }
+
+    /// Carries the home of a member that does not run to another place.
+    pub fn move_home(&mut self, number: usize, to: &Path) {
+        assert!(self.members[number].child.is_none(), "it runs");
+        let from = self.members[number].home.root().to_owned();
+        let copied = std::process::Command::new("cp").arg("-a").arg(&from).arg(to).status();
+        assert!(copied.is_ok_and(|status| status.success()), "{} to {}", from.display(), to.display());
+        fs::remove_dir_all(from).expect("it was copied");
+        self.members[number].home = Home::new(to);
+    }
+
+    /// Ends the DA server; it keeps its blocks.
+    pub async fn end_da(&mut self) {
+        self.da.take().expect("it runs").kill().await;
+    }
+
+    /// Starts the DA server.
+    pub async fn start_da(&mut self) {
         let listen = self.address_of_da().to_string();
         let home = show(&self.root().join("da"));
         let args = ["da", "--listen", &listen, "--block-time", "1s", "--home", &home];
@@ -164,7 +246,13 @@ impl Members {
     }
 
     fn address_of_da(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+        SocketAddr::from((self.host(None), self.port))
+    }
+
+    /// Where a member is; `None`: where clients and DA are.
+    fn host(&self, number: Option<usize>) -> Ipv4Addr {
+        let apart = self.wish.apart.as_ref();
+        apart.map_or(Ipv4Addr::LOCALHOST, |_| number.map_or_else(Namespaces::hub, Namespaces::address))
     }
 
     /// The DA server.
@@ -174,8 +262,9 @@ impl Members {
     }
 
     fn address(&self, number: usize, offset: u16) -> SocketAddr {
+        let host = self.host(Some(number));
         let number = u16::try_from(number).expect("few");
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port + 1 + number * PORTS + offset))
+        SocketAddr::from((host, self.port + 1 + number * PORTS + offset))
     }
 
     fn is_witness(&self, number: usize) -> bool {
@@ -197,7 +286,20 @@ impl Members {
     /// Where the cluster reaches a member.
     #[must_use]
     pub fn cluster_address(&self, number: usize) -> String {
-        self.address(number, 2).to_string()
+        self.cluster_socket(number).to_string()
+    }
+
+    fn cluster_socket(&self, number: usize) -> SocketAddr {
+        let mut address = self.address(number, 2);
+        if let Some(port) = self.members[number].moved_to {
+            address.set_port(port);
+        }
+        address
+    }
+
+    /// Another address for the cluster, from the next start of this member on.
+    pub fn move_to_another_port(&mut self, number: usize) {
+        self.members[number].moved_to = Some(free_ports(1));
     }
 
     /// The home of a member.
@@ -248,16 +350,17 @@ impl Members {
 
     fn args(&self, command: &str, number: usize) -> Vec<String> {
         let one = &self.members[number];
-        let peers = (0..self.wish.first).map(|peer| format!("n{peer}@{}", self.address(peer, 2)));
+        let peers = (0..self.wish.first).map(|peer| format!("n{peer}@{}", self.cluster_address(peer)));
         let peers: Vec<String> = peers.collect();
         let mut flags = vec![
             ("--home", show(one.home.root())),
             ("--evnode.da.address", self.da_url()),
             ("--evnode.da.namespace", NAMESPACES[0].to_owned()),
             ("--evnode.da.data_namespace", NAMESPACES[1].to_owned()),
+            ("--evnode.p2p.listen_address", "/ip4/127.0.0.1/tcp/0".to_owned()),
             ("--evnode.rpc.address", self.address(number, 0).to_string()),
             ("--evnode.raft.node_id", one.name.clone()),
-            ("--evnode.raft.raft_addr", self.address(number, 2).to_string()),
+            ("--evnode.raft.raft_addr", self.cluster_address(number)),
         ];
         if !self.is_witness(number) {
             flags.push(("--kv-endpoint", self.address(number, 1).to_string()));
@@ -275,7 +378,15 @@ impl Members {
         }
         let mut args = vec![command.to_owned()];
         args.extend(flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
-        args.extend(["--evnode.raft.enable", "--raft.tls.insecure_loopback"].map(str::to_owned));
+        args.push("--evnode.raft.enable".to_owned());
+        if self.wish.tls {
+            let directory = self.tls_directory(&one.name);
+            let files = [("ca", "ca.pem"), ("cert", "node.pem"), ("key", "node.key")];
+            let flags = files.map(|(flag, file)| [format!("--raft.tls.{flag}"), show(&directory.join(file))]);
+            args.extend(flags.into_iter().flatten());
+        } else {
+            args.push("--raft.tls.insecure_loopback".to_owned());
+        }
         if self.is_witness(number) {
             args.push("--witness".to_owned());
         }
@@ -299,6 +410,10 @@ impl Members {
         assert!(self.members[number].child.is_none(), "{} runs", self.members[number].name);
         let args = self.args("start", number);
         let program = self.members[number].program.clone().unwrap_or_else(baton);
+        let (program, args) = match &self.wish.apart {
+            Some(apart) => apart.inside(number, &program, args),
+            None => (program, args),
+        };
         let child = Child::of(&program, &self.members[number].name, &args, env, &self.log(number));
         self.members[number].child = Some(child);
     }
@@ -494,42 +609,4 @@ impl Drop for Members {
 
 fn show(path: &Path) -> String {
     path.display().to_string()
-}
-
-/// A task that only sleeps: how long this machine stalled everybody is measured by it.
-#[derive(Debug)]
-pub struct Stalls(tokio::task::JoinHandle<()>, std::sync::Arc<std::sync::Mutex<Vec<(Instant, Duration)>>>);
-
-impl Stalls {
-    /// Begins to watch.
-    #[must_use]
-    pub fn watch() -> Self {
-        let seen: std::sync::Arc<std::sync::Mutex<Vec<(Instant, Duration)>>> = std::sync::Arc::default();
-        let found = seen.clone();
-        let step = Duration::from_millis(5);
-        let task = tokio::spawn(async move {
-            loop {
-                let began = Instant::now();
-                sleep(step).await;
-                let late = began.elapsed().saturating_sub(step);
-                if late > Duration::from_millis(10) {
-                    found.lock().expect("nobody panics with it").push((began, late));
-                }
-            }
-        });
-        Self(task, seen)
-    }
-
-    /// How long everybody stalled since then, together.
-    #[must_use]
-    pub fn since(&self, then: Instant) -> Duration {
-        let seen = self.1.lock().expect("nobody panics with it");
-        seen.iter().filter(|(at, _)| *at >= then).map(|(_, late)| *late).sum()
-    }
-}
-
-impl Drop for Stalls {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

@@ -89,6 +89,7 @@ impl Site {
             ("--evnode.da.address", self.da_url()),
             ("--evnode.da.namespace", NAMESPACES[0].to_owned()),
             ("--evnode.da.data_namespace", NAMESPACES[1].to_owned()),
+            ("--evnode.p2p.listen_address", "/ip4/127.0.0.1/tcp/0".to_owned()),
             ("--evnode.rpc.address", address(1)),
             ("--kv-endpoint", address(2)),
         ];

@@ -29,8 +29,8 @@ use baton_actors::world::{Clock, World};
 use baton_messages::chain::Block;
 use baton_messages::cluster::{
     Campaign, Condition, FetchBlocks, FetchError, FetchedBlock, ForwardError, ForwardTxs, ForwardedTxs,
-    HandOff, HandOffError, HandedOff, Heartbeats, MemberTold, MembersChanged, Pause, Resume, Stand,
-    TellCondition, TransferError, TransferLeadership,
+    HandOff, HandOffError, HandedOff, Heartbeats, MemberTold, MembersChanged, PrepareStop, Stand,
+    StopRefused, TellCondition, TransferError, TransferLeadership,
 };
 use baton_messages::command::{Command, Lane, Refusal, Submitted};
 use baton_messages::engine::{

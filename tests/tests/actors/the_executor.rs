@@ -68,6 +68,7 @@ impl Rig {
             settle,
             production,
             integrity_stop,
+            publish: None,
         };
         let config = executor::Config {
             block_time: Duration::from_millis(100),

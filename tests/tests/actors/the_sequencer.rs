@@ -151,6 +151,34 @@ fn a_dropped_transaction_leaves_the_queue_and_who_waits_hears_why() {
 }
 
 #[test]
+fn what_was_executed_before_a_restart_is_executed_and_takes_no_place_among_those_who_wait() {
+    sim_run(1, || async {
+        let stage = Stage::new();
+        let first = start(&stage, small());
+        submit(&first, &["a=1"]).await.expect("accepted");
+        commit(&stage, &first, &["a=1"]).await;
+        drop(first);
+        let sequencer = start(&stage, small());
+        submit(&sequencer, &["b=2"]).await.expect("accepted");
+        let wait = |text: &str| AwaitTx { hash: tx(text).hash(), level: Level::Executed };
+        let early = tokio::task::spawn_local(sequencer.send(wait("a=1")));
+        let other = tokio::task::spawn_local(sequencer.send(wait("b=2")));
+        pass(1).await;
+        assert!(!early.is_finished(), "nobody has said where the engine is");
+        assert_eq!(sequencer.send(wait("b=2")).await.expect("alive"), Err(AwaitError::TooMany(2)));
+        let followed = ExecutionFollowed { height: Height(1), root: root_of(Height(1)) };
+        sequencer.send(followed).await.expect("alive");
+        let outcome = early.await.expect("done").expect("alive").expect("executed");
+        assert_eq!((outcome.place.height, outcome.result), (Height(1), None));
+        let another = tokio::task::spawn_local(sequencer.send(wait("b=2")));
+        pass(1).await;
+        let late = sequencer.send(wait("a=1")).await.expect("alive").expect("known, so it need not wait");
+        assert_eq!(late.place.height, Height(1));
+        assert!(!other.is_finished() && !another.is_finished());
+    });
+}
+
+#[test]
 fn who_waits_hears_of_commitment_and_of_the_result() {
     sim_run(1, || async {
         let stage = Stage::new();

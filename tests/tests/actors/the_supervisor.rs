@@ -86,6 +86,8 @@ struct Rig {
     heartbeats: Probe<Heartbeats>,
     transfers: Probe<TransferLeadership>,
     audited: Probe<LeadershipAudited>,
+    /// The chain of this member.
+    stage: Stage,
     /// For how long the storage thread has been busy.
     busy: Rc<Cell<Option<Duration>>>,
     /// What Raft answers to a transfer.
@@ -98,6 +100,10 @@ impl Rig {
     }
 
     fn with(config: supervisor::Config, producers: Vec<Producer>) -> Self {
+        Self::over(config, producers, Stage::new())
+    }
+
+    fn over(config: supervisor::Config, producers: Vec<Producer>, stage: Stage) -> Self {
         let (integrity_stop, alarms) = probe(|_: &IntegrityStop| ());
         let (tell, told) = probe(|_: &TellCondition| ());
         let (campaign, campaigns) = probe(|_: &Campaign| ());
@@ -115,7 +121,7 @@ impl Rig {
             member: MemberId(1),
             boot: 1,
             command_version: 1,
-            reader: Stage::new().reader(),
+            reader: stage.reader(),
             busy_for: Box::new(move || busy_for.get()),
         };
         let metrics = supervisor::Metrics::default();
@@ -129,6 +135,7 @@ impl Rig {
             heartbeats: beats,
             transfers,
             audited,
+            stage,
             busy,
             answer,
         }
@@ -149,6 +156,12 @@ impl Rig {
             }
             pass(30).await;
         }
+    }
+
+    /// An operator's pause, or its end, is applied here.
+    fn pause(&self, reason: Option<&str>) {
+        self.stage.apply(Command::Pause(reason.map(str::to_owned)));
+        self.supervisor.do_send(Applied { tip: self.stage.tip() });
     }
 
     async fn view(&self) -> SupervisorView {
@@ -592,6 +605,42 @@ fn a_leader_whose_disk_hangs_stops_its_heartbeats_when_a_transfer_is_vain_until_
 }
 
 #[test]
+fn nothing_is_produced_before_the_last_block_of_a_chain_that_was_taken_over_is_here() {
+    sim_run(1, || async {
+        let (whole, stage, log) = (Stage::new(), Stage::new(), Log::default());
+        whole.grow(3);
+        stage.grow(2);
+        let last = whole.tip();
+        let after = |hash| supervisor::Config {
+            begins_after: Some((last.height, hash)),
+            ..supervisor::Config::default()
+        };
+        let rig = Rig::over(after(last.hash), vec![logging("a", &log)], stage);
+        rig.voters(1);
+        elect(&rig.supervisor, 1);
+        pass(2_000).await;
+        assert_eq!(*log.borrow(), Vec::<String>::new(), "M3");
+        let view = rig.view().await;
+        assert_eq!(view.grant, None);
+        let reasons = view.eligibility.reasons.join("; ");
+        assert!(reasons.contains("takeover: the chain goes on after height 3"), "{reasons}");
+        rig.stage.grow(1);
+        pass(2_000).await;
+        assert_eq!(*log.borrow(), ["start a"], "it is here now");
+
+        // Another chain of the same length is not it.
+        let (other, log) = (Stage::new(), Log::default());
+        other.grow(4);
+        let rig = Rig::over(after(other.tip().hash), vec![logging("a", &log)], other);
+        rig.voters(1);
+        elect(&rig.supervisor, 1);
+        pass(2_000).await;
+        assert!(rig.view().await.eligibility.reasons.iter().any(|reason| reason.contains("here is")));
+        assert_eq!(*log.borrow(), Vec::<String>::new());
+    });
+}
+
+#[test]
 fn a_sole_voter_whose_disk_hangs_only_pauses() {
     sim_run(1, || async {
         let log = Log::default();
@@ -652,13 +701,83 @@ fn a_leader_paused_by_an_operator_stays_the_leader_until_it_is_resumed() {
         rig.voters(3);
         elect(&rig.supervisor, 1);
         rig.hear(60, &[fit(2)]).await;
-        rig.supervisor.do_send(Pause { reason: "upgrade of DA".to_owned() });
+        rig.pause(Some("upgrade of DA"));
         rig.hear(3_000, &[fit(2)]).await;
         assert_eq!(rig.transfers.count(), 0);
-        assert_eq!(rig.view().await.pause.as_deref(), Some("operator: paused: upgrade of DA"));
-        rig.supervisor.do_send(Resume);
+        let view = rig.view().await;
+        assert_eq!(view.pause.as_deref(), Some("operator: paused: upgrade of DA"));
+        assert_eq!(view.paused.as_deref(), Some("upgrade of DA"));
+        assert!(view.eligibility.reasons.is_empty(), "it is no fault of the node");
+        rig.pause(None);
         pass(1).await;
         assert_eq!(*log.borrow(), ["start a", "gone a", "start a"]);
+    });
+}
+
+#[test]
+fn a_pause_in_the_log_is_honoured_from_the_start_and_by_every_later_term() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::new(vec![logging("a", &log)]);
+        rig.voters(3);
+        // What a snapshot brings is told by nobody.
+        rig.stage.apply(Command::Pause(Some("a look".to_owned())));
+        rig.hear(60, &[fit(2)]).await;
+        for term in 1..4 {
+            elect(&rig.supervisor, term);
+            rig.hear(60, &[fit(2)]).await;
+        }
+        assert_eq!(log.borrow().len(), 0, "it produced although an operator said no");
+        assert_eq!(rig.view().await.paused.as_deref(), Some("a look"));
+        // It gives leadership away when it is told to stop: the next leader finds the pause too.
+        rig.supervisor.do_send(Shutdown);
+        rig.hear(60, &[fit(2)]).await;
+        assert_eq!(rig.transfers.count(), 1);
+    });
+}
+
+#[test]
+fn a_node_that_is_needed_says_so_before_it_stops() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        rig.hear(60, &[fit(2)]).await;
+        let ask = |force| rig.supervisor.send(PrepareStop { force });
+        let needed = StopRefused::NoQuorum { left: 1, voters: 3, quorum: 2 };
+        assert_eq!(ask(false).await, Ok(Err(needed)), "F8");
+        assert_eq!(ask(true).await, Ok(Ok(())));
+        rig.hear(60, &[fit(2), fit(3)]).await;
+        assert_eq!(ask(false).await, Ok(Ok(())));
+        rig.hear(60, &[unfit(2, "engine: away"), unfit(3, "disk: full")]).await;
+        assert!(matches!(ask(false).await, Ok(Err(StopRefused::NobodyProduces(_)))));
+    });
+}
+
+/// Settings in which members must agree are changed member by member (D11).
+#[test]
+fn who_stops_hands_over_to_other_settings_before_nobody_and_who_leads_has_the_leaders() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        let old = Condition { config: Hash::of(b"old"), producing: true, ..fit(2) };
+        rig.supervisor.do_send(follows(1, 2));
+        rig.supervisor.do_send(ExecutionFollowed { height: Height(0), root: root_of(Height(0)) });
+        rig.hear(60, &[old]).await;
+        let view = rig.view().await;
+        let differs = "settings: other settings than the leader's".to_owned();
+        assert!(view.eligibility.reasons.contains(&differs), "{view:?}");
+        elect(&rig.supervisor, 2);
+        let other =
+            Condition { config: Hash::of(b"old"), ..unfit(2, "settings: other settings than the leader's") };
+        rig.hear(90, std::slice::from_ref(&other)).await;
+        assert!(rig.view().await.eligibility.reasons.is_empty(), "its own settings are the leader's now");
+        assert_eq!(*rig.hand_off(None).borrow(), None);
+        rig.hear(60, std::slice::from_ref(&other)).await;
+        assert_eq!(rig.transfers.count(), 0, "an order to a member with other settings is refused");
+        rig.supervisor.do_send(Shutdown);
+        rig.hear(90, &[other]).await;
+        assert_eq!(rig.transfers.count(), 1);
     });
 }
 
@@ -785,9 +904,9 @@ fn in_any_order_with_any_failure_each_producer_starts_once_and_none_is_left_behi
                     5 => drop(rig.hand_off(None)),
                     6 => *rig.answer.borrow_mut() = Err(TransferError::Target("scripted".to_owned())),
                     7 => *rig.answer.borrow_mut() = Err(TransferError::NoSuccessor(300)),
-                    _ => rig.supervisor.do_send(Pause { reason: "scripted".to_owned() }),
+                    _ => rig.pause(Some("scripted")),
                 }
-                rig.supervisor.do_send(Resume);
+                rig.pause(None);
                 rig.hear(wait, &[fit(2), fit(3)]).await;
             }
             rig.supervisor.do_send(EngineHealthChanged { trouble: None });

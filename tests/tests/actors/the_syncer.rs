@@ -60,7 +60,7 @@ impl Rig {
             execute,
             rollback,
             set_final,
-            followed: followed_link,
+            followed: vec![followed_link],
             trouble: trouble_link,
             source: None,
         };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use baton_messages::cluster::{HandOff, HandOffError, HandedOff, Pause, Resume};
+use baton_messages::cluster::{HandOff, HandOffError, HandedOff};
 use baton_messages::supervisor::{DiskHealthChanged, Shutdown};
 use baton_messages::types::Height;
 use sim::{Cluster, cluster_run, listed_seeds, name};
@@ -127,24 +127,5 @@ fn a_leader_whose_disk_is_filling_up_is_succeeded_by_one_who_is_fit() {
         cluster.kill(leader);
         cluster.reach(before + 20);
         assert_ne!(cluster.leader(), Some(ill), "P6");
-    });
-}
-
-#[test]
-fn a_paused_leader_keeps_leadership_and_goes_on_when_it_is_resumed() {
-    cluster_run(54, |seed| {
-        let mut cluster = Cluster::start(3, seed);
-        cluster.reach_everywhere(5);
-        let leader = cluster.wait_for_leader();
-        cluster.ask(leader, |node| async move {
-            node.ports().pause.do_send(Pause { reason: "scripted".to_owned() });
-        });
-        cluster.pass(Duration::from_millis(200));
-        let height = cluster.reader(leader).tip().height;
-        cluster.pass(Duration::from_secs(5));
-        assert_eq!((cluster.leader(), cluster.reader(leader).tip().height), (Some(leader), height));
-        cluster.ask(leader, |node| async move { node.ports().resume.do_send(Resume) });
-        cluster.reach(height.0 + 5);
-        cluster.come_to_rest();
     });
 }

@@ -12,14 +12,14 @@ use baton_storage::memory::Keep;
 use baton_storage::{LogIdRecord, VoteRecord};
 use sim::{Cluster, HEARTBEAT, Weather, address, cluster_run, member, name};
 
-/// A disk that is filling up: the node may not produce.
-fn make_unfit(cluster: &mut Cluster, index: usize) {
-    let asked = cluster.ask(index, |node| async move {
-        for part in &node.ports().disk {
-            part.do_send(DiskHealthChanged { trouble: Some("unfit by script".to_owned()) });
+/// A member hears that its disk is nearly full: it may not produce.
+fn not_fit(cluster: &mut Cluster, index: usize) {
+    let told = cluster.ask(index, |node| async move {
+        for disk in &node.ports().disk {
+            disk.do_send(DiskHealthChanged { trouble: Some("nearly full by script".to_owned()) });
         }
     });
-    asked.expect("the node is up");
+    told.expect("the node is up");
 }
 
 /// The only fit member leads, commits with the others before its own disk has it, loses that with
@@ -32,7 +32,7 @@ fn a_leader_that_lost_its_tail_and_is_back_keeps_nobody_from_leading() {
         let leader = cluster.wait_for_leader();
         let others: Vec<usize> = (0..3).filter(|index| *index != leader).collect();
         for other in &others {
-            make_unfit(&mut cluster, *other);
+            not_fit(&mut cluster, *other);
         }
         cluster.hang_disk(leader);
         let before = cluster.heights()[leader];

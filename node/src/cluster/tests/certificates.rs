@@ -144,6 +144,29 @@ async fn certificates_are_renewed_without_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_certificate_that_is_not_good_yet_is_used_when_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    let authority = authority();
+    let own = directory(&home, "n1");
+    certify(&authority, "n1", &own, 5);
+    let spec = Spec::new(1).certified(&own);
+    let clock = spec.clock.clone();
+    let one = spec.start(&Wires::new()).await;
+    // The next one is put in place a day early.
+    let validity = Validity { from: NOW + DAY, to: NOW + 100 * DAY };
+    let pair = make_node(&authority, "n1", &[], validity).unwrap();
+    std::fs::write(own.join("node.pem"), pair.cert).unwrap();
+    std::fs::write(own.join("node.key"), &*pair.key).unwrap();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let outcomes = |outcome| one.metrics.reloads.get_or_create(&ReloadLabels { outcome }).get();
+    assert_eq!((outcomes("refused"), outcomes("loaded")), (1, 0));
+    clock.0.store(2 * DAY, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(outcomes("loaded"), 1);
+    assert_eq!(one.metrics.certificate_expiry.get(), 98 * i64::try_from(DAY).unwrap());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_others_would_refuse_is_refused_at_the_start_with_the_remedy() {
     let home = tempfile::tempdir().unwrap();
     let authority = authority();

@@ -114,6 +114,30 @@ async fn a_second_process_with_the_same_life_is_refused_whoever_calls() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_newer_life_is_refused_while_an_earlier_one_is_alive() {
+    let wires = Wires::new();
+    let one = Spec::new(1).start(&wires).await;
+    one.echo();
+    let original = life(2, 5, 20).start(&wires).await;
+    original.echo();
+    original.call(&one.member, Class::Urgent, b"x").await.unwrap();
+    // A snapshot of its disk is started elsewhere, and opened once more than the original.
+    let copy = life(2, 6, 21).with(|config| config.listen = "127.0.0.9:100".to_owned());
+    let copy = copy.start(&wires).await;
+    copy.echo();
+    let refused = copy.call(&one.member, Class::Urgent, b"x").await;
+    assert!(
+        matches!(&refused, Err(CallError::Refused(reason)) if reason.contains("copied disk")),
+        "{refused:?}"
+    );
+    let refused = one.call(&copy.member, Class::Append, b"x").await;
+    assert!(matches!(&refused, Err(CallError::Refused(_))), "whoever calls: {refused:?}");
+    assert!(one.told().contains(&(By::Us, Cause::Clone)));
+    original.call(&one.member, Class::Urgent, b"x").await.unwrap();
+    one.call(&original.member, Class::Append, b"x").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn once_a_newer_life_was_seen_the_older_one_is_cut_off_and_refused() {
     let wires = Wires::new();
     let one = Spec::new(1).start(&wires).await;
@@ -122,7 +146,9 @@ async fn once_a_newer_life_was_seen_the_older_one_is_cut_off_and_refused() {
     older.echo();
     older.call(&one.member, Class::Urgent, b"x").await.unwrap();
     one.call(&older.member, Class::Urgent, b"x").await.unwrap();
-    // A copy of its disk is started elsewhere: its life is newer.
+    // Its machine went without a word; it is started anew before its connections are given up.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(one.connections(Class::Urgent, "in"), 1);
     let newer = life(2, 6, 21).with(|config| config.listen = "127.0.0.9:100".to_owned());
     let newer = newer.start(&wires).await;
     newer.echo();
@@ -141,6 +167,57 @@ async fn once_a_newer_life_was_seen_the_older_one_is_cut_off_and_refused() {
     assert!(one.told().contains(&(By::Us, Cause::OlderBoot)));
     assert!(older.told().contains(&(By::Them, Cause::OlderBoot)));
     newer.call(&one.member, Class::Urgent, b"x").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_members_disk_under_another_name_is_no_newer_life_of_the_member() {
+    let wires = Wires::new();
+    let one = Spec::new(1).start(&wires).await;
+    one.echo();
+    let storage = Spec::new(2).config.identity.storage;
+    one.cluster.know(Some(Arc::new(move |asked| (asked == storage).then(|| "n2".to_owned()))));
+    let copy = life(4, 6, 21).identity(|identity| identity.storage = storage).start(&wires).await;
+    copy.echo();
+    let by_address = Member { name: String::new(), storage: Uuid::nil(), ..copy.member.clone() };
+    for refused in
+        [copy.call(&one.member, Class::Urgent, b"x").await, one.call(&by_address, Class::Urgent, b"x").await]
+    {
+        assert!(
+            matches!(&refused, Err(CallError::Refused(reason)) if reason.contains("that of member n2")),
+            "{refused:?}"
+        );
+    }
+    // The member itself comes back in the very life that the copy claimed.
+    let original = life(2, 6, 20).start(&wires).await;
+    original.call(&one.member, Class::Urgent, b"x").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn storages_that_are_no_members_are_forgotten_when_there_are_too_many() {
+    let full: lives::Seen = (0..4096)
+        .map(|number| (Uuid::from_u128(5_000 + number), lives::Life { boot: 3, run: Uuid::nil() }))
+        .collect();
+    let wires = Wires::new();
+    let known = MemoryLives::default();
+    known.save(full).await.unwrap();
+    let one = Spec { lives: Arc::new(known), ..Spec::new(1) }.start(&wires).await;
+    one.echo();
+    let two = Spec::new(2).start(&wires).await;
+    let refused = two.call(&one.member, Class::Urgent, b"x").await;
+    assert!(matches!(refused, Err(CallError::Refused(_))), "nobody knows who is a member: {refused:?}");
+    let (own, member) = (one.member.storage, Uuid::from_u128(5_000));
+    let names = move |asked| {
+        [(own, "n1"), (member, "n5")].iter().find(|(of, _)| *of == asked).map(|(_, name)| (*name).to_owned())
+    };
+    one.cluster.know(Some(Arc::new(names)));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    two.call(&one.member, Class::Urgent, b"x").await.unwrap();
+    let older = life(5, 2, 50).identity(|identity| identity.storage = member).start(&wires).await;
+    let refused = older.call(&one.member, Class::Urgent, b"x").await;
+    assert!(
+        matches!(&refused, Err(CallError::Refused(reason)) if reason.contains("life 3")),
+        "a member is not forgotten: {refused:?}"
+    );
 }
 
 #[tokio::test]

@@ -77,10 +77,10 @@ async fn whoever_says_nothing_or_stops_half_way_is_gone_after_two_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn strangers_fill_only_the_places_for_handshakes_and_members_keep_theirs() {
+async fn strangers_in_any_number_keep_no_member_from_connecting() {
     let wires = Wires::new();
     let few = |config: &mut Config| {
-        config.limits = Limits { handshakes: 8, per_address: 6, connections: 20, ..config.limits };
+        config.limits = Limits { handshakes: 8, handshakes_per_address: 6, connections: 20, ..config.limits };
     };
     let one = Spec::new(1).with(few).start(&wires).await;
     one.echo();
@@ -94,10 +94,12 @@ async fn strangers_fill_only_the_places_for_handshakes_and_members_keep_theirs()
     }
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert_eq!(one.refusals(By::Us, Cause::Full), 92);
+    // The places are full of those who say nothing; a member that comes now gets one.
     two.call(&one.member, Class::Urgent, b"x").await.unwrap();
-    // Two seconds later there is room again.
-    tokio::time::sleep(Duration::from_secs(3)).await;
     two.call(&one.member, Class::Append, b"x").await.unwrap();
+    two.call(&one.member, Class::Bulk, b"x").await.unwrap();
+    let three = Spec::new(3).start(&wires).await;
+    three.call(&one.member, Class::Append, b"x").await.unwrap();
     drop(open);
 }
 
@@ -105,10 +107,8 @@ async fn strangers_fill_only_the_places_for_handshakes_and_members_keep_theirs()
 async fn a_member_that_breaks_the_protocol_after_its_welcome_is_parted_from() {
     let wires = Wires::new();
     let (one, two) = two(&wires).await;
-    let breaks: [Vec<u8>; 3] = [
+    let breaks: [Vec<u8>; 2] = [
         vec![0, 0, 0, 1, 99],
-        // A call over the limit of its class.
-        (65u32 << 10).to_be_bytes().to_vec(),
         // An answer nobody asked for.
         vec![0, 0, 0, 9, 5, 0, 0, 0, 0, 0, 0, 0, 0],
     ];
@@ -128,8 +128,35 @@ async fn a_member_that_breaks_the_protocol_after_its_welcome_is_parted_from() {
             "{said:?}"
         );
     }
-    assert_eq!(one.refusals(By::Us, Cause::Malformed), 3);
+    assert_eq!(one.refusals(By::Us, Cause::Malformed), 2);
     one.call(&two.member, Class::Urgent, b"x").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_with_larger_blocks_than_fit_here_is_named_to_both_operators() {
+    let wires = Wires::new();
+    let small = |config: &mut Config| config.limits.append.bytes = 1000;
+    let one = Spec::new(1).with(small).start(&wires).await;
+    one.echo();
+    let two = Spec::new(2).start(&wires).await;
+    let refused = two.call(&one.member, Class::Append, &[0; 5000]).await;
+    assert!(
+        matches!(&refused, Err(CallError::Refused(reason)) if reason.contains("block.max_bytes")),
+        "{refused:?}"
+    );
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert_eq!(
+        (one.told(), two.told()),
+        (vec![(By::Us, Cause::TooLarge)], vec![(By::Them, Cause::TooLarge)])
+    );
+}
+
+#[test]
+fn members_with_other_block_sizes_understand_each_other() {
+    let (small, large) = (Limits::for_blocks(64 << 10), Limits::for_blocks(8 << 20));
+    for class in Class::ALL {
+        assert_eq!(small.of(class).bytes, large.of(class).bytes);
+    }
 }
 
 #[tokio::test(start_paused = true)]

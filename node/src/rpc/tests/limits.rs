@@ -183,6 +183,65 @@ async fn a_taken_port_is_named() {
     assert!(matches!(error, BindError::Refused { .. }), "{error}");
 }
 
+/// Asks on HTTP/2 with a window of nothing: whatever is answered stays unread here.
+async fn ask_and_read_nothing(address: SocketAddr, streams: u32) -> TcpStream {
+    let mut stream = connect(address).await;
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS: INITIAL_WINDOW_SIZE is 0.
+    bytes.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]);
+    for number in 0..streams {
+        // HEADERS, ended: GET, http, /, and an authority.
+        let block = [0x82, 0x86, 0x84, 0x01, 0x01, b'n'];
+        bytes.extend([0, 0, 6, 1, 5]);
+        bytes.extend((1 + 2 * number).to_be_bytes());
+        bytes.extend(block);
+    }
+    stream.write_all(&bytes).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn answers_that_strangers_leave_unread_become_nobody_elses_503() {
+    const LARGE: usize = 1 << 20;
+    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let large = {
+        let asked = asked.clone();
+        move || async move {
+            asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            vec![b'x'; LARGE]
+        }
+    };
+    let router = Router::new().route("/", get(large)).route("/health", get(async || "hello"));
+    let limits = Limits { answers: 4 * LARGE, idle: Duration::from_millis(1500), ..Limits::default() };
+    with(limits, router, async |address| {
+        let mut strangers = vec![];
+        for _ in 0..6 {
+            strangers.push(ask_and_read_nothing(address, 3).await);
+        }
+        while asked.load(std::sync::atomic::Ordering::SeqCst) < 18 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let health = reqwest::get(format!("http://{address}/health")).await.unwrap();
+        assert_eq!(health.status(), 200, "{}", health.text().await.unwrap());
+        let full = reqwest::get(format!("http://{address}/")).await.unwrap();
+        assert_eq!(full.status(), 503, "large ones have an end");
+        // Further requests do not keep a connection that reads nothing.
+        let (mut reader, mut writer) = strangers.remove(0).into_split();
+        let asking = async {
+            let ping = [0, 0, 8, 6, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+            while writer.write_all(&ping).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let ended = async { while reader.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {} };
+        let ended = tokio::time::timeout(Duration::from_secs(20), async {
+            tokio::select! { () = asking => {}, () = ended => {} }
+        });
+        assert!(ended.await.is_ok(), "it is still open");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_stop_lets_the_request_under_way_end() {
     let (began, may_end) = (Arc::new(Notify::new()), Arc::new(Notify::new()));

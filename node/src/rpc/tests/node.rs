@@ -200,6 +200,7 @@ impl Setup {
                     metrics: metrics.clone(),
                     counters,
                     limits,
+                    net_info: None,
                 };
                 let server = Server::bind("127.0.0.1:0", parts).await.unwrap();
                 let address = server.local_addr();

@@ -53,8 +53,14 @@ impl Logs {
         if let Some((_, last)) = reader.last_log() {
             self.matching(host, last.0, seen);
         }
-        if let Some((applied, _)) = reader.applied() {
-            self.applied(host, hosts, applied.0, seen);
+        if let Some((applied, term)) = reader.applied() {
+            let entry = host.with_machine(|machine| machine.disk.entry(applied.0, false));
+            if entry.is_some_and(|entry| entry.0 == term.0) {
+                self.applied(host, hosts, applied.0, seen);
+            } else {
+                // It went on from a snapshot; its log, if there is one still, is none of it.
+                seen.applied = applied.0;
+            }
         }
     }
 
@@ -93,6 +99,7 @@ impl Logs {
 
     /// What is decided never changes, a quorum of voters holds it durably, and nobody goes back.
     fn applied(&mut self, host: &Host, hosts: &[Rc<Host>], applied: u64, seen: &mut SeenLog) {
+        let Some(node) = host.node() else { return };
         if applied < seen.applied {
             assert!(seen.went_back, "n{} applied {} and now {applied}", host.index(), seen.applied);
             seen.applied = applied;
@@ -105,8 +112,9 @@ impl Logs {
                     assert_eq!(
                         *before,
                         entry,
-                        "I2: entry {index} was decided otherwise, n{} says",
-                        host.index()
+                        "I2: entry {index} was decided otherwise, n{} says, which has applied {:?}",
+                        host.index(),
+                        node.reader().applied()
                     );
                 }
                 None => {
@@ -121,19 +129,24 @@ impl Logs {
     fn durable(&self, host: &Host, hosts: &[Rc<Host>], index: u64, entry: Entry) {
         let Some(node) = host.node() else { return };
         let membership = node.reader().membership();
-        for voters in membership.membership().get_joint_config() {
+        if membership.log_id().is_some_and(|log| log.index > index) {
+            // It was decided under the membership before, which is not known any more.
+            return;
+        }
+        // Of two, the newer one is enough once it has been entered alone, which may be so already.
+        if let Some(voters) = membership.membership().get_joint_config().last() {
             let holds = |id: &MemberId| {
                 let member = hosts.iter().find(|host| host.id() == *id);
                 member.is_none_or(|member| {
-                    self.lost.contains(id)
-                        || member.with_machine(|machine| machine.disk.entry(index, true)) == Some(entry)
+                    self.lost.contains(id) || member.with_machine(|machine| machine.disk.holds(index, entry))
                 })
             };
             let held = voters.iter().filter(|id| holds(id)).count();
             assert!(
                 held * 2 > voters.len(),
-                "P3: n{} applied entry {index}, {held} of {} voters hold it durably",
+                "P3: n{} applied entry {index} of term {}, {held} of {} voters hold it durably ({membership})",
                 host.index(),
+                entry.0,
                 voters.len()
             );
         }
@@ -141,7 +154,7 @@ impl Logs {
 
     pub(super) fn holds_decided(&self, host: &Host) -> bool {
         let Some((index, decided)) = self.decided.last_key_value() else { return true };
-        host.with_machine(|machine| machine.disk.entry(*index, true)) == Some(*decided)
+        host.with_machine(|machine| machine.disk.holds(*index, *decided))
     }
 
     /// Leader completeness: the leader of a newer term than any before holds what was decided.

@@ -1,0 +1,180 @@
+//! The server of the exchange: what peers ask for, out of the store.
+//!
+//! Only what is signed and known to be executed is given away (P10): up to what this node has
+//! executed itself, or to the block before the tip, since whoever made the tip had executed it.
+//! Answers are gapless and bounded; a peer continues a short one.
+
+use baton_messages::chain::{P2pData, P2pSignedHeader, SignedHeader, Signer};
+use baton_messages::command::Lane;
+use baton_messages::types::{Hash, Height};
+use baton_messages::wire::exchange::{HeaderRequest, HeaderResponse, MAX_AMOUNT, MAX_MESSAGE};
+use baton_messages::wire::p2p::Service;
+use baton_storage::{Reader, StoreError};
+use bytes::Bytes;
+
+/// Bytes of one answer; one item is always given if a message can hold it.
+const MAX_ANSWER: usize = 4 << 20;
+/// A response around its body.
+const RESPONSE_FRAME: usize = 16;
+/// So far below the tip the newest signed block is looked for: the unsigned tail is short.
+const UNSIGNED_TAIL: u64 = 64;
+/// Data is found by its hash among so many of the newest blocks.
+const FOUND_BY_HASH: u64 = 512;
+
+/// The history that this node can give.
+#[derive(Debug)]
+pub struct Library {
+    reader: Reader,
+    /// Who signs; without a key until it is known.
+    signer: Signer,
+    /// What this node has executed.
+    executed: Height,
+}
+
+impl Library {
+    /// A library over a store. The signer's key may be unknown.
+    #[must_use]
+    pub const fn new(reader: Reader, signer: Signer) -> Self {
+        Self { reader, signer, executed: Height(0) }
+    }
+
+    /// This node has executed up to a height.
+    pub fn executed(&mut self, height: Height) {
+        // The engine may have been taken back; what was given away cannot be.
+        self.executed = self.executed.max(height);
+    }
+
+    /// A valid header names the signer: where its key was unknown, it is known then.
+    pub fn learn(&mut self, signed: &SignedHeader) {
+        if self.signer.pub_key.is_empty()
+            && signed.signer.address == self.reader.genesis().proposer_address
+            && signed.header.proposer_address == signed.signer.address
+        {
+            self.signer = signed.signer.clone();
+        }
+    }
+
+    /// The newest height that can be given; `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the store cannot be read.
+    pub fn newest(&self) -> Result<Option<Height>, StoreError> {
+        let tip = self.reader.tip().height;
+        let mut height = self.executed.max(tip.previous()).min(tip);
+        let lowest = Height(height.0.saturating_sub(UNSIGNED_TAIL)).max(self.reader.initial_height());
+        if self.signer.pub_key.is_empty() {
+            return Ok(None);
+        }
+        while height >= lowest {
+            if self.reader.signature(height)?.is_some() && self.reader.block(height)?.is_some() {
+                return Ok(Some(height));
+            }
+            height = height.previous();
+        }
+        Ok(None)
+    }
+
+    /// The signed header at a height, and where it is on DA.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the store cannot be read.
+    pub fn header(&self, height: Height) -> Result<Option<P2pSignedHeader>, StoreError> {
+        let Some(signed) = self.reader.signed_header(height, &self.signer)? else { return Ok(None) };
+        Ok(Some(P2pSignedHeader { signed, da_height_hint: self.hint(Lane::Header, height)? }))
+    }
+
+    /// The data at a height, and where it is on DA.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the store cannot be read.
+    pub fn data(&self, height: Height) -> Result<Option<P2pData>, StoreError> {
+        let Some(block) = self.reader.block(height)? else { return Ok(None) };
+        let data = block.data().clone();
+        Ok(Some(P2pData { data, da_height_hint: self.hint(Lane::Data, height)? }))
+    }
+
+    fn hint(&self, lane: Lane, height: Height) -> Result<u64, StoreError> {
+        Ok(self.reader.da_height(lane, height)?.map_or(0, |height| height.0))
+    }
+
+    /// Answers a question; `None` resets the stream, as ev-node does it.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the store cannot be read.
+    pub fn answer(
+        &self,
+        service: Service,
+        request: &HeaderRequest,
+    ) -> Result<Option<Vec<HeaderResponse>>, StoreError> {
+        let Some(newest) = self.newest()? else { return Ok(None) };
+        match request {
+            HeaderRequest::Head => self.range(service, newest, newest).map(Some),
+            HeaderRequest::Range { from, amount } => {
+                let last = from.0.checked_add(*amount).and_then(|end| end.checked_sub(1));
+                match last {
+                    Some(last) if (1..=MAX_AMOUNT).contains(amount) => {
+                        self.range(service, *from, newest.min(Height(last))).map(Some)
+                    }
+                    _ => Ok(None),
+                }
+            }
+            HeaderRequest::ByHash(hash) => {
+                let found = match <[u8; 32]>::try_from(&hash[..]) {
+                    Ok(hash) => self.height_of(service, Hash(hash), newest)?,
+                    Err(_) => None,
+                };
+                match found {
+                    Some(height) if height <= newest => self.range(service, height, height).map(Some),
+                    _ => Ok(Some(vec![HeaderResponse::not_found()])),
+                }
+            }
+        }
+    }
+
+    fn range(&self, service: Service, from: Height, last: Height) -> Result<Vec<HeaderResponse>, StoreError> {
+        let (mut responses, mut bytes, mut height) = (vec![], 0, from);
+        while height <= last {
+            let item = match service {
+                Service::Headers => self.header(height)?.map(|header| header.encode()),
+                Service::Data => self.data(height)?.map(|data| data.encode()),
+            };
+            let Some(item) = item.filter(|item| item.len() + RESPONSE_FRAME <= MAX_MESSAGE) else { break };
+            if bytes > 0 && bytes + item.len() > MAX_ANSWER {
+                break;
+            }
+            bytes += item.len();
+            responses.push(HeaderResponse::item(Bytes::from(item)));
+            height = height.next();
+        }
+        if responses.is_empty() {
+            responses.push(HeaderResponse::not_found());
+        }
+        Ok(responses)
+    }
+
+    fn height_of(&self, service: Service, hash: Hash, newest: Height) -> Result<Option<Height>, StoreError> {
+        if service == Service::Headers {
+            return self.reader.height_of(&hash);
+        }
+        // The hash of a block's data stands in the data of the block after it.
+        let mut height = newest;
+        let lowest = Height(newest.0.saturating_sub(FOUND_BY_HASH)).max(self.reader.initial_height());
+        let Some(block) = self.reader.block(height)? else { return Ok(None) };
+        if block.data().hash() == hash {
+            return Ok(Some(height));
+        }
+        while height >= lowest {
+            let Some(block) = self.reader.block(height)? else { return Ok(None) };
+            let before = block.data().metadata.as_ref().map(|metadata| &metadata.last_data_hash);
+            if before.is_some_and(|before| before[..] == hash.0) {
+                return Ok(Some(height.previous()));
+            }
+            height = height.previous();
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Builds the program `sim` and runs it: run, replay, shrink, mutations. `scripts/sim.sh help` lists them.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+cd "$root"
+
+profile=${SIM_PROFILE:-ci}
+scripts/setup.sh >&2
+# What the tests are built with: nothing is compiled twice.
+scripts/cargo.sh build --locked --profile "$profile" --features failpoints --workspace --bin sim
+exec "${CARGO_TARGET_DIR:-target}/$profile/sim" "$@"

@@ -1,0 +1,349 @@
+//! Full nodes in virtual time: they follow what a node or a cluster puts on DA, whatever else lies
+//! there and whenever their power goes off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use baton_actors::signer::key::Key;
+use baton_actors::syncer::candidates::Limits;
+use baton_messages::chain::{
+    Block, DaHeaderEnvelope, Data, Header, Metadata, SignedData, SignedHeader, Signer,
+};
+use baton_messages::da::{Blob, Namespace};
+use baton_messages::p2p::{Gossiped, Item, PeerId, Verdict};
+use baton_messages::types::{Height, StateRoot, Timestamp, Tx};
+use baton_storage::memory::Keep;
+use bytes::Bytes;
+use sim::{
+    Cut, FollowPlan, FollowingNode, Machine, Neighbours, Node, Plan, Power, check_chain, check_follows,
+    listed_seeds, root_of, sim_run,
+};
+
+/// A machine whose node made so many blocks, with transactions in every third, all on DA.
+fn produced(seed: u64, blocks: u64) -> Machine {
+    let machine = Machine::new(seed);
+    let made = machine.clone();
+    sim_run(seed, move || async move {
+        let node = Node::start(&Plan::on(made, Power::default()));
+        for number in 0..blocks / 3 {
+            node.submit(&format!("k{number}=v")).await.expect("accepted");
+            node.reach(number * 3).await;
+        }
+        node.reach(blocks).await;
+        node.drain().await;
+    });
+    check_chain(&machine);
+    machine
+}
+
+fn included(machine: &Machine) -> Height {
+    machine.open().reader().da_progress().included
+}
+
+/// Follows until the height is here.
+fn follow(plan: FollowPlan, height: Height) {
+    sim_run(3, move || async move {
+        let node = FollowingNode::start(&plan).await.expect("the power stays on");
+        node.reach(height).await;
+        assert_eq!(node.alarms(), [""; 0]);
+        assert_eq!(node.observer().await.reasons, [""; 0]);
+    });
+}
+
+#[test]
+fn a_full_node_follows_a_node_while_it_produces() {
+    let machine = Machine::new(2);
+    let second = machine.another(1);
+    let (producer, follower) = (machine.clone(), second.clone());
+    sim_run(2, move || async move {
+        let node = Node::start(&Plan::on(producer, Power::default()));
+        let full = FollowingNode::start(&FollowPlan::on(follower, Power::default())).await.expect("on");
+        for number in 0..20 {
+            node.submit(&format!("k{number}=v")).await.expect("accepted");
+            tokio::time::sleep(Duration::from_millis(150)).await;
+        }
+        node.drain().await;
+        full.reach(node.reader().da_progress().included).await;
+        assert_eq!(full.alarms(), [""; 0]);
+    });
+    check_follows(&second, &machine);
+}
+
+#[test]
+fn power_lost_at_any_effect_of_a_full_node_loses_no_block_and_makes_up_none() {
+    let machine = produced(5, 30);
+    let goal = included(&machine);
+    let whole = Power::default();
+    let (plan, power) = (FollowPlan::on(machine.another(1), whole.clone()), whole.clone());
+    follow(plan, goal);
+    let effects = power.effects();
+    assert!(effects > 60, "{effects}");
+    let test = "power_lost_at_any_effect_of_a_full_node_loses_no_block_and_makes_up_none";
+    listed_seeds(test, effects.min(80), |seed| {
+        let follower = machine.another(2);
+        let cut = Power::new(Cut::AtEffect(1 + seed * effects / effects.min(80)));
+        let plan = FollowPlan::on(follower.clone(), cut.clone());
+        sim_run(seed, move || async move {
+            if let Some(node) = FollowingNode::start(&plan).await {
+                node.reach(goal).await;
+            }
+        });
+        cut.cut();
+        follower.lose_power(if seed % 2 == 0 { Keep::None } else { Keep::All });
+        follow(FollowPlan::on(follower.clone(), Power::default()), goal);
+        check_follows(&follower, &machine);
+    });
+}
+
+#[test]
+fn little_room_makes_a_full_node_slow_and_not_wrong() {
+    let machine = produced(7, 60);
+    let goal = included(&machine);
+    let follower = machine.another(1);
+    let limits = Limits { ahead: 4, bytes: 200, per_height: 2 };
+    follow(FollowPlan { limits, ..FollowPlan::on(follower.clone(), Power::default()) }, goal);
+    check_follows(&follower, &machine);
+}
+
+fn blob(namespace: &str, data: Vec<u8>) -> Blob {
+    Blob { namespace: Namespace::of(namespace), data: data.into() }
+}
+
+/// An envelope over a header, signed by the key of a machine.
+fn envelope(machine: &Machine, header: Header) -> Blob {
+    let key = machine.key();
+    let [payload, _] = header.signature_payloads();
+    let signature = key.sign(&payload).expect("it signs");
+    let signed = SignedHeader { header, signature, signer: machine.signer() };
+    let envelope_signature = key.sign(&signed.encode()).expect("it signs");
+    blob("headers", DaHeaderEnvelope { signed, envelope_signature }.encode())
+}
+
+fn block(machine: &Machine, height: u64) -> Arc<Block> {
+    machine.open().reader().block(Height(height)).expect("readable").expect("there")
+}
+
+#[test]
+fn what_strangers_write_into_the_namespaces_changes_nothing() {
+    let machine = produced(11, 12);
+    let stranger = Machine::new(12);
+    let goal = included(&machine);
+    // Before everything else: garbage, foreign signatures, the proposer's name with another's key.
+    let real = block(&machine, 3);
+    let forged = Header { proposer_address: stranger.signer().address, ..real.header().clone() };
+    let borrowed = Header { time: Timestamp(real.header().time.0 + 1), ..real.header().clone() };
+    let mut wrong_key = envelope(&stranger, borrowed.clone());
+    let data = Data { txs: vec![Tx(Bytes::from_static(b"evil=1"))], metadata: real.data().metadata.clone() };
+    let signature = stranger.key().sign(&data.encode()).expect("it signs");
+    let foreign_data =
+        SignedData { data: data.clone(), signature: signature.clone(), signer: stranger.signer() };
+    let claimed = SignedData {
+        data,
+        signature,
+        signer: Signer { address: machine.signer().address, ..stranger.signer() },
+    };
+    wrong_key.namespace = Namespace::of("headers");
+    let hostile = vec![
+        blob("headers", vec![0xff; 300]),
+        blob("data", b"k=v".to_vec()),
+        envelope(&stranger, forged),
+        wrong_key,
+        blob("data", foreign_data.encode()),
+        blob("data", claimed.encode()),
+    ];
+    machine.ledger.prepend(hostile);
+    let follower = machine.another(1);
+    follow(FollowPlan::on(follower.clone(), Power::default()), goal);
+    check_follows(&follower, &machine);
+}
+
+#[test]
+fn two_headers_of_the_proposer_for_one_height_are_kept_told_and_stop_finality() {
+    let machine = produced(13, 20);
+    let real = block(&machine, 7);
+    let sibling = Header { time: Timestamp(real.header().time.0 + 1), ..real.header().clone() };
+    machine.ledger.append(vec![envelope(&machine, sibling.clone())]);
+    let (follower, height) = (machine.another(1), included(&machine));
+    let plan = FollowPlan::on(follower.clone(), Power::default());
+    sim_run(1, move || async move {
+        let node = FollowingNode::start(&plan).await.expect("on");
+        node.until("evidence", |node| node.reader().evidence().len() == 1).await;
+        let evidence = node.reader().evidence().remove(0);
+        assert_eq!((evidence.height, evidence.second.header), (Height(7), sibling));
+        let fork = node.observer().await.fork.expect("it is told");
+        assert!(fork.contains("signed two chains") && fork.contains("height 7"), "{fork}");
+        assert_eq!(node.metrics.follow.forks.get(), 1);
+        assert_eq!(node.alarms(), [""; 0], "the node stays up");
+        node.until("the rest of the chain", |node| node.tip().height >= height).await;
+    });
+    // It is known after a restart, and what comes afterwards is followed and not final.
+    let later = follower.clone();
+    let before = later.open().reader().da_progress().included;
+    sim_run(2, move || async move {
+        let node = FollowingNode::start(&FollowPlan::on(later, Power::default())).await.expect("on");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert!(node.observer().await.fork.is_some());
+        assert_eq!(node.reader().da_progress().included, before);
+    });
+    assert_eq!(follower.open().reader().evidence().len(), 1);
+}
+
+#[test]
+fn a_sibling_that_comes_first_stops_finality_below_it() {
+    let machine = produced(17, 20);
+    let real = block(&machine, 7);
+    let sibling = Header { time: Timestamp(real.header().time.0 + 1), ..real.header().clone() };
+    machine.ledger.prepend(vec![envelope(&machine, sibling)]);
+    let follower = machine.another(1);
+    let plan = FollowPlan::on(follower.clone(), Power::default());
+    sim_run(1, move || async move {
+        let node = FollowingNode::start(&plan).await.expect("on");
+        node.until("evidence", |node| node.reader().evidence().len() == 1).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let included = node.reader().da_progress().included;
+        assert!(included < Height(7), "nothing from the fork on is final: {included}");
+    });
+}
+
+#[test]
+fn a_chain_with_another_state_root_is_not_followed_further_and_a_person_is_asked() {
+    let machine = Machine::new(19);
+    let genesis = machine.genesis.clone();
+    let metadata = Metadata {
+        chain_id: genesis.chain_id.clone(),
+        height: Height(1),
+        time: genesis.start_time,
+        last_data_hash: Bytes::new(),
+    };
+    let data = Data { metadata: Some(metadata), txs: vec![] };
+    let StateRoot(app_hash) = root_of(Height(9));
+    let header = Header {
+        height: Height(1),
+        time: genesis.start_time,
+        data_hash: data.commitment().to_bytes(),
+        app_hash,
+        proposer_address: genesis.proposer_address.clone(),
+        chain_id: genesis.chain_id,
+        ..Header::default()
+    };
+    machine.ledger.append(vec![envelope(&machine, header)]);
+    let plan = FollowPlan::on(machine.another(1), Power::default());
+    sim_run(1, move || async move {
+        let node = FollowingNode::start(&plan).await.expect("on");
+        node.until("an alarm", |node| !node.alarms().is_empty()).await;
+        assert!(node.alarms()[0].contains("state root"), "{:?}", node.alarms());
+        assert_eq!(node.tip().height, Height(0), "a wrong root never enters the store");
+    });
+}
+
+#[test]
+fn halves_in_any_order_at_any_place_of_da_make_the_same_chain() {
+    let machine = produced(23, 18);
+    let goal = included(&machine);
+    for order in 0..4 {
+        let follower = machine.another(order);
+        let shuffled = follower.beside(machine.ledger.shuffled(order as u64));
+        follow(FollowPlan::on(shuffled.clone(), Power::default()), goal);
+        check_follows(&shuffled, &machine);
+    }
+}
+
+#[test]
+fn da_that_is_away_is_said_and_following_goes_on_when_it_is_back() {
+    let machine = produced(29, 12);
+    let goal = included(&machine);
+    let follower = machine.another(1);
+    let (plan, ledger) = (FollowPlan::on(follower.clone(), Power::default()), machine.ledger.clone());
+    sim_run(1, move || async move {
+        ledger.set_away(true);
+        let node = FollowingNode::start(&plan).await.expect("on");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(node.observer().await.da_trouble.is_some_and(|trouble| trouble.contains("away")));
+        ledger.set_away(false);
+        node.reach(goal).await;
+        assert_eq!(node.observer().await.da_trouble, None);
+    });
+    check_follows(&follower, &machine);
+}
+
+#[test]
+fn a_full_node_follows_peers_alone_and_reports_who_lies() {
+    for lies in [None, Some(5)] {
+        let machine = produced(31, 60);
+        let follower = machine.another(1);
+        let (source, node) = (machine.clone(), follower.clone());
+        sim_run(1, move || async move {
+            let peers = Neighbours::of(source.open().reader(), source.signer(), lies);
+            let goal = source.open().reader().tip().height.previous();
+            let plan = FollowPlan {
+                reads_da: false,
+                peers: Some(peers.start_here()),
+                ..FollowPlan::on(node, Power::default())
+            };
+            let node = FollowingNode::start(&plan).await.expect("on");
+            node.until("the chain", |node| node.tip().height >= goal).await;
+            assert_eq!(node.alarms(), [""; 0]);
+            let reported = peers.reported();
+            assert_eq!(reported.is_empty(), lies.is_none());
+            assert!(reported.iter().all(|report| report.peer == PeerId::from("liar")), "{reported:?}");
+            assert_eq!(node.reader().da_progress().included, Height(0), "nobody has said what is on DA");
+        });
+        check_follows(&follower, &machine);
+    }
+}
+
+#[test]
+fn gossip_is_spread_only_when_it_is_new_and_right() {
+    let machine = produced(37, 12);
+    let plan = FollowPlan { reads_da: false, ..FollowPlan::on(machine.another(1), Power::default()) };
+    let source = machine.clone();
+    sim_run(1, move || async move {
+        let peers = Neighbours::of(source.open().reader(), source.signer(), None);
+        let node = FollowingNode::start(&plan).await.expect("on");
+        let judge = |item: Item| {
+            let gossiped = Gossiped { peer: PeerId::from("p"), item };
+            let judge = node.wired.gossiped.clone();
+            async move { judge.send(gossiped).await.expect("the syncer lives") }
+        };
+        let with_txs = (1..10).map(Height).find(|height| !peers.data(*height).data.txs.is_empty());
+        let height = with_txs.expect("there are transactions");
+        let data = || Item::Data(Arc::new(peers.data(height)));
+        let header = || Item::Header(Arc::new(peers.header(height)));
+        assert_eq!(judge(data()).await, Verdict::Ignore, "anybody may have made it up");
+        assert_eq!(judge(header()).await, Verdict::Accept);
+        assert_eq!(judge(header()).await, Verdict::Ignore, "it is known");
+        let mut forged = peers.header(height);
+        forged.signed.header.time = forged.signed.header.time.next();
+        assert_eq!(judge(Item::Header(Arc::new(forged))).await, Verdict::Reject);
+        let mut foreign = peers.data(height);
+        foreign.data.txs.push(Tx(Bytes::from_static(b"evil=1")));
+        assert_eq!(judge(Item::Data(Arc::new(foreign))).await, Verdict::Reject);
+        // What comes in order enters the chain at once.
+        for height in (1..=height.0).map(Height) {
+            judge(Item::Header(Arc::new(peers.header(height)))).await;
+            judge(Item::Data(Arc::new(peers.data(height)))).await;
+        }
+        node.until("the blocks", |node| node.tip().height >= height).await;
+    });
+}
+
+#[test]
+fn peers_bring_blocks_and_da_says_that_they_are_included() {
+    let machine = produced(41, 30);
+    let goal = included(&machine);
+    let follower = machine.another(1);
+    let (source, node) = (machine.clone(), follower.clone());
+    sim_run(1, move || async move {
+        let peers = Neighbours::of(source.open().reader(), source.signer(), None);
+        source.ledger.set_away(true);
+        let plan = FollowPlan { peers: Some(peers.start_here()), ..FollowPlan::on(node, Power::default()) };
+        let node = FollowingNode::start(&plan).await.expect("on");
+        let newest = source.open().reader().tip().height.previous();
+        node.until("the chain", |node| node.tip().height >= newest).await;
+        assert_eq!(node.reader().da_progress().included, Height(0));
+        source.ledger.set_away(false);
+        node.reach(goal).await;
+        assert_eq!(node.observer().await.fork, None);
+    });
+    check_follows(&follower, &machine);
+}
