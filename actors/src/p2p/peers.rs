@@ -398,7 +398,7 @@ mod tests {
         assert_eq!(peers.did(&a, Deed::Lied, now), Consequence::Banned(first));
         assert!(peers.is_banned(&a, now + first / 2));
         assert_eq!(peers.age(now + first / 2), []);
-        assert_eq!(peers.age(now + first), [a.clone()]);
+        assert_eq!(peers.age(now + first), std::slice::from_ref(&a));
         assert_eq!(peers.age(now + first), [], "it is let in once");
         peers.disconnected(&a);
         let later = now + first;

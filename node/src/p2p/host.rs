@@ -246,12 +246,12 @@ impl Host {
             }
             SwarmEvent::ListenerClosed { reason, .. } => warn!(?reason, "p2p does not listen any more"),
             SwarmEvent::ListenerError { error, .. } => debug!(%error, "a connection was not taken"),
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. } => {
-                if num_established.get() == 1 {
-                    let address = endpoint.get_remote_address().to_string();
-                    let outbound = endpoint.is_dialer();
-                    self.say(Event::Connected { peer: peer_of(&peer_id), address, outbound });
-                }
+            SwarmEvent::ConnectionEstablished { peer_id, endpoint, num_established, .. }
+                if num_established.get() == 1 =>
+            {
+                let address = endpoint.get_remote_address().to_string();
+                let outbound = endpoint.is_dialer();
+                self.say(Event::Connected { peer: peer_of(&peer_id), address, outbound });
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
                 if let Some(ConnectionError::IO(error)) = &cause {
