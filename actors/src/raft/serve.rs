@@ -77,7 +77,7 @@ async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<A
     admit::admit(&here, caller.id, standing, &request)?;
     let member = view.as_ref().and_then(|view| view.membership_config.membership().get_node(&caller.id));
     admit::admit_name(member.map(|member| &*member.name), &caller.name, &request)?;
-    admit_disk(shared, caller, &request, view.as_ref())?;
+    admit_disk(shared, caller, standing, &request, view.as_ref())?;
     shared.metrics.heard(&caller.name);
     match request {
         Request::Raft(call) => {
@@ -113,11 +113,14 @@ async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<A
 fn admit_disk(
     shared: &Shared,
     caller: &Caller,
+    standing: Standing,
     request: &Request,
     view: Option<&View>,
 ) -> Result<(), Refusal> {
     let (kept, boot) = (&shared.kept, caller.boot);
     let judged = match request {
+        // Strangers are not remembered: there is no end of them.
+        Request::Condition(_) if standing == Standing::Stranger => Ok(()),
         Request::Condition(condition) => shared.is_whole(condition, view),
         Request::Raft(RaftCall { call: Call::Vote(ballot) | Call::PreVote(ballot), .. }) => {
             kept.shown(caller.id, boot, ballot.last)

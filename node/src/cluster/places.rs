@@ -95,8 +95,19 @@ impl Places {
 
 impl State {
     fn end(&mut self, number: u64) {
-        if let Some((_, needed)) = self.greeting.remove(&number) {
+        if let Some((network, needed)) = self.greeting.remove(&number) {
             needed.cancel();
+            self.give_back(network);
+        }
+    }
+
+    fn give_back(&mut self, network: IpAddr) {
+        self.open -= 1;
+        if let Some(count) = self.by_network.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_network.remove(&network);
+            }
         }
     }
 }
@@ -112,12 +123,9 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.places.state();
         state.greeting.remove(&self.number);
-        state.open -= 1;
-        if let Some(count) = state.by_network.get_mut(&self.network) {
-            *count -= 1;
-            if *count == 0 {
-                state.by_network.remove(&self.network);
-            }
+        // Whoever had to make room has given it back then.
+        if !self.needed.is_cancelled() {
+            state.give_back(self.network);
         }
     }
 }
@@ -184,6 +192,15 @@ mod tests {
         assert!(places.take(address("::ffff:10.0.0.1")).is_err(), "the same address in another dress");
         open.pop();
         assert!(places.take(address("10.0.0.1")).is_ok());
+    }
+
+    #[test]
+    fn who_makes_room_takes_none_while_it_goes() {
+        let places = places();
+        let all: Vec<_> = (0..100).map(|_| places.take(address("10.0.0.1")).unwrap()).collect();
+        assert_eq!(places.state().open, 3);
+        drop(all);
+        assert_eq!((places.state().open, places.state().by_network.len()), (0, 0));
     }
 
     #[test]

@@ -322,8 +322,7 @@ async fn converse(
     let mut last = None;
     loop {
         // Who reads no answers gets no time for further requests.
-        let unread = unsent.oldest().map(|since| since + limits.idle);
-        let due = last.unwrap_or_else(|| unread.map_or(pace.due(), |unread| unread.min(pace.due())));
+        let due = last.unwrap_or_else(|| pace.due().min(Instant::now() + limits.idle / 4));
         tokio::select! {
             biased;
             ended = connection.as_mut() => {
