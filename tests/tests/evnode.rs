@@ -1,7 +1,7 @@
 //! ev-node's own full node beside a Baton node, on loopback. Needs ev-node's `testapp`
 //! (`docs/interop.md` says how to build it), named in `BATON_EVNODE`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ struct FullNode {
 
 impl FullNode {
     /// An ev-node full node of the site's chain, which knows these peers and no namespace of DA.
-    async fn start(program: &PathBuf, site: &Site, peers: &str) -> Self {
+    async fn start(program: &Path, site: &Site, peers: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let home = directory.path().join("home").display().to_string();
         let log = directory.path().join("log");

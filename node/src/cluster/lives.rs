@@ -130,6 +130,7 @@ impl Lives for FileLives {
         let path = self.path.clone();
         Box::pin(async move {
             let bytes = serde_json::to_vec_pretty(&seen)?;
+            #[allow(clippy::disallowed_methods, reason = "it is waited for, alone")]
             let replaced = tokio::task::spawn_blocking(move || replace(&path, &bytes)).await;
             replaced.map_err(io::Error::other)?
         })

@@ -200,7 +200,8 @@ mod tests {
         let all: Vec<_> = (0..100).map(|_| places.take(address("10.0.0.1")).unwrap()).collect();
         assert_eq!(places.state().open, 3);
         drop(all);
-        assert_eq!((places.state().open, places.state().by_network.len()), (0, 0));
+        let state = places.state();
+        assert_eq!((state.open, state.by_network.len()), (0, 0));
     }
 
     #[test]
