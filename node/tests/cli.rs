@@ -365,7 +365,7 @@ fn certificates_that_others_would_refuse_are_refused_before_anything_is_opened()
     let files = ["ca.pem", "node.pem", "node.key"].map(|file| format!("{}/{file}", path("n2")));
     let raft = ["--raft.enable", "--raft.node_id", "n1", "--raft.raft_addr", "127.0.0.1:1"];
     let tls = ["--raft.tls.ca", &files[0], "--raft.tls.cert", &files[1], "--raft.tls.key", &files[2]];
-    let args = [&raft[..], &tls[..]].concat();
+    let args = [&[DA], &raft[..], &tls[..]].concat();
     let (code, _, checked) = node.run(&[&["config", "check"], &args[..]].concat());
     assert_eq!((code, checked.contains("is for n2")), (78, true), "{checked}");
     let store = node.open_store();

@@ -375,7 +375,8 @@ fn hostile_gossip_is_not_forwarded_and_its_sender_is_banned() {
     sim_run(3, || async {
         let net = P2pNet::new(3);
         let member = Node::member(&net, "member", 3);
-        let attacks: [(&str, fn(&Stage) -> (Service, Bytes)); 5] = [
+        type Attack = fn(&Stage) -> (Service, Bytes);
+        let attacks: [(&str, Attack); 5] = [
             ("garbage", |_| (Service::Headers, Bytes::from_static(b"garbage"))),
             ("oversized", |_| (Service::Data, Bytes::from(vec![0; MAX_PUBSUB_RPC + 1]))),
             ("foreign", |stage| {

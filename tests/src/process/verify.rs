@@ -84,6 +84,7 @@ pub fn verify_all(homes: &[Home], genesis: &Genesis, oracle: &Oracle, on_da: &[V
     oracle.check(&places);
     let acknowledged = oracle.all().iter().filter(|(_, ack)| *ack != Ack::Unknown).count();
 
+    check_refusals(homes);
     let signed = signed(homes);
     for (height, hash) in &signed {
         assert_eq!(
@@ -123,6 +124,17 @@ fn blocks(reader: &Reader) -> BTreeMap<Height, Arc<Block>> {
     blocks
 }
 
+/// The signer of an honest node refuses nothing.
+fn check_refusals(homes: &[Home]) {
+    for path in homes.iter().map(Home::audit).filter(|path| path.exists()) {
+        for line in audit::read(&path).expect("the record can be read").0 {
+            if let Event::Refused { reason, .. } = line.event {
+                panic!("the signer refused an honest node: {reason}");
+            }
+        }
+    }
+}
+
 /// What was ever signed, by the records of all lives of all homes together.
 fn signed(homes: &[Home]) -> BTreeMap<Height, Hash> {
     let records = homes.iter().map(Home::audit).filter(|path| path.exists());
@@ -137,8 +149,8 @@ fn signed(homes: &[Home]) -> BTreeMap<Height, Hash> {
                     "I1: two headers of height {height} signed"
                 );
             }
-            Event::Refused { reason, .. } => panic!("the signer refused an honest node: {reason}"),
-            Event::Noted { .. }
+            Event::Refused { .. }
+            | Event::Noted { .. }
             | Event::GuardCreated { .. }
             | Event::GuardSet { .. }
             | Event::KeyImported { .. }

@@ -100,10 +100,11 @@ async fn a_leader_whose_file_system_is_really_full_is_succeeded_and_comes_back()
         let place = small.path().join(number.to_string());
         fs::create_dir(&place).expect("a directory");
         let mut mount = std::process::Command::new("mount");
-        let mounted = mount.args(["-t", "tmpfs", "-o", "size=160m", "tmpfs"]).arg(&place).status();
+        let mounted = mount.args(["-t", "tmpfs", "-o", "size=320m", "tmpfs"]).arg(&place).status();
         assert!(mounted.is_ok_and(|status| status.success()), "the mount namespace is the test's own");
         members.move_home(number, &place.join("home"));
-        members.set_flags(number, &["--disk.min_free", "16777216"]);
+        // So large that the reserve alone, once it is given up, is not room enough.
+        members.set_flags(number, &["--disk.min_free", "67108864"]);
     }
     members.start_all().await;
     let load = clients(&members);

@@ -164,9 +164,13 @@ async fn settings_of_all_members_are_changed_one_after_the_other_without_a_loss(
                     && members.granted().await.is_some()
             })
             .await;
-        let known = members.get(number, "/raft/node").await.expect("it answers");
-        let differs = known["reasons"].to_string().contains("other settings than the leader's");
-        assert_eq!(differs, number != leader, "{known}");
+        members
+            .until("it knows whether its settings are the leader's", || async {
+                let Some(known) = members.get(number, "/raft/node").await else { return false };
+                known["reasons"].to_string().contains("other settings than the leader's")
+                    == (number != leader)
+            })
+            .await;
     }
     members
         .until("everybody is well again", || async {
