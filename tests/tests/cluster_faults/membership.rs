@@ -19,8 +19,12 @@ async fn a_node_grows_to_three_and_to_five_under_load_and_shrinks_back() {
         let (code, said) = members.command(leader, &promote).await;
         assert_eq!(code, Some(0), "{said}");
     }
-    let voters = members.get(0, "/raft/node").await.expect("it answers")["voters"].clone();
-    assert_eq!(voters.as_array().map(Vec::len), Some(5), "{voters}");
+    members
+        .until("the first of them knows of five voters", || async {
+            let node = members.get(0, "/raft/node").await.unwrap_or_default();
+            node["voters"].as_array().is_some_and(|voters| voters.len() == 5)
+        })
+        .await;
     let leader = members.leader().await;
     members.kill(leader).await;
     successor(&members, leader).await;
