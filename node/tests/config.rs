@@ -196,8 +196,7 @@ fn a_node_that_does_not_produce_follows_and_is_no_member_of_a_cluster() {
     let (config, _) = Home::with("").load(&da, &[]).unwrap();
     assert_eq!((config.check_start(), config.node.mode()), (Ok(()), "da"));
     for (key, value) in [("raft.enable", "true"), ("raft.witness", "true"), ("node.catchup_timeout", "1s")] {
-        let join = ("raft.join", if key == "raft.witness" { "127.0.0.1:2" } else { "" });
-        let said = Home::with("").refusal(&[(key, value), ("raft.raft_addr", "127.0.0.1:1"), join]);
+        let said = Home::with("").refusal(&[(key, value), ("raft.raft_addr", "127.0.0.1:1")]);
         assert!(said.contains(key) && said.contains("node.aggregator"), "{said}");
     }
 }

@@ -88,6 +88,13 @@ pub(super) fn check(s: &Settings) -> Result<(), ConfigError> {
     if !is_wanted(s) {
         return Ok(());
     }
+    for member in ["raft.enable", "raft.witness"] {
+        if s.bool(member) && !s.bool("node.aggregator") {
+            let rule =
+                "a member of a cluster produces blocks: set node.aggregator to true, or leave the other out";
+            return Err(contradiction(s, member, "node.aggregator", rule));
+        }
+    }
     let enable = s.get("raft.enable");
     let implied_by = ["raft.join", "raft.witness"]
         .into_iter()

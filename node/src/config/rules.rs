@@ -237,17 +237,9 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         let rule = "in lazy mode the interval must be longer than the block time";
         return Err(contradiction(s, "node.lazy_block_interval", "node.block_time", rule));
     }
-    if !config.node.aggregator {
-        for member in ["raft.enable", "raft.witness"] {
-            if s.bool(member) {
-                let rule = "a member of a cluster produces blocks: set node.aggregator to true, or leave the other out";
-                return Err(contradiction(s, member, "node.aggregator", rule));
-            }
-        }
-        if !s.duration("node.catchup_timeout").is_zero() {
-            let rule = "only a node that produces catches up before it does";
-            return Err(contradiction(s, "node.catchup_timeout", "node.aggregator", rule));
-        }
+    if !config.node.aggregator && !s.duration("node.catchup_timeout").is_zero() {
+        let rule = "only a node that produces catches up before it does";
+        return Err(contradiction(s, "node.catchup_timeout", "node.aggregator", rule));
     }
     if config.da.batching.strategy != Strategy::Immediate
         && config.da.batching.min_items as u64 > config.da.batching.most_waiting
