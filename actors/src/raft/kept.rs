@@ -48,6 +48,16 @@ struct Known {
     /// The newest term that an earlier life of it spoke of: it may have voted in it.
     before: u64,
     lost: Option<Lost>,
+    /// What a life of it acknowledged to this node as the leader of a term.
+    acknowledged: Option<Acknowledged>,
+}
+
+/// While its term lasts nobody else may take it back: a later life that lacks it has lost it.
+#[derive(Clone, Copy, Debug)]
+struct Acknowledged {
+    boot: u64,
+    term: u64,
+    index: u64,
 }
 
 /// What is known of every member. Kept in memory: a node that starts anew begins to learn.
@@ -96,7 +106,7 @@ impl Kept {
         committed: Option<LogIdRecord>,
     ) -> Result<(), Lost> {
         let mut all = self.known();
-        let first = Known { boot, at: None, term, before: 0, lost: None };
+        let first = Known { boot, at: None, term, before: 0, lost: None, acknowledged: None };
         let known = all.entry(member).or_insert(first);
         if order(end) >= order(known.at) {
             // Whoever led it has brought it level.
@@ -137,17 +147,35 @@ impl Kept {
         })
     }
 
-    /// A member says that its log does not hold this entry, on which others follow.
+    /// A member has acknowledged entries up to this one to the leader of a term, which is this node.
+    pub fn acknowledged(&self, member: MemberId, boot: u64, term: u64, index: u64) {
+        let mut all = self.known();
+        let Some(known) = all.get_mut(&member) else { return };
+        let before = known.acknowledged.filter(|before| (before.term, before.index) >= (term, index));
+        known.acknowledged = before.or(Some(Acknowledged { boot, term, index }));
+    }
+
+    /// A member says to the leader of this term, which is this node, that its log does not hold
+    /// this entry, on which others follow.
     ///
     /// # Errors
     ///
     /// An earlier life had it.
-    pub fn lacks(&self, member: MemberId, boot: u64, entry: Option<LogIdRecord>) -> Result<(), Lost> {
+    pub fn lacks(
+        &self,
+        member: MemberId,
+        boot: u64,
+        term: u64,
+        entry: Option<LogIdRecord>,
+    ) -> Result<(), Lost> {
         let mut all = self.known();
         let Some(known) = all.get_mut(&member) else { return Ok(()) };
-        let (Some(entry), Some(at)) = (entry, known.at) else { return Ok(()) };
-        if boot > known.boot && entry.index <= at.index {
-            known.lost.get_or_insert(Lost { boot, had: at.index });
+        let Some(entry) = entry else { return Ok(()) };
+        let committed = known.at.filter(|_| boot > known.boot).map(|at| at.index);
+        let acknowledged = known.acknowledged.filter(|one| boot > one.boot && term == one.term);
+        let had = committed.max(acknowledged.map(|one| one.index));
+        if let Some(had) = had.filter(|had| entry.index <= *had) {
+            known.lost.get_or_insert(Lost { boot, had });
         }
         refuse(known, boot)
     }
@@ -195,7 +223,16 @@ mod tests {
         assert_eq!(level().told(M, 2, 2, None, at(3, 9)), lost, "with an empty log too");
         assert_eq!(level().shown(M, 2, at(3, 8)), lost, "in an election");
         assert_eq!(level().shown(M, 2, at(2, 50)), lost, "with a longer log of an older term too");
-        assert_eq!(level().lacks(M, 2, at(3, 9)), lost, "in an answer to entries");
+        assert_eq!(level().lacks(M, 2, 3, at(3, 9)), lost, "in an answer to entries");
+    }
+
+    #[test]
+    fn what_was_acknowledged_to_a_leader_is_not_gone_while_its_term_lasts() {
+        let kept = level();
+        kept.acknowledged(M, 1, 3, 12);
+        assert_eq!(kept.lacks(M, 1, 3, at(3, 13)), Ok(()));
+        assert_eq!(kept.lacks(M, 2, 4, at(3, 12)), Ok(()), "another leader may have taken it back");
+        assert_eq!(kept.lacks(M, 2, 3, at(3, 12)), Err(Lost { boot: 2, had: 12 }));
     }
 
     #[test]
@@ -205,7 +242,7 @@ mod tests {
             assert_eq!(level().told(M, 2, 4, end, at(3, 9)), Ok(()));
             assert_eq!(level().shown(M, 2, end), Ok(()));
         }
-        assert_eq!(level().lacks(M, 2, at(3, 10)), Ok(()));
+        assert_eq!(level().lacks(M, 2, 4, at(3, 10)), Ok(()));
         // A log of an older leader says nothing about what this one has committed.
         let kept = Kept::default();
         kept.told(M, 1, 3, at(2, 50), at(3, 9)).unwrap();

@@ -202,7 +202,8 @@ impl Line {
         if self.network.silent.load(Ordering::Relaxed) {
             return Err(CallError::Unreachable("this leader is silent".to_owned()));
         }
-        let (entries, previous) = (append.entries.len(), append.previous);
+        let (entries, previous, term) = (append.entries.len(), append.previous, append.vote.term);
+        let last = append.entries.last().map(|entry| entry.id.index);
         let within = match self.append {
             Class::Urgent => option.hard_ttl(),
             // openraft's own time for an append is one heartbeat interval; a block and its fsync
@@ -214,9 +215,14 @@ impl Line {
         let (boot, answer) = self.send(self.append, request, within).await?;
         let (kept, target) = (&self.network.kept, self.target());
         self.judge(match answer {
-            Answer::Append(wire::Appended::Conflict) => kept.lacks(target, boot, previous),
+            Answer::Append(wire::Appended::Conflict) => kept.lacks(target, boot, term, previous),
             _ => kept.check(target, boot),
         })?;
+        if matches!(answer, Answer::Append(Appended::Success)) {
+            let part = last_sent.as_ref().map(|last| last.id.index);
+            let index = part.or(last).or(previous.map(|previous| previous.index));
+            kept.acknowledged(target, boot, term, index.unwrap_or_default());
+        }
         if entries > 0 {
             self.network.metrics.appended(&self.member.name, began.elapsed());
         }
