@@ -50,6 +50,9 @@ pub struct Config {
     pub reopen_after: Duration,
 }
 
+/// What is said of data that are not those of their height.
+const FOREIGN: &str = "the header of its height commits to other data";
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -336,9 +339,13 @@ impl Following {
                     Judged::Known
                 }
                 (true, Origin::Peer(_)) => Judged::Known,
-                (false, _) => {
+                (false, origin) => {
                     self.metrics.refuse("foreign");
-                    Judged::Ignored
+                    match origin {
+                        // Anybody may write there.
+                        Origin::Da(_) => Judged::Ignored,
+                        Origin::Peer(_) => Judged::Invalid(FOREIGN.to_owned()),
+                    }
                 }
             });
         }
@@ -349,7 +356,7 @@ impl Following {
             Kept::Known => Judged::Known,
             Kept::Foreign => {
                 self.metrics.refuse("foreign");
-                Judged::Invalid("the header of its height commits to other data".to_owned())
+                Judged::Invalid(FOREIGN.to_owned())
             }
             Kept::Dropped | Kept::Fork(..) => {
                 self.metrics.refuse("no_room");
