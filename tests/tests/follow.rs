@@ -124,7 +124,7 @@ async fn a_full_node_follows_a_cluster_whose_leaders_are_killed() {
     follower.terminate().await;
     let genesis = baton::genesis::load(&members.home(0).genesis()).expect("there is one");
     members.verify().await;
-    same(&follower.hashes(), &hashes(members.home(0), &genesis), 30);
+    same(&follower.hashes(), &hashes(members.home(0), &genesis), 15);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
