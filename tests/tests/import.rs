@@ -155,6 +155,7 @@ async fn rest(site: &Site) -> u64 {
     height
 }
 
+#[ignore = "a paused leader posts nothing to DA, so the old chain never comes to rest there: docs/guides/from-ev-node.md"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_chain_of_a_single_sequencer_goes_on_in_a_cluster() {
     let site = Site::new(&FAST).await;
