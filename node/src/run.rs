@@ -275,7 +275,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     };
     let board = Board::new(status::Config::default(), links, store.clone()).start();
     let condition = rpc::Condition {
-        node_status: board.recipient(),
+        node_status: board.clone().recipient(),
         now,
         stale_after: Some(match config.node.lazy_mode {
             true => config.node.lazy_block_interval * 2,
@@ -313,6 +313,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         node: config.raft.node_id.clone(),
         links: admin::Links {
             node_status: condition.node_status.clone(),
+            changed: board.recipient(),
             hand_off: node.hand_off.clone(),
             pause: node.pause.clone(),
             resume: node.resume.clone(),
