@@ -161,7 +161,6 @@ async fn ev_nodes_full_node_follows_a_cluster_through_a_failover_from_da() {
     members.kill(leader).await;
     members.reach(before + 10).await;
     members.start(leader, &[]);
-    sleep(Duration::from_secs(1)).await;
     members.drain().await;
     let block = async |height: u64| {
         let url = format!("{}/evnode.v1.StoreService/GetBlock", members.rpc_url(0));
