@@ -8,6 +8,7 @@
 pub mod build;
 mod building;
 mod metrics;
+mod pausing;
 mod telling;
 
 use std::collections::VecDeque;
@@ -367,6 +368,9 @@ impl Executor {
         }
         self.resting = false;
         self.round_began = Instant::now();
+        if let Some(reason) = self.reader.pause() {
+            return self.begin_paused_round(&reason, ctx);
+        }
         if let Some(block) = self.in_doubt.clone() {
             return self.begin_proposal(block, ctx);
         }
@@ -421,6 +425,10 @@ impl Executor {
 
     fn end_building(&mut self, built: Result<Option<Block>, Error>, ctx: &mut Context<Self>) {
         let _in_round = self.round.clone().entered();
+        if let Some(reason) = self.reader.pause() {
+            // It came while the block was built, which took nothing from anybody.
+            return self.begin_paused_round(&reason, ctx);
+        }
         match built {
             Ok(Some(block)) => {
                 self.pause(self.pause.clone(), true);
@@ -540,7 +548,9 @@ impl Executor {
                 let production = Operation { operation: "block_production" };
                 let took = self.round_began.elapsed().as_secs_f64();
                 self.metrics.operations.get_or_create(&production).observe(took);
-                self.pause(None, true);
+                if self.reader.pause().is_none() {
+                    self.pause(None, true);
+                }
                 self.end_round(ctx);
             }
             // The block stands; the next round waits until the engine is level with it.

@@ -4,12 +4,10 @@
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sim::process::{EvNode, Follower, Members, Site, Wish};
 use sim::skip;
-use tokio::time::sleep;
 
 /// Times of a cluster that elects nobody anew while the machine is busy with other tests.
 const CALM: [&str; 6] = [
