@@ -120,6 +120,10 @@ impl std::fmt::Debug for Parts {
     }
 }
 
+/// What data that overtook their header may take in memory together.
+const MAX_EARLY: usize = 16 << 20;
+/// What items that the syncer judges may take in memory together; one is always let through.
+const MAX_JUDGING: usize = 64 << 20;
 /// How often what takes too long is looked for.
 const TICK: Duration = Duration::from_millis(250);
 /// How often scores move towards zero.
@@ -144,6 +148,8 @@ pub struct P2p {
     term: Term,
     /// Gossiped items that wait for a verdict of the syncer.
     judging: usize,
+    /// What they take in memory.
+    judging_bytes: usize,
     /// Data that overtook its header, on a member.
     early: Vec<Early>,
     listening: BTreeSet<String>,
@@ -192,6 +198,7 @@ impl P2p {
             fetches: Fetches::new(config.range, config.max_fetches, reader.chain_id()),
             term: Term(0),
             judging: 0,
+            judging_bytes: 0,
             early: vec![],
             listening: BTreeSet::new(),
             aged: now,
@@ -384,14 +391,17 @@ impl P2p {
         key: Key,
         ctx: &mut Context<Self>,
     ) {
-        if self.judging >= MAX_JUDGED {
+        let weight = item.weight();
+        if self.judging >= MAX_JUDGED || (self.judging > 0 && self.judging_bytes + weight > MAX_JUDGING) {
             self.intake.settled(key, Verdict::Ignore);
             return self.settle(token, &peer, key.0, Verdict::Ignore);
         }
         self.judging += 1;
+        self.judging_bytes += weight;
         self.metrics.judging.set(gauge(self.judging));
         let verdict = judge.send(Gossiped { peer: peer.clone(), item }).timeout(self.config.judge_within);
         ctx.spawn(verdict.into_actor(self).map(move |verdict, this, _| {
+            this.judging_bytes -= weight;
             this.end_judging(token, &peer, key, verdict);
         }));
     }
@@ -418,7 +428,9 @@ impl P2p {
         let verdict = match self.judge.judge(&early.item) {
             Ok(Judgement::Verdict(verdict)) => verdict,
             Ok(Judgement::TooEarly) => {
-                if self.early.len() < MAX_JUDGED && early.since.elapsed() < self.config.judge_within {
+                let held: usize = self.early.iter().map(|early| early.item.weight()).sum();
+                let room = self.early.len() < MAX_JUDGED && held + early.item.weight() <= MAX_EARLY;
+                if room && early.since.elapsed() < self.config.judge_within {
                     return self.early.push(early);
                 }
                 Verdict::Ignore

@@ -66,6 +66,15 @@ impl Item {
         }
     }
 
+    /// What it takes in memory, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Header(header) => header.signed.weight(),
+            Self::Data(data) => data.data.weight(),
+        }
+    }
+
     /// The height it says it belongs to; zero for data without metadata.
     #[must_use]
     pub fn height(&self) -> Height {

@@ -100,7 +100,7 @@ fn little_room_makes_a_full_node_slow_and_not_wrong() {
     let machine = produced(7, 60);
     let goal = included(&machine);
     let follower = machine.another(1);
-    let limits = Limits { ahead: 4, bytes: 200, per_height: 2 };
+    let limits = Limits { ahead: 4, bytes: 3_000, per_height: 2 };
     follow(FollowPlan { limits, ..FollowPlan::on(follower.clone(), Power::default()) }, goal);
     check_follows(&follower, &machine);
 }

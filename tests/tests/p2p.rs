@@ -8,16 +8,16 @@ use actix::{Actor, Addr};
 use baton_actors::p2p::network::AskFailure;
 use baton_actors::p2p::{Config, Links, Metrics, P2p};
 use baton_actors::world::{Clock, World};
-use baton_messages::chain::{Block, P2pData, P2pSignedHeader, SignedHeader};
+use baton_messages::chain::{Block, LegacyHeaderFields, P2pData, P2pSignedHeader, SignedHeader};
 use baton_messages::command::{Command, HeaderSignature};
 use baton_messages::p2p::{
     FetchByHash, FetchData, FetchError, FetchHead, FetchHeaders, GetNetInfo, Gossiped, Item, NotPublished,
     Offence, PeerChanged, PeerId, PublishBlock, PublishTail, ReportPeer, Verdict,
 };
 use baton_messages::raft::LeadershipChanged;
-use baton_messages::types::{Grant, Height, Role, Term, Timestamp};
+use baton_messages::types::{Grant, Height, Role, Term, Timestamp, Tx};
 use baton_messages::wire::exchange::{HeaderRequest, HeaderResponse};
-use baton_messages::wire::p2p::{MAX_PUBSUB_RPC, Service};
+use baton_messages::wire::p2p::{MAX_PUBSUB_RPC, MAX_TXS, Service};
 use bytes::Bytes;
 use sim::{GRANT, P2pNet, Probe, SimClock, Stage, probe, root_of, seeds, sim_run};
 
@@ -436,6 +436,70 @@ fn two_headers_of_one_height_by_the_sequencers_key_are_a_fork_that_a_person_hear
         pass(50).await;
         assert_eq!(net.verdicts(), [(PeerId::from("peer"), Service::Headers, Verdict::Reject)]);
         assert_eq!(member.metrics.forks.get(), 1);
+    });
+}
+
+/// Each message that a member forwards goes to every peer: what came once does not go out again
+/// because somebody says it in other words.
+#[test]
+fn a_header_is_forwarded_once_however_often_it_comes_in_other_words() {
+    sim_run(14, || async {
+        let net = P2pNet::new(14);
+        let member = Node::member(&net, "member", 3);
+        for name in ["peer", "padder"] {
+            net.script(name, |_, _| None);
+            net.connect("member", name);
+        }
+        pass(50).await;
+        let mut old = header_item(&member.stage, 3).signed;
+        old.header.height = Height(4);
+        let legacy = old.header.legacy.insert(LegacyHeaderFields::default());
+        legacy.last_commit_hash = Bytes::from_static(&[7; 32]);
+        old.signature = member.stage.machine.sign(&old.header.legacy_payload());
+        let mut same = old.clone();
+        // What a missing one stands for: hash and signature are the same.
+        same.header.legacy.as_mut().expect("it has them").consensus_hash = Bytes::from_static(&[0; 32]);
+        assert_eq!(same.header.hash(), old.header.hash());
+        let mut verdicts = vec![];
+        for signed in [old.clone(), same] {
+            let item = P2pSignedHeader { signed, da_height_hint: 0 };
+            net.gossip("peer", "member", Service::Headers, item.encode());
+            pass(50).await;
+            verdicts.extend(net.verdicts().into_iter().map(|(.., verdict)| verdict));
+        }
+        assert_eq!(verdicts, [Verdict::Accept, Verdict::Ignore]);
+        let mut padded = old;
+        padded.signer.pub_key = [&padded.signer.pub_key[..], &[0x1a, 1, 0]].concat().into();
+        let item = P2pSignedHeader { signed: padded, da_height_hint: 0 };
+        net.gossip("padder", "member", Service::Headers, item.encode());
+        pass(50).await;
+        assert_eq!(net.verdicts(), [(PeerId::from("padder"), Service::Headers, Verdict::Reject)]);
+    });
+}
+
+#[test]
+fn data_that_wait_for_their_header_take_a_bounded_amount_of_memory() {
+    sim_run(15, || async {
+        let net = P2pNet::new(15);
+        let member = Node::member(&net, "member", 3);
+        net.script("peer", |_, _| None);
+        net.connect("member", "peer");
+        pass(50).await;
+        let mut data = data_item(&member.stage, 3);
+        data.data.txs = vec![Tx(Bytes::new()); MAX_TXS];
+        for height in [4, 5, 6] {
+            data.data.metadata.as_mut().expect("it has some").height = Height(height);
+            net.gossip("peer", "member", Service::Data, data.encode());
+            pass(50).await;
+        }
+        assert_eq!(net.verdicts().len(), 2, "one takes 8 MB: there is no room for two more");
+        pass(6000).await;
+        let verdicts = net.verdicts();
+        assert_eq!(
+            verdicts,
+            [(PeerId::from("peer"), Service::Data, Verdict::Ignore)],
+            "its header did not come"
+        );
     });
 }
 

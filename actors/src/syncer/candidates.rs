@@ -18,7 +18,7 @@ use bytes::Bytes;
 pub struct Limits {
     /// Heights above the tip.
     pub ahead: u64,
-    /// Bytes of all data that wait; the data of the next block find room in any case.
+    /// Bytes of all that waits, as it is in memory; the next block finds room in any case.
     pub bytes: usize,
     /// Different data of one height whose header is not known yet.
     pub per_height: usize,
@@ -35,6 +35,7 @@ impl Default for Limits {
 struct HeaderAt {
     signed: Arc<SignedHeader>,
     hash: Hash,
+    bytes: usize,
     from: Origin,
     da: Option<DaHeight>,
 }
@@ -142,7 +143,7 @@ impl Candidates {
         self.headers.is_empty() && self.data.is_empty()
     }
 
-    /// Bytes of the data that wait.
+    /// Bytes of what waits.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
@@ -172,8 +173,13 @@ impl Candidates {
         if height.0 > tip.0.saturating_add(self.limits.ahead) {
             return self.drop_it(height, &from);
         }
+        let bytes = signed.weight();
+        if !self.has_room(tip, height, bytes) {
+            return self.drop_it(height, &from);
+        }
         let da = from.da();
         self.place(da);
+        self.bytes += bytes;
         // Data that came before it and are another block's.
         if let Some(waiting) = self.data.remove(&height) {
             let (fit, foreign): (Vec<_>, Vec<_>) =
@@ -185,7 +191,7 @@ impl Candidates {
                 self.data.insert(height, fit);
             }
         }
-        self.headers.insert(height, HeaderAt { signed, hash, from, da });
+        self.headers.insert(height, HeaderAt { signed, hash, bytes, from, da });
         Kept::New
     }
 
@@ -217,8 +223,8 @@ impl Candidates {
         if height.0 > tip.0.saturating_add(self.limits.ahead) {
             return self.drop_it(height, &from);
         }
-        let bytes = data.txs.iter().map(|tx| tx.0.len()).sum::<usize>() + 64;
-        if self.bytes + bytes > self.limits.bytes && height != tip.next() && !self.make_room(height, bytes) {
+        let bytes = data.weight();
+        if !self.has_room(tip, height, bytes) {
             return self.drop_it(height, &from);
         }
         let waiting = self.data.entry(height).or_default();
@@ -238,7 +244,7 @@ impl Candidates {
     #[must_use]
     pub fn ready(&self, height: Height, last_data_hash: &Bytes) -> Option<Ready> {
         let header = self.headers.get(&height)?;
-        let HeaderAt { signed, hash, from, da } = header;
+        let HeaderAt { signed, hash, from, da, .. } = header;
         let ready = |data: Arc<Data>, data_from: &Origin, data_da| Ready {
             signed: signed.clone(),
             hash: *hash,
@@ -272,6 +278,7 @@ impl Candidates {
     pub fn passed(&mut self, tip: Height) {
         while self.headers.first_key_value().is_some_and(|(height, _)| *height <= tip) {
             if let Some((_, header)) = self.headers.pop_first() {
+                self.bytes -= header.bytes;
                 self.displace(header.da);
             }
         }
@@ -287,6 +294,7 @@ impl Candidates {
     /// Forgets the header of a height: it was found wrong. What is right is read again.
     pub fn reject(&mut self, height: Height) {
         if let Some(header) = self.headers.remove(&height) {
+            self.bytes -= header.bytes;
             self.displace(header.da);
         }
     }
@@ -349,6 +357,10 @@ impl Candidates {
         let header = self.headers.get(&height);
         header.is_some_and(|header| !is_empty(&header.signed.header.data_hash))
             && !self.data.contains_key(&height)
+    }
+
+    fn has_room(&mut self, tip: Height, height: Height, bytes: usize) -> bool {
+        self.bytes + bytes <= self.limits.bytes || height == tip.next() || self.make_room(height, bytes)
     }
 
     /// Drops data of the highest heights until so many bytes fit below; `false` if they do not.
