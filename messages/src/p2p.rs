@@ -169,6 +169,8 @@ pub enum Verdict {
 pub struct Gossiped {
     /// Who forwarded it to this node: not necessarily who published it.
     pub peer: PeerId,
+    /// Who published it, and is to blame for what nodes of ev-node forward unseen.
+    pub publisher: PeerId,
     /// What it is; its encoding has at most [`crate::wire::p2p::MAX_PUBSUB_RPC`] bytes.
     pub item: Item,
 }

@@ -301,7 +301,8 @@ fn gossip_is_spread_only_when_it_is_new_and_right() {
         let peers = Neighbours::of(source.open().reader(), source.signer(), None);
         let node = FollowingNode::start(&plan).await.expect("on");
         let judge = |item: Item| {
-            let gossiped = Gossiped { peer: PeerId::from("p"), item };
+            let (peer, publisher) = (PeerId::from("p"), PeerId::from("p"));
+            let gossiped = Gossiped { peer, publisher, item };
             let judge = node.wired.gossiped.clone();
             async move { judge.send(gossiped).await.expect("the syncer lives") }
         };

@@ -376,9 +376,8 @@ fn hostile_gossip_is_not_forwarded_and_its_sender_is_banned() {
         let net = P2pNet::new(3);
         let member = Node::member(&net, "member", 3);
         type Attack = fn(&Stage) -> (Service, Bytes);
-        let attacks: [(&str, Attack); 5] = [
+        let attacks: [(&str, Attack); 4] = [
             ("garbage", |_| (Service::Headers, Bytes::from_static(b"garbage"))),
-            ("oversized", |_| (Service::Data, Bytes::from(vec![0; MAX_PUBSUB_RPC + 1]))),
             ("foreign", |stage| {
                 let mut header = header_item(stage, 2);
                 header.signed.header.chain_id = "another".to_owned();
@@ -418,6 +417,78 @@ fn hostile_gossip_is_not_forwarded_and_its_sender_is_banned() {
         net.gossip("friend", "member", Service::Headers, header_item(&member.stage, 3).encode());
         pass(50).await;
         assert_eq!(net.verdicts(), [(PeerId::from("friend"), Service::Headers, Verdict::Accept)]);
+    });
+}
+
+/// ev-node's nodes forward headers without looking at their signatures, and data without their
+/// headers.
+#[test]
+fn who_forwards_what_ev_node_cannot_see_is_wrong_is_not_to_blame_and_its_publisher_is() {
+    sim_run(16, || async {
+        let net = P2pNet::new(16);
+        let member = Node::member(&net, "member", 3);
+        for name in ["relay", "forger"] {
+            net.script(name, |_, _| None);
+            net.connect("member", name);
+        }
+        pass(50).await;
+        let mut forged = header_item(&member.stage, 2);
+        forged.signed.header.validator_hash = Bytes::from_static(b"forged");
+        let mut stolen = data_item(&member.stage, 2);
+        stolen.data.txs.push(sim::tx("stolen=1"));
+        let mut padded = header_item(&member.stage, 2);
+        padded.signed.signer.pub_key = [&padded.signed.signer.pub_key[..], &[0x1a, 1, 0]].concat().into();
+        let wrong = [
+            (Service::Headers, forged.encode()),
+            (Service::Data, stolen.encode()),
+            (Service::Headers, padded.encode()),
+            (Service::Headers, forged.encode()),
+        ];
+        for (service, bytes) in wrong.iter().cycle().take(20).cloned() {
+            net.relay("stranger", "relay", "member", service, bytes);
+            pass(20).await;
+        }
+        assert_eq!(net.verdicts().len(), 20);
+        for (service, bytes) in wrong {
+            net.relay("forger", "relay", "member", service, bytes);
+            pass(50).await;
+        }
+        assert!(net.verdicts().iter().all(|(.., verdict)| *verdict == Verdict::Reject));
+        assert_eq!(net.bans(), [(PeerId::from("member"), PeerId::from("forger"))]);
+        let info = member.p2p.send(GetNetInfo).await.expect("it runs");
+        assert_eq!(info.peers.iter().map(|peer| peer.score).collect::<Vec<_>>(), [0], "{info:?}");
+        // What every node looks at before it forwards anything is the forwarder's fault.
+        for _ in 0..4 {
+            net.relay("stranger", "relay", "member", Service::Headers, Bytes::from_static(b"garbage"));
+            pass(50).await;
+        }
+        assert!(net.bans().contains(&(PeerId::from("member"), PeerId::from("relay"))));
+    });
+}
+
+/// ev-node's nodes publish without looking at the size, and reset the stream when more comes.
+#[test]
+fn a_message_without_room_for_its_envelope_is_not_forwarded_and_nobody_is_to_blame() {
+    sim_run(17, || async {
+        let net = P2pNet::new(17);
+        let member = Node::member(&net, "member", 3);
+        for name in ["peer", "bystander"] {
+            net.script(name, |_, _| None);
+            net.connect("member", name);
+        }
+        pass(50).await;
+        let mut data = data_item(&member.stage, 3);
+        let rest = data.encode().len() + 1000;
+        data.data.txs.push(Tx(vec![0; MAX_PUBSUB_RPC - rest].into()));
+        let whole = data.encode();
+        assert!(whole.len() < MAX_PUBSUB_RPC);
+        for bytes in [whole, vec![0; MAX_PUBSUB_RPC], vec![0; MAX_PUBSUB_RPC + 1]] {
+            net.gossip("peer", "member", Service::Data, bytes);
+            pass(50).await;
+            assert_eq!(net.verdicts(), [(PeerId::from("peer"), Service::Data, Verdict::Ignore)]);
+        }
+        let info = member.p2p.send(GetNetInfo).await.expect("it runs");
+        assert!(info.peers.iter().all(|peer| peer.score == 0), "{info:?}");
     });
 }
 

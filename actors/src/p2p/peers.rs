@@ -211,8 +211,12 @@ impl Peers {
         known.is_some_and(|peer| peer.questions.take(per_second, per_second, now))
     }
 
-    /// Takes a deed into account.
+    /// Takes a deed into account. Of a peer that is banned nothing more is noted: what it did before
+    /// may be looked at after it was banned, and is paid for already.
     pub fn did(&mut self, peer: &PeerId, deed: Deed, now: Instant) -> Consequence {
+        if self.is_banned(peer, now) {
+            return Consequence::None;
+        }
         let Some(known) = self.connected.get_mut(peer) else {
             // A liar that was faster to leave is banned all the same.
             return if deed == Deed::Lied { self.ban(peer, now) } else { Consequence::None };
@@ -403,6 +407,22 @@ mod tests {
         peers.disconnected(&a);
         let later = now + first;
         assert_eq!(peers.did(&a, Deed::Lied, later), Consequence::Banned(first * 2));
+    }
+
+    #[test]
+    fn what_a_peer_did_before_it_was_banned_makes_the_ban_no_longer() {
+        let (mut peers, now) = book(&["a"]);
+        let a = PeerId::from("a");
+        let first = Duration::from_secs(600);
+        assert_eq!(peers.did(&a, Deed::Lied, now), Consequence::Banned(first));
+        for _ in 0..100 {
+            assert_eq!(peers.did(&a, Deed::Gossiped(Verdict::Reject), now), Consequence::None);
+            assert_eq!(peers.did(&a, Deed::Lied, now), Consequence::None);
+        }
+        peers.disconnected(&a);
+        assert_eq!(peers.did(&a, Deed::Lied, now), Consequence::None);
+        assert!(!peers.is_banned(&a, now + first));
+        assert_eq!(peers.did(&a, Deed::Lied, now + first), Consequence::Banned(first * 2));
     }
 
     #[test]

@@ -300,7 +300,9 @@ impl Host {
                 let token = self.tokens.next();
                 self.gossip.insert(token, (message_id, propagation_source));
                 let (peer, data) = (peer_of(&propagation_source), message.data.into());
-                self.say(Event::Gossip { token, peer, service, data });
+                // Messages are taken only with the signature of their source.
+                let publisher = message.source.as_ref().map_or_else(|| peer.clone(), peer_of);
+                self.say(Event::Gossip { token, peer, publisher, service, data });
             }
             gossipsub::Event::Subscribed { peer_id, topic } => self.hear_subscription(&peer_id, &topic, true),
             gossipsub::Event::Unsubscribed { peer_id, topic } => {

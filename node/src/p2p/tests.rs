@@ -84,7 +84,7 @@ impl Swarm {
     async fn heard(&mut self, verdict: Verdict) -> (PeerId, Service, Bytes) {
         let (token, heard) = self
             .until(|event| match event {
-                Event::Gossip { token, peer, service, data } => Some((token, (peer, service, data))),
+                Event::Gossip { token, peer, service, data, .. } => Some((token, (peer, service, data))),
                 _ => None,
             })
             .await;
