@@ -187,7 +187,12 @@ impl Following {
         let peers = peers.or_else(|| p2p.as_ref().map(PeerPorts::of));
         let retriever_ctx = da.map(|da| (da, context::<DaRetriever>()));
         let hint = retriever_ctx.as_ref().map(|(_, ctx)| ctx.address().recipient());
-        let links = follow::Links { applied, fork: observer.clone().recipient(), hint: hint.clone() };
+        let links = follow::Links {
+            applied,
+            fork: observer.clone().recipient(),
+            hint: hint.clone(),
+            report: peers.as_ref().map(|peers| peers.report.clone()),
+        };
         let following = follow::Following::begin(settings.follow, links, metrics.follow, world, store);
         let following = following.await?;
         let cursor = following.cursor();

@@ -20,7 +20,7 @@ pub struct Limits {
     pub ahead: u64,
     /// Bytes of all that waits, as it is in memory; the next block finds room in any case.
     pub bytes: usize,
-    /// Different data of one height whose header is not known yet.
+    /// Different data of one height whose header is not known yet; one of each peer.
     pub per_height: usize,
 }
 
@@ -227,15 +227,48 @@ impl Candidates {
         if !self.has_room(tip, height, bytes) {
             return self.drop_it(height, &from);
         }
-        let waiting = self.data.entry(height).or_default();
-        if waiting.len() >= self.limits.per_height {
+        if !self.has_place(height, &from) {
             return self.drop_it(height, &from);
         }
         let da = from.da();
-        waiting.push(DataAt { data, commitment, bytes, from, da });
+        self.data.entry(height).or_default().push(DataAt { data, commitment, bytes, from, da });
         self.bytes += bytes;
         self.place(da);
         Kept::New
+    }
+
+    /// Whether more data of a height may wait. What the proposer has signed takes the place of what
+    /// peers gave, which nobody has signed.
+    fn has_place(&mut self, height: Height, from: &Origin) -> bool {
+        let Some(waiting) = self.data.get_mut(&height) else { return true };
+        if from.da().is_none() && waiting.iter().any(|known| known.from == *from) {
+            return false;
+        }
+        if waiting.len() < self.limits.per_height {
+            return true;
+        }
+        let unsigned = waiting.iter().position(|known| known.da.is_none());
+        let evicted = unsigned.filter(|_| from.da().is_some()).map(|place| waiting.swap_remove(place));
+        if let Some(evicted) = &evicted {
+            self.forget(evicted);
+        }
+        evicted.is_some()
+    }
+
+    /// Drops the data of a height, now the next, that peers gave and that do not name the data of the
+    /// tip: they would never enter, and be in the way of those that do. Where those with transactions
+    /// came from; without them they may be what an honest node made up from the header.
+    pub fn drop_unlinked(&mut self, height: Height, last_data_hash: &Bytes) -> Vec<Origin> {
+        let Some(waiting) = self.data.remove(&height) else { return vec![] };
+        let (keep, unlinked): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|data| data.da.is_some() || links(&data.data, last_data_hash));
+        for data in &unlinked {
+            self.forget(data);
+        }
+        if !keep.is_empty() {
+            self.data.insert(height, keep);
+        }
+        unlinked.into_iter().filter(|data| !data.data.txs.is_empty()).map(|data| data.from).collect()
     }
 
     /// The block of a height, if both halves are here. `last_data_hash` is the hash of the data
@@ -266,10 +299,8 @@ impl Candidates {
             return Some(ready(data, from, *da));
         }
         let waiting = self.data.get(&height)?;
-        let links = |data: &&DataAt| {
-            data.data.metadata.as_ref().is_some_and(|metadata| metadata.last_data_hash == *last_data_hash)
-        };
-        let chosen = waiting.iter().find(links).or_else(|| waiting.iter().find(|data| data.da.is_some()))?;
+        let linked = waiting.iter().find(|data| links(&data.data, last_data_hash));
+        let chosen = linked.or_else(|| waiting.iter().find(|data| data.da.is_some()))?;
         let data_da = waiting.iter().find_map(|data| data.da);
         Some(ready(chosen.data.clone(), &chosen.from, data_da))
     }
@@ -403,6 +434,12 @@ fn displace(places: &mut BTreeMap<DaHeight, usize>, da: Option<DaHeight>) {
             places.remove(&da);
         }
     }
+}
+
+/// Whether data name these as the data before.
+#[must_use]
+pub fn links(data: &Data, last_data_hash: &Bytes) -> bool {
+    data.metadata.as_ref().is_some_and(|metadata| metadata.last_data_hash == *last_data_hash)
 }
 
 /// Whether a header says that its block has no transactions (wire section 4.4).

@@ -17,6 +17,7 @@ use baton_messages::command::{BlockEntry, Command, ForcedPosition, HeaderSignatu
 use baton_messages::follow::{
     Candidate, DaHint, DaRead, ForkFound, GetSyncView, Judged, Offer, Origin, Piece, SyncView, Taken,
 };
+use baton_messages::p2p::{Offence, PeerId, ReportPeer};
 use baton_messages::raft::Applied;
 use baton_messages::types::{DaHeight, Height, StateRoot, Term, Timestamp, Tip};
 use baton_messages::wire::validate::NotNext;
@@ -31,7 +32,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::candidates::{Candidates, Kept, Limits, Ready, is_empty};
+use super::candidates::{Candidates, Kept, Limits, Ready, is_empty, links};
 use super::catch_up::{CatchUp, Change};
 use super::inclusion::Inclusion;
 use super::{Error, Syncer, rules};
@@ -52,6 +53,8 @@ pub struct Config {
 
 /// What is said of data that are not those of their height.
 const FOREIGN: &str = "the header of its height commits to other data";
+/// What is said of data of the next height that do not follow those of the tip.
+const UNLINKED: &str = "the data do not name those of the last block";
 
 impl Default for Config {
     fn default() -> Self {
@@ -73,6 +76,8 @@ pub struct Links {
     pub fork: Recipient<ForkFound>,
     /// Hears where on DA blocks may be, as peers say; `None` where DA is not followed.
     pub hint: Option<Recipient<DaHint>>,
+    /// Hears who gave what was of no use; `None` where only DA is followed.
+    pub report: Option<Recipient<ReportPeer>>,
 }
 
 /// Where a block came from.
@@ -299,7 +304,7 @@ impl Following {
             return Ok((Judged::Fork, Some(evidence(first, "the chain here".to_owned()))));
         }
         self.highest = self.highest.max(height);
-        Ok(match self.candidates.header(tip, signed.clone(), hash, origin.clone()) {
+        Ok(match self.candidates.header(self.floor(), signed.clone(), hash, origin.clone()) {
             Kept::New => (Judged::New, None),
             Kept::Known => (Judged::Known, None),
             Kept::Dropped | Kept::Foreign => {
@@ -350,6 +355,15 @@ impl Following {
             });
         }
         let proven = self.candidates.has_header(height);
+        let tip = self.floor();
+        if height == tip.next() && origin.da().is_none() && !links(&data, &self.last_data_hash()?) {
+            self.metrics.refuse("foreign");
+            return Ok(match data.txs.is_empty() {
+                // Nodes of ev-node make such data up from the header.
+                true => Judged::Ignored,
+                false => Judged::Invalid(UNLINKED.to_owned()),
+            });
+        }
         Ok(match self.candidates.data(tip, height, data, commitment, origin) {
             Kept::New if !proven => Judged::Unproven,
             Kept::New => Judged::New,
@@ -405,6 +419,11 @@ impl Following {
         let next = self.next_height();
         let last = self.last_data_hash()?;
         Ok(self.candidates.ready(next, &last))
+    }
+
+    /// The height below the next one: of the tip, or of what comes before the first block.
+    fn floor(&self) -> Height {
+        self.next_height().previous()
     }
 
     fn next_height(&self) -> Height {
@@ -471,6 +490,7 @@ impl Following {
         let verdicts = self.writer.follow(&commands, &record)?;
         match verdicts.first() {
             Some(Verdict::Committed(tip)) => {
+                self.drop_unlinked(height.next(), &last_data);
                 self.last_data = Some((height, last_data));
                 let source = if ready.from.da().is_some() { "da" } else { "p2p" };
                 self.metrics.blocks.get_or_create(&Source { source }).inc();
@@ -479,6 +499,18 @@ impl Following {
             }
             Some(verdict) => Err(Stop::Store(StoreError::Corrupt(format!("block {height} was {verdict}")))),
             None => Err(Stop::Store(StoreError::Corrupt("no verdict about a block".to_owned()))),
+        }
+    }
+
+    /// The next block's data can be told apart from what peers made up, now that the tip is known.
+    fn drop_unlinked(&mut self, height: Height, last_data: &Bytes) {
+        for origin in self.candidates.drop_unlinked(height, last_data) {
+            self.metrics.refuse("foreign");
+            if let (Origin::Peer(peer), Some(report)) = (origin, &self.links.report) {
+                // It may be another's that an honest node has kept for true.
+                let (peer, offence, reason) = (PeerId(peer), Offence::Useless, UNLINKED.to_owned());
+                report.do_send(ReportPeer { peer, offence, reason });
+            }
         }
     }
 
@@ -534,7 +566,7 @@ impl Following {
     }
 
     fn reread(&mut self) -> Option<DaHeight> {
-        let tip = self.next_height().previous();
+        let tip = self.floor();
         self.restart.take().or_else(|| self.candidates.reread(tip))
     }
 

@@ -12,7 +12,11 @@ fn da(height: u64) -> Origin {
 }
 
 fn peer() -> Origin {
-    Origin::Peer("p".into())
+    another("p")
+}
+
+fn another(name: &str) -> Origin {
+    Origin::Peer(name.into())
 }
 
 fn data(height: u64, text: &str) -> Arc<Data> {
@@ -81,8 +85,9 @@ fn a_block_without_transactions_needs_its_header_only() {
 fn wrong_data_block_no_height() {
     let mut all = Candidates::new(limits());
     assert_eq!(put_data(&mut all, 1, "x=1", peer()), Kept::New);
-    assert_eq!(put_data(&mut all, 1, "x=2", peer()), Kept::New);
-    assert_eq!(put_data(&mut all, 1, "a=1", peer()), Kept::Dropped, "nobody knows yet which is right");
+    assert_eq!(put_data(&mut all, 1, "x=2", peer()), Kept::Dropped, "one of each peer");
+    assert_eq!(put_data(&mut all, 1, "x=2", another("q")), Kept::New);
+    assert_eq!(put_data(&mut all, 1, "a=1", another("r")), Kept::Dropped, "nobody knows yet which is right");
     put_header(&mut all, 1, "a=1", da(5));
     assert_eq!(all.bytes(), header(1, "a=1").weight(), "the header says that both are wrong");
     assert_eq!(put_data(&mut all, 1, "x=1", peer()), Kept::Foreign);
@@ -99,6 +104,39 @@ fn data_of_a_peer_must_name_the_data_before() {
     assert_eq!(all.ready(Height(1), &other), None);
     put_data(&mut all, 1, "a=1", da(3));
     assert!(all.ready(Height(1), &other).is_some(), "on DA the proposer has signed it");
+}
+
+#[test]
+fn data_that_peers_made_up_are_in_nobodys_way_once_the_block_before_is_known() {
+    let mut all = Candidates::new(limits());
+    let unlinked = |text: &str| {
+        let mut data = Data::clone(&data(2, text));
+        data.metadata.as_mut().expect("it has some").last_data_hash = Bytes::from_static(b"made up");
+        Arc::new(data)
+    };
+    let put = |all: &mut Candidates, data: Arc<Data>, from| {
+        let commitment = data.commitment();
+        all.data(Height(0), Height(2), data, commitment, from)
+    };
+    assert_eq!(put(&mut all, unlinked("a=1"), another("liar")), Kept::New);
+    assert_eq!(put(&mut all, unlinked(""), another("q")), Kept::New);
+    assert_eq!(put_data(&mut all, 2, "a=1", another("honest")), Kept::Dropped, "there is no place");
+    assert_eq!(put_data(&mut all, 2, "b=2", da(7)), Kept::New, "what is signed has one");
+    assert_eq!(put_data(&mut all, 2, "c=3", da(7)), Kept::New);
+    assert_eq!(put_data(&mut all, 2, "d=4", da(8)), Kept::Dropped, "for as much as is signed");
+    all.passed(Height(2));
+    assert_eq!((all.bytes(), all.len()), (0, 0));
+    all.reread(Height(2));
+
+    put(&mut all, unlinked("a=1"), another("liar"));
+    put(&mut all, unlinked(""), another("q"));
+    all.passed(Height(1));
+    assert_eq!(all.drop_unlinked(Height(2), &last()), [another("liar")], "the other may be honest");
+    assert!(all.is_empty());
+    assert_eq!(put_data(&mut all, 2, "a=1", another("honest")), Kept::New);
+    assert_eq!(all.drop_unlinked(Height(2), &last()), []);
+    put_header(&mut all, 2, "a=1", peer());
+    assert!(all.ready(Height(2), &last()).is_some());
 }
 
 #[test]
