@@ -65,6 +65,9 @@ pub struct DaRead {
     pub next: DaHeight,
     /// The newest DA block known.
     pub head: DaHeight,
+    /// Above this height headers without an envelope are not the proposer's; `None`: no envelope of
+    /// the proposer was seen.
+    pub strict_from: Option<DaHeight>,
 }
 
 /// Offer pieces to the syncer.

@@ -195,7 +195,7 @@ impl Following {
         };
         let following = follow::Following::begin(settings.follow, links, metrics.follow, world, store);
         let following = following.await?;
-        let cursor = following.cursor();
+        let (cursor, strict_from) = (following.cursor(), following.strict_from());
 
         let links = engine::Links {
             executed: vec![observer.clone().recipient()],
@@ -241,7 +241,7 @@ impl Following {
                 offer: syncer.clone().recipient(),
                 state: observer.clone().recipient(),
             };
-            ctx.run(DaRetriever::new(config, links, metrics.retriever));
+            ctx.run(DaRetriever::new(config, links, metrics.retriever).strict_from(strict_from));
         }
         let peers = peers.map(|peers| {
             let links = gatherer::Links {

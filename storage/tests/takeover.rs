@@ -18,7 +18,7 @@ use uuid::Uuid;
 const CLUSTER: Uuid = Uuid::from_u128(7);
 
 fn record(cursor: u64) -> FollowRecord {
-    FollowRecord { cursor: DaHeight(cursor), signer: Signer::default() }
+    FollowRecord { cursor: DaHeight(cursor), ..FollowRecord::default() }
 }
 
 /// A store that has followed a chain of so many blocks; the last one may lack its signature.

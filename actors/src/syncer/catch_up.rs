@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn unread_da_is_left_too_and_the_slower_one_counts() {
-        let read = |next, head| Some(DaRead { next: DaHeight(next), head: DaHeight(head) });
+        let read =
+            |next, head| Some(DaRead { next: DaHeight(next), head: DaHeight(head), strict_from: None });
         let mut catch_up = CatchUp::default();
         catch_up.look(second(0), Height(0), Height(0), read(1, 100));
         catch_up.look(second(10), Height(50), Height(50), read(11, 100));

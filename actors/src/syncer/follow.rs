@@ -226,6 +226,12 @@ impl Following {
         self.record.cursor
     }
 
+    /// Where on DA the proposer began to sign envelopes, when that was seen.
+    #[must_use]
+    pub const fn strict_from(&self) -> Option<DaHeight> {
+        self.record.strict_from
+    }
+
     /// Who hears where on DA blocks may be.
     pub(super) const fn hint(&self) -> Option<&Recipient<DaHint>> {
         self.links.hint.as_ref()
@@ -272,15 +278,22 @@ impl Following {
         let reader = self.store.reader();
         let tip = reader.tip().height;
         let standing = if height <= tip { reader.hash(height)? } else { None };
+        let known = standing == Some(hash) || self.candidates.knows(height, hash);
+        // Anybody may write a true header with a signature that is none: that is not on DA.
+        if known
+            && origin.da().is_some()
+            && let Err(wrong) = signed.verify_signer()
+        {
+            self.metrics.refuse("invalid");
+            return Ok((Judged::Invalid(wrong.to_string()), None));
+        }
         if standing == Some(hash) {
             if let Some(da) = origin.da() {
                 self.included(Lane::Header, height, da, is_empty(&signed.header.data_hash));
             }
             return Ok((Judged::Known, None));
         }
-        if !self.candidates.knows(height, hash)
-            && let Err(wrong) = rules::header(reader.genesis(), &signed, now)
-        {
+        if !known && let Err(wrong) = rules::header(reader.genesis(), &signed, now) {
             if wrong.may_pass() {
                 self.metrics.refuse("future");
                 self.candidates.drop_it(height, &origin);
@@ -398,6 +411,7 @@ impl Following {
         if let Some(read) = self.read {
             let unrecorded = self.candidates.lowest_da().into_iter().chain(self.inclusion.lowest_da()).min();
             self.record.cursor = unrecorded.map_or(read.next, |lowest| lowest.min(read.next));
+            self.record.strict_from = self.record.strict_from.into_iter().chain(read.strict_from).min();
         }
         self.metrics.cursor.set(i64::try_from(self.record.cursor.0).unwrap_or(i64::MAX));
         self.record.clone()

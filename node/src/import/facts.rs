@@ -97,7 +97,7 @@ async fn read_da(
         let blobs = tokio::time::timeout(limit, da.get_all(DaHeight(height), &namespaces)).await;
         let blobs = blobs.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
         for blob in blobs {
-            let Found::Piece(Piece::Header(signed)) = decoder.read(&blob) else { continue };
+            let Found::Piece(Piece::Header(signed)) = decoder.read(DaHeight(height), &blob) else { continue };
             // Anybody may write there: only what the key has signed counts.
             if signed.verify_signature().is_err() {
                 continue;
