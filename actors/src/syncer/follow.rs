@@ -165,10 +165,17 @@ pub struct Following {
     /// Read DA again from here: what was found above is lost.
     restart: Option<DaHeight>,
     /// Offers that wait until there is room.
-    waiting: Vec<oneshot::Sender<Option<DaHeight>>>,
+    waiting: Vec<Waiting>,
     began: Instant,
     logged: Instant,
     reopening: bool,
+}
+
+/// An offer that waits until there is room for more.
+struct Waiting {
+    /// It comes from reading DA in order: only that can go back.
+    reads: bool,
+    told: oneshot::Sender<Option<DaHeight>>,
 }
 
 impl std::fmt::Debug for Following {
@@ -588,11 +595,21 @@ impl Following {
         if self.waiting.is_empty() {
             return;
         }
-        let reread = self.reread();
-        for waiting in self.waiting.drain(..) {
+        let (mut reading, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.reads);
+        for waiting in others {
             // Who offered may have given up.
-            let _ = waiting.send(reread);
+            let _ = waiting.told.send(None);
         }
+        // What is to be read again stays so until it is told to somebody who reads and listens.
+        reading.retain(|waiting| !waiting.told.is_closed());
+        let mut reread = if reading.is_empty() { None } else { self.reread() };
+        for waiting in reading {
+            if let Err(untold) = waiting.told.send(reread.take()) {
+                reread = untold;
+            }
+        }
+        self.restart = self.restart.into_iter().chain(reread).min();
     }
 }
 
@@ -806,6 +823,7 @@ impl Handler<Offer> for Syncer {
     fn handle(&mut self, offer: Offer, ctx: &mut Context<Self>) -> Self::Result {
         let Offer { candidates, read } = offer;
         let judged = self.judge(candidates, ctx);
+        let reads = read.is_some();
         if let (Some(follow), Some(read)) = (&mut self.follow, read)
             && follow.restart.is_none()
         {
@@ -814,7 +832,7 @@ impl Handler<Offer> for Syncer {
         self.write_progress(ctx);
         let (room, told) = oneshot::channel();
         if let Some(follow) = &mut self.follow {
-            follow.waiting.push(room);
+            follow.waiting.push(Waiting { reads, told: room });
         }
         self.go_on(ctx);
         Box::pin(async move {
