@@ -206,7 +206,8 @@ impl Following {
         let engine_ports = EnginePorts::of(&engine);
 
         let evidence = reader.evidence();
-        let fork = evidence.first().map(|evidence| {
+        // The lowest: from there on nothing becomes final.
+        let fork = evidence.iter().min_by_key(|evidence| evidence.height).map(|evidence| {
             format!(
                 "the proposer signed two chains, which fork at height {}: {} and {}; nothing from there on becomes \
                  final here",

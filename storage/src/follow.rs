@@ -147,6 +147,8 @@ impl Writer {
     /// `StoreError` when the device fails.
     pub async fn keep_evidence(&self, evidence: Evidence) -> Result<(), StoreError> {
         let inner = &*self.inner;
+        // One after the other: each has a number of its own, also when several are kept at once.
+        let _repair = inner.repair.lock().await;
         let number = {
             let chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
             let known = |kept: &Evidence| kept.first == evidence.first && kept.second == evidence.second;
