@@ -20,6 +20,7 @@ use baton_messages::wire::exchange::{HeaderRequest, HeaderResponse};
 use baton_messages::wire::p2p::{MAX_PUBSUB_RPC, MAX_TXS, Service};
 use bytes::Bytes;
 use sim::{GRANT, P2pNet, Probe, SimClock, Stage, probe, root_of, seeds, sim_run};
+use tokio::time::Instant;
 
 const NOW: Timestamp = Timestamp(1_700_000_100_000_000_000);
 
@@ -367,6 +368,39 @@ fn one_honest_peer_among_hostile_ones_is_enough() {
                 assert!(!banned.contains(&harmless.to_owned()), "{harmless} is among {banned:?}");
             }
         });
+    });
+}
+
+/// More than was asked for, of a chain that is right: it would be of no use, and asked for for ever.
+#[test]
+fn who_answers_with_more_than_was_asked_for_is_banned_and_somebody_else_asked() {
+    sim_run(18, || async {
+        let net = P2pNet::new(18);
+        let chain = Stage::new();
+        (0..64).for_each(|_| grow(&chain));
+        let soon = Duration::from_millis(1);
+        let answers = library(&chain, 64);
+        net.script("greedy", move |service, _| {
+            let all = HeaderRequest::Range { from: Height(1), amount: 64 };
+            Some((soon, Ok(answers(service, &all))))
+        });
+        let answers = library(&chain, 64);
+        net.script("honest", move |service, request| {
+            Some((Duration::from_millis(500), Ok(answers(service, request))))
+        });
+        let follower = Node::follower(&net, "follower");
+        net.connect("follower", "greedy");
+        pass(100).await;
+        let asked = follower.p2p.send(FetchHeaders { from: Height(1), count: 10 });
+        pass(100).await;
+        net.connect("follower", "honest");
+        let began = Instant::now();
+        let refused = asked.await.expect("it runs");
+        assert!(refused.is_err(), "nobody else was there");
+        let asked = follower.p2p.send(FetchHeaders { from: Height(1), count: 10 });
+        assert_eq!(asked.await.expect("it runs").expect("one is honest").len(), 10);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!(net.bans(), [(PeerId::from("follower"), PeerId::from("greedy"))]);
     });
 }
 

@@ -201,10 +201,10 @@ impl Fetches {
         let expected = Expected { chain_id: &self.chain_id, now };
         match job {
             Job::Headers(RangeJob { range, .. }) => {
-                answered_range(range, Service::Headers, self.config.piece, id, outcome, took, expected)
+                answered_range(range, Service::Headers, id, outcome, took, expected)
             }
             Job::Data(RangeJob { range, .. }) => {
-                answered_range(range, Service::Data, self.config.piece, id, outcome, took, expected)
+                answered_range(range, Service::Data, id, outcome, took, expected)
             }
             Job::Head(head) => head.answered(id, outcome, took, expected),
             Job::Hash(hash) => {
@@ -268,13 +268,12 @@ const fn deed_of(failure: &AskFailure) -> Deed {
 fn answered_range<T: Carried>(
     range: &mut Range<T>,
     service: Service,
-    piece: u64,
     id: AskId,
     outcome: &Result<Vec<HeaderResponse>, AskFailure>,
     took: Duration,
     expected: Expected<'_>,
 ) -> Option<Report> {
-    let (peer, from) = range.asked(id)?;
+    let (peer, from, amount) = range.asked(id)?;
     let report = |deed, items, outcome, wrong| {
         Some(Report { peer: peer.clone(), service, deed, items, outcome, wrong })
     };
@@ -285,14 +284,15 @@ fn answered_range<T: Carried>(
             return report(deed_of(failure), 0, "failed", None);
         }
     };
-    match expected.range::<T>(from, piece, responses) {
+    match expected.range::<T>(from, amount, responses) {
         Ok(items) if items.is_empty() => {
             range.answered(id, items, 0);
             report(Deed::HadNothing, 0, "nothing", None)
         }
         Ok(items) => {
             let (count, bytes) = (items.len(), bytes_of(responses));
-            range.answered(id, items, bytes);
+            let weight = items.iter().map(|item| item.weight()).sum();
+            range.answered(id, items, weight);
             report(Deed::Served { bytes, took }, count, "items", None)
         }
         Err(wrong) => {
