@@ -91,6 +91,8 @@ pub struct Taken {
     /// Go on reading DA here instead of at `DaRead::next`: something that is needed now did not
     /// find room when it was read.
     pub reread: Option<DaHeight>,
+    /// The highest header of the proposer that was seen, from wherever it came.
+    pub highest: Height,
 }
 
 /// What became of one piece.

@@ -64,6 +64,8 @@ pub enum Deed {
         /// From question to answer.
         took: Duration,
     },
+    /// It said how far it is: no merit, or who only ever says that were never asked last.
+    Told,
     /// It had nothing of what was asked for.
     HadNothing,
     /// It did not answer, or too slowly.
@@ -225,7 +227,7 @@ impl Peers {
         let harmless = |change: i32, score: i32| (score + change).max(score.min(WORST / 2));
         known.score = match deed {
             Deed::Gossiped(Verdict::Accept) => known.score + 1,
-            Deed::Gossiped(Verdict::Ignore) => known.score,
+            Deed::Gossiped(Verdict::Ignore) | Deed::Told => known.score,
             Deed::Gossiped(Verdict::Reject) => known.score - 25,
             Deed::TooMuch => harmless(-1, known.score),
             Deed::Served { bytes, took } => {
@@ -453,6 +455,21 @@ mod tests {
             assert_eq!(peers.did(&a, Deed::TooMuch, now), Consequence::None);
         }
         assert_eq!(order(&peers), ["b", "a"], "it is asked last");
+    }
+
+    #[test]
+    fn who_tells_of_blocks_and_has_none_of_them_comes_to_be_asked_last() {
+        let (mut peers, now) = book(&["a", "b"]);
+        let (a, b) = (PeerId::from("a"), PeerId::from("b"));
+        let served = |millis| Deed::Served { bytes: 100_000, took: Duration::from_millis(millis) };
+        peers.did(&a, served(1), now);
+        peers.did(&b, served(1000), now);
+        assert_eq!(order(&peers), ["a", "b"]);
+        for _ in 0..20 {
+            peers.did(&a, Deed::Told, now);
+            peers.did(&a, Deed::HadNothing, now);
+        }
+        assert_eq!(order(&peers), ["b", "a"]);
     }
 
     #[test]

@@ -831,6 +831,7 @@ impl Handler<Offer> for Syncer {
         }
         self.write_progress(ctx);
         let (room, told) = oneshot::channel();
+        let highest = self.follow.as_ref().map_or(Height(0), |follow| follow.highest);
         if let Some(follow) = &mut self.follow {
             follow.waiting.push(Waiting { reads, told: room });
         }
@@ -838,7 +839,7 @@ impl Handler<Offer> for Syncer {
         Box::pin(async move {
             // The end of the syncer is no reason to read again.
             let reread = told.await.unwrap_or_default();
-            Taken { judged, reread }
+            Taken { judged, reread, highest }
         })
     }
 }
