@@ -527,6 +527,30 @@ fn a_message_without_room_for_its_envelope_is_not_forwarded_and_nobody_is_to_bla
 }
 
 #[test]
+fn heights_and_places_at_the_end_of_all_numbers_are_as_good_as_any() {
+    sim_run(19, || async {
+        let net = P2pNet::new(19);
+        let member = Node::member(&net, "member", 100);
+        net.script("peer", |_, _| None);
+        net.connect("member", "peer");
+        pass(50).await;
+        let mut data = data_item(&member.stage, 3);
+        for height in [u64::MAX, u64::MAX - 1, u64::MAX - 64] {
+            data.data.metadata.as_mut().expect("it has some").height = Height(height);
+            data.da_height_hint = u64::MAX;
+            net.gossip("peer", "member", Service::Data, data.encode());
+            pass(50).await;
+            assert_eq!(net.verdicts(), [(PeerId::from("peer"), Service::Data, Verdict::Ignore)]);
+            let range = HeaderRequest::Range { from: Height(height), amount: 64 };
+            net.ask("peer", "member", Service::Data, range);
+        }
+        pass(50).await;
+        assert!(member.p2p.send(GetNetInfo).await.is_ok(), "it runs");
+        assert_eq!(Height(u64::MAX).next(), Height(u64::MAX));
+    });
+}
+
+#[test]
 fn two_headers_of_one_height_by_the_sequencers_key_are_a_fork_that_a_person_hears_of() {
     sim_run(4, || async {
         let net = P2pNet::new(4);
