@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use baton_messages::chain::{Block, SignedHeader, Signer};
+use baton_messages::chain::{Block, SignedHeader};
 use baton_messages::command::{Command, Verdict};
 use baton_messages::types::{DaHeight, Hash, Height, LogIndex, Member, MemberId, Term};
 use baton_storage::memory::{Disk, Keep};
