@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use baton_messages::chain::{Data, Metadata, SignedHeader};
+use baton_messages::chain::{Data, Header, Metadata, SignedHeader};
 use baton_messages::follow::Origin;
 use baton_messages::types::{DaHeight, Hash, Height};
 use bytes::Bytes;
@@ -183,7 +183,7 @@ impl Candidates {
         // Data that came before it and are another block's.
         if let Some(waiting) = self.data.remove(&height) {
             let (fit, foreign): (Vec<_>, Vec<_>) =
-                waiting.into_iter().partition(|data| signed.header.data_hash == data.commitment.0[..]);
+                waiting.into_iter().partition(|data| belongs(&signed.header, &data.data, data.commitment));
             for data in &foreign {
                 self.forget(data);
             }
@@ -205,7 +205,7 @@ impl Candidates {
         from: Origin,
     ) -> Kept {
         if let Some(header) = self.headers.get(&height)
-            && header.signed.header.data_hash != commitment.0[..]
+            && !belongs(&header.signed.header, &data, commitment)
         {
             return Kept::Foreign;
         }
@@ -434,6 +434,16 @@ fn displace(places: &mut BTreeMap<DaHeight, usize>, da: Option<DaHeight>) {
             places.remove(&da);
         }
     }
+}
+
+/// Whether data are those of a header: the transactions, and all of the metadata that it says, too.
+fn belongs(header: &Header, data: &Data, commitment: Hash) -> bool {
+    let says_so = |metadata: &Metadata| {
+        metadata.chain_id == header.chain_id
+            && metadata.height == header.height
+            && metadata.time == header.time
+    };
+    header.data_hash == commitment.0[..] && data.metadata.as_ref().is_none_or(says_so)
 }
 
 /// Whether data name these as the data before.

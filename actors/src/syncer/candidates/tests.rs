@@ -1,4 +1,3 @@
-use baton_messages::chain::Header;
 use baton_messages::types::{Timestamp, Tx};
 
 use super::*;
@@ -93,6 +92,25 @@ fn wrong_data_block_no_height() {
     assert_eq!(put_data(&mut all, 1, "x=1", peer()), Kept::Foreign);
     assert_eq!(put_data(&mut all, 1, "a=1", peer()), Kept::New);
     assert!(all.ready(Height(1), &last()).is_some());
+}
+
+#[test]
+fn the_right_transactions_at_another_time_are_foreign() {
+    let late = |text: &str| {
+        let mut data = Data::clone(&data(1, text));
+        data.metadata.as_mut().expect("it has some").time = Timestamp(2);
+        Arc::new(data)
+    };
+    let put = |all: &mut Candidates, data: Arc<Data>| {
+        let commitment = data.commitment();
+        all.data(Height(0), Height(1), data, commitment, peer())
+    };
+    let mut all = Candidates::new(limits());
+    assert_eq!(put(&mut all, late("a=1")), Kept::New);
+    put_header(&mut all, 1, "a=1", da(5));
+    assert_eq!(all.len(), 1, "the header says that they are another's");
+    assert_eq!(put(&mut all, late("a=1")), Kept::Foreign);
+    assert_eq!(put(&mut all, data(1, "a=1")), Kept::New);
 }
 
 #[test]
