@@ -65,6 +65,9 @@ pub struct DaRead {
     pub next: DaHeight,
     /// The newest DA block known.
     pub head: DaHeight,
+    /// Above this height headers without an envelope are not the proposer's; `None`: no envelope of
+    /// the proposer was seen.
+    pub strict_from: Option<DaHeight>,
 }
 
 /// Offer pieces to the syncer.
@@ -88,6 +91,8 @@ pub struct Taken {
     /// Go on reading DA here instead of at `DaRead::next`: something that is needed now did not
     /// find room when it was read.
     pub reread: Option<DaHeight>,
+    /// The highest header of the proposer that was seen, from wherever it came.
+    pub highest: Height,
 }
 
 /// What became of one piece.

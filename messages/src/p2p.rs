@@ -66,6 +66,15 @@ impl Item {
         }
     }
 
+    /// What it takes in memory, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Header(header) => header.signed.weight(),
+            Self::Data(data) => data.data.weight(),
+        }
+    }
+
     /// The height it says it belongs to; zero for data without metadata.
     #[must_use]
     pub fn height(&self) -> Height {
@@ -160,6 +169,8 @@ pub enum Verdict {
 pub struct Gossiped {
     /// Who forwarded it to this node: not necessarily who published it.
     pub peer: PeerId,
+    /// Who published it, and is to blame for what nodes of ev-node forward unseen.
+    pub publisher: PeerId,
     /// What it is; its encoding has at most [`crate::wire::p2p::MAX_PUBSUB_RPC`] bytes.
     pub item: Item,
 }
