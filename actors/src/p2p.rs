@@ -25,7 +25,7 @@ use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, MailboxError, Recipient, StreamHandler, WrapFuture,
 };
 use baton_messages::chain::Signer;
-use baton_messages::p2p::{Gossiped, Item, MAX_JUDGED, NetView, PeerChanged, PeerId, Verdict};
+use baton_messages::p2p::{Gossiped, Item, MAX_JUDGED, MeetMembers, NetView, PeerChanged, PeerId, Verdict};
 use baton_messages::types::Term;
 use baton_messages::wire::exchange::HeaderRequest;
 use baton_messages::wire::p2p::{MAX_PUBSUB_RPC, Service};
@@ -74,6 +74,8 @@ pub struct Config {
     pub wanted_peers: usize,
     /// Time between two searches for others.
     pub discover_every: Duration,
+    /// Time between two looks where the other members of the cluster are.
+    pub meet_every: Duration,
 }
 
 impl Config {
@@ -93,6 +95,7 @@ impl Config {
             remember: NonZeroUsize::new(16_384).expect("not zero"),
             wanted_peers: 16,
             discover_every: Duration::from_secs(60),
+            meet_every: Duration::from_secs(5),
         }
     }
 }
@@ -104,6 +107,8 @@ pub struct Links {
     pub gossiped: Option<Recipient<Gossiped>>,
     /// Hear who comes and goes.
     pub peers: Vec<Recipient<PeerChanged>>,
+    /// Knows where the other members of the cluster are; `None` on nodes that follow.
+    pub members: Option<Recipient<MeetMembers>>,
 }
 
 /// What is outside of the actor.
@@ -155,6 +160,7 @@ pub struct P2p {
     listening: BTreeSet<String>,
     aged: Instant,
     discovered: Option<Instant>,
+    met: Option<Instant>,
     /// Forks that were told already, so that gossip cannot fill the log.
     forks: BTreeSet<baton_messages::types::Height>,
 }
@@ -212,6 +218,7 @@ impl P2p {
             listening: BTreeSet::new(),
             aged: now,
             discovered: None,
+            met: None,
             forks: BTreeSet::new(),
             config,
             links,
@@ -243,8 +250,34 @@ impl P2p {
         self.metrics.banned.set(gauge(self.peers.banned(Instant::now())));
     }
 
-    fn tick(&mut self, _: &mut Context<Self>) {
+    /// Keeps connected to the other members of the cluster: what the leader tells gets over them to
+    /// whoever is not connected to the leader.
+    fn meet_members(&mut self, now: Instant, ctx: &mut Context<Self>) {
+        let Some(members) = &self.links.members else { return };
+        if self.met.is_some_and(|at| now.duration_since(at) < self.config.meet_every) {
+            return;
+        }
+        // Until something listens there is nothing to tell, and it is asked again soon.
+        self.met = (!self.listening.is_empty()).then_some(now);
+        let asked = members.send(MeetMembers { own: self.listening.iter().cloned().collect() });
+        ctx.spawn(asked.timeout(self.config.meet_every).into_actor(self).map(|answer, this, _| {
+            let Ok(addresses) = answer else { return };
+            let peers = addresses.into_iter().filter_map(|address| {
+                let peer = PeerId::from(address.rsplit_once("/p2p/")?.1);
+                let fits = peer != this.config.id && !this.config.blocked.contains(&peer);
+                fits.then_some((peer, address))
+            });
+            let peers: Vec<_> = peers.collect();
+            this.dialling.meet(&peers, Instant::now());
+            for (peer, _) in peers.iter().filter(|(peer, _)| this.peers.is_connected(peer)) {
+                this.dialling.connected(peer);
+            }
+        }));
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
+        self.meet_members(now, ctx);
         for (peer, addresses) in self.dialling.due(now) {
             if !self.peers.is_banned(&peer, now) {
                 self.tell(Command::Dial { peer, addresses });

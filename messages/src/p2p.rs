@@ -194,6 +194,19 @@ pub struct Given<T> {
 /// peer gave in one answer. Everything else is the caller's to check; see [`ReportPeer`].
 pub type Fetched<T> = Vec<Given<T>>;
 
+/// The members of a cluster are each other's peers. Says where this one's network is reached, and the
+/// reply is where those of the other members are, as they said: multiaddresses that end in
+/// `/p2p/<id>`, of at most [`MAX_ADDRESS`] bytes. The peer-to-peer actor asks Raft every few seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "Vec<String>")]
+pub struct MeetMembers {
+    /// Where this node listens.
+    pub own: Vec<String>,
+}
+
+/// Most bytes of an address that members tell each other.
+pub const MAX_ADDRESS: usize = 256;
+
 /// Ask peers for the headers from a height upwards.
 ///
 /// Replies within a minute. Ranges of 64 are asked for from several peers at once; a peer that is

@@ -180,6 +180,7 @@ impl Following {
             let links = p2p::Links {
                 gossiped: Some(syncer.clone().recipient()),
                 peers: vec![gatherer.clone().recipient()],
+                members: None,
             };
             let (metrics, world, reader) = (metrics.p2p, world.clone(), reader.clone());
             start_blocking(threads, move || P2p::new(config, links, metrics, world, reader, parts))

@@ -62,7 +62,8 @@ impl Node {
         }
         let (gossiped_link, gossiped) = probe(|_: &Gossiped| Verdict::Accept);
         let (changes_link, changes) = probe(|_: &PeerChanged| ());
-        let links = Links { gossiped: follows.then_some(gossiped_link), peers: vec![changes_link] };
+        let links =
+            Links { gossiped: follows.then_some(gossiped_link), peers: vec![changes_link], members: None };
         let mut config = Config::new(PeerId::from(id), stage.signer());
         config.discover_every = Duration::from_secs(3600);
         let metrics = Metrics::default();
