@@ -185,6 +185,14 @@ impl Follower {
         .await;
     }
 
+    /// Waits until it has executed a height, whether or not that is on DA.
+    pub async fn execute(&self, height: u64) {
+        self.until("a height, executed", || async {
+            self.status().await["follow"]["executed"].as_u64().is_some_and(|executed| executed >= height)
+        })
+        .await;
+    }
+
     /// Waits until something holds.
     pub async fn until<F: Future<Output = bool>>(&self, what: &str, holds: impl Fn() -> F) {
         let deadline = Instant::now() + Duration::from_secs(120);
