@@ -188,7 +188,7 @@ fn a_key_has_one_encoding_and_a_header_with_bytes_around_its_key_is_refused() {
     let padded = [
         [&whole[..], &padding].concat(),
         [&whole[..], &[0x1a, 0]].concat(),
-        [&padding, &whole[..]].concat(),
+        [&padding[..], &whole[..]].concat(),
         // The type as a longer varint, the fields in another order, the key twice.
         [&[8, 0x81, 0][..], &whole[2..]].concat(),
         [&whole[2..], &whole[..2]].concat(),

@@ -61,7 +61,8 @@ pub enum Old {
 
 /// Asks at an address as one does a node's RPC.
 pub async fn old_sequencer(address: &str) -> Old {
-    let client = reqwest::Client::builder().no_proxy().connect_timeout(WITHIN).timeout(WITHIN).build();
+    // Whoever cannot be reached is told apart from who is silent.
+    let client = reqwest::Client::builder().no_proxy().connect_timeout(WITHIN).timeout(WITHIN * 2).build();
     let client = match client {
         Ok(client) => client,
         Err(error) => return Old::Unknown(error.to_string()),
