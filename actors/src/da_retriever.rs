@@ -419,7 +419,7 @@ impl Reading {
             let kind = match self.decoder.read(&blob) {
                 Found::Piece(piece) => {
                     let kind = match &piece {
-                        Piece::Header(_) => "header",
+                        Piece::Header(_) | Piece::Checked(_) => "header",
                         Piece::Data(_) => "data",
                     };
                     candidates.push(Candidate { piece, origin: Origin::Da(height) });

@@ -11,6 +11,7 @@ use baton_actors::da_retriever;
 use baton_actors::engine::kv::{self, Kv};
 use baton_actors::engine::{self, Execution};
 use baton_actors::gatherer;
+use baton_actors::record_file::Rotation;
 use baton_actors::syncer::{self, follow};
 use baton_actors::world::{Clock, World};
 use baton_messages::chain::Signer;
@@ -23,8 +24,8 @@ use tokio::sync::{Notify, oneshot, watch};
 use tracing::{info, warn};
 
 use super::{
-    Alarm, PARTS_WITHIN, RESERVE, SERVERS_WITHIN, Signals, SystemClock, celestia_config, close, open_network,
-    seed,
+    Alarm, PARTS_WITHIN, RESERVE, SERVERS_WITHIN, Signals, SystemClock, celestia_config, close, open_journal,
+    open_network, seed,
 };
 use crate::cli::place::open_options;
 use crate::cli::start::Start;
@@ -67,6 +68,8 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
         true => Signer { address: genesis.proposer_address.clone(), ..Signer::default() },
         false => signer,
     };
+    let rotation = Rotation { max_bytes: config.audit.max_bytes, keep: config.audit.keep };
+    let (journal, journal_metrics) = open_journal(&config.files, rotation, store.reader(), now.clone())?;
     let network_metrics = crate::p2p::Metrics::default();
     let (network, network_config) =
         open_network(network, &config, &genesis, &signer, network_metrics.clone()).await?;
@@ -84,30 +87,41 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
             peers: None,
             threads: Threads::Dedicated,
         },
-        applied: vec![],
+        applied: vec![journal.clone().recipient()],
+        forks: vec![journal.recipient()],
         integrity_stop: alarm.recipient(),
     };
     let mut registry = metrics::Builder::new(&genesis.chain_id, &config.metrics_namespace);
     following.metrics.register(registry.registry());
     network_metrics.register(registry.registry());
+    journal_metrics.register(registry.registry());
     let (kv_metrics, rpc_metrics, disk_metrics) =
         (kv_http::Metrics::default(), rpc::Metrics::default(), disk::Metrics::default());
     kv_metrics.register(registry.registry());
     rpc_metrics.register(registry.registry());
     disk_metrics.register(registry.registry());
+    let listeners = (rpc::serve::Metrics::default(), rpc::serve::Metrics::default());
+    listeners.0.register(registry.registry().sub_registry_with_prefix("kv_http"));
+    listeners.1.register(registry.registry().sub_registry_with_prefix("metrics_http"));
 
     // Ports come before actors: a taken one is named before anything was followed.
     let kv_listener = match &config.kv.listen {
         Some(address) => Some(
-            rpc::serve::Listener::bind(address, limits, rpc::serve::Metrics::default())
-                .await
-                .map_err(ExitError::retry_later)?,
+            rpc::serve::Listener::bind(address, limits, listeners.0).await.map_err(ExitError::retry_later)?,
         ),
         None => None,
     };
     let rpc_listener = rpc::serve::Listener::bind(&config.rpc.address, limits, rpc_metrics.connections())
         .await
         .map_err(ExitError::retry_later)?;
+    let metrics_listener = match &config.metrics {
+        Some(metrics) => {
+            let limits = Limits { connections: metrics.max_connections.min(limits.connections), ..limits };
+            let bound = rpc::Server::listen_for_metrics(&metrics.address, limits, listeners.1).await;
+            Some((bound.map_err(ExitError::retry_later)?, limits))
+        }
+        None => None,
+    };
     let node = following.start().await.map_err(|error| match error {
         FollowError::HasLog => ExitError::config(error),
         FollowError::Store(error) => ExitError::from(error),
@@ -165,15 +179,9 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
         };
         servers.push(tokio::spawn(listener.serve(api.router(), until_closed())));
     }
-    if let Some(metrics) = &config.metrics {
-        let limits = Limits { connections: metrics.max_connections.min(limits.connections), ..limits };
-        match rpc::Server::bind_metrics(&metrics.address, scraped, limits).await {
-            Ok(server) => servers.push(tokio::spawn(server.serve(until_closed()))),
-            Err(error) => {
-                stop(&node, &store).await;
-                return Err(ExitError::retry_later(error));
-            }
-        }
+    if let Some((listener, limits)) = metrics_listener {
+        let server = rpc::Server::for_metrics(listener, scraped, limits);
+        servers.push(tokio::spawn(server.serve(until_closed())));
     }
     let watch = disk::Config {
         directory: config.files.data().to_owned(),
