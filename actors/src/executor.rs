@@ -16,13 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, MessageResult, Recipient,
-    ResponseFuture, WrapFuture,
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Recipient, ResponseFuture,
+    WrapFuture,
 };
 use baton_messages::chain::{Block, SignedHeader, Signer};
 use baton_messages::command::{Command, HeaderSignature};
 use baton_messages::engine::{EngineError, ExecuteBlock, Executed, FilterTxs, GetPosition};
-use baton_messages::executor::{GetProducerView, ProducerView, ProductionChanged};
+use baton_messages::executor::ProductionChanged;
 use baton_messages::mutation::{Mutation, planted};
 use baton_messages::p2p::{NotPublished, PublishBlock, PublishTail};
 use baton_messages::raft::{Committed, ProposeBlock, ProposeError, Record, Settle};
@@ -774,14 +774,6 @@ impl Handler<StopProducing> for Executor {
             // The executor answers, or is dropped; there is nothing more to wait for.
             let _ = done.await;
         })
-    }
-}
-
-impl Handler<GetProducerView> for Executor {
-    type Result = MessageResult<GetProducerView>;
-
-    fn handle(&mut self, _: GetProducerView, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(ProducerView { height: self.reader.tip().height, pause: self.pause.clone() })
     }
 }
 

@@ -137,14 +137,22 @@ impl Plan {
         self.highest = self.highest.max(tip);
         if self.asked < self.highest {
             let from = self.asked.next().max(first);
-            return Next::Range(from, count.min((self.highest.0 + 1).saturating_sub(from.0)).max(1));
+            return Next::Range(
+                from,
+                count.min(self.highest.0.saturating_add(1).saturating_sub(from.0)).max(1),
+            );
         }
         if rested && !grew && self.asked <= tip { Next::Head } else { Next::Nothing }
     }
 
+    /// The proposer has signed a header of this height: there are blocks up to it.
+    fn saw(&mut self, height: Height) {
+        self.highest = self.highest.max(height);
+    }
+
     /// These came of a range that was asked for.
     fn came(&mut self, from: Height, headers: u64) {
-        let last = Height(from.0 + headers).previous();
+        let last = Height(from.0.saturating_add(headers)).previous();
         self.asked = self.asked.max(last);
         if headers == 0 {
             // Nobody has it, whoever said so.
@@ -158,8 +166,8 @@ impl Plan {
 enum Round {
     /// Peers are that far.
     Heads(Height),
-    /// Of a range so many headers came.
-    Came { from: Height, headers: u64, data: u64, wrong: u64 },
+    /// Of a range so many headers came; `seen` is the highest header that was seen anywhere.
+    Came { from: Height, headers: u64, data: u64, wrong: u64, seen: Height },
 }
 
 /// The gatherer.
@@ -211,11 +219,14 @@ impl Gatherer {
                     return self.begin_round(false, ctx);
                 }
             }
-            Ok(Round::Came { from, headers, data, wrong }) => {
+            Ok(Round::Came { from, headers, data, wrong, seen }) => {
                 self.metrics.headers.inc_by(headers);
                 self.metrics.data.inc_by(data);
                 self.metrics.wrong.inc_by(wrong);
                 self.plan.came(from, headers);
+                if headers > 0 {
+                    self.plan.saw(seen);
+                }
                 // A range that was not wholly right is asked for again, after a pause.
                 if headers > 0 && wrong == 0 {
                     return self.begin_round(false, ctx);
@@ -267,10 +278,11 @@ impl Asking {
         let heads = self.links.head.send(FetchHead).timeout(self.config.reply_within).await;
         let heads = heads.map_err(|source| Error::NoReply { who: "peer-to-peer actor", source })??;
         let candidates = heads.iter().map(|given| header(&given.peer, &given.item)).collect();
-        let judged = self.offer(candidates).await?;
+        let (judged, seen) = self.offer(candidates).await?;
         let good = heads.iter().zip(&judged).filter(|(_, judged)| !is_wrong(judged));
         let highest = good.map(|(given, _)| given.item.signed.header.height).max();
-        Ok(Round::Heads(highest.unwrap_or_default()))
+        // Those who were asked may be behind, or say so: gossip and DA tell of what they do not.
+        Ok(Round::Heads(highest.unwrap_or_default().max(seen)))
     }
 
     async fn range(self, from: Height, count: u64) -> Result<Round, Error> {
@@ -289,9 +301,9 @@ impl Asking {
         let (of_headers, of_data) = (headers.len() as u64, data.len() as u64);
         self.hint(&headers, &data);
         let (headers, forged) = self.check(&headers).await?;
-        let judged = self.offer(in_order(headers, &data)).await?;
+        let (judged, seen) = self.offer(in_order(headers, &data)).await?;
         let wrong = judged.iter().filter(|judged| is_wrong(judged)).count() as u64;
-        Ok(Round::Came { from, headers: of_headers, data: of_data, wrong: wrong + forged })
+        Ok(Round::Came { from, headers: of_headers, data: of_data, wrong: wrong + forged, seen })
     }
 
     /// Headers that are what they seem, and how many are not: who gave those is reported.
@@ -321,10 +333,11 @@ impl Asking {
         self.links.report.do_send(ReportPeer { peer: peer.clone(), offence: Offence::Lie, reason });
     }
 
-    /// Offers pieces, and reports who gave those that are wrong.
-    async fn offer(&self, candidates: Vec<Candidate>) -> Result<Vec<Judged>, Error> {
+    /// Offers pieces, and reports who gave those that are wrong. What became of them, and the highest
+    /// header that the syncer has seen.
+    async fn offer(&self, candidates: Vec<Candidate>) -> Result<(Vec<Judged>, Height), Error> {
         if candidates.is_empty() {
-            return Ok(vec![]);
+            return Ok((vec![], Height(0)));
         }
         let origins: Vec<Origin> = candidates.iter().map(|candidate| candidate.origin.clone()).collect();
         let offer = Offer { candidates, read: None };
@@ -335,7 +348,7 @@ impl Asking {
                 self.report(&PeerId(peer.clone()), reason.clone());
             }
         }
-        Ok(taken.judged)
+        Ok((taken.judged, taken.highest))
     }
 
     /// The last hint is enough: what is on DA before it is read in its turn.
@@ -427,6 +440,17 @@ mod tests {
         assert_eq!(plan.next(Height(5), FIRST, 10, false), Next::Range(Height(6), 10));
         plan.came(Height(6), 0);
         assert_eq!(plan.next(Height(5), FIRST, 10, true), Next::Head);
+    }
+
+    #[test]
+    fn what_was_seen_of_the_chain_elsewhere_is_asked_for_too() {
+        let mut plan = Plan { highest: Height(6), ..Plan::default() };
+        assert_eq!(plan.next(Height(5), FIRST, 10, false), Next::Range(Height(6), 1));
+        plan.came(Height(6), 1);
+        plan.saw(Height(30));
+        assert_eq!(plan.next(Height(5), FIRST, 10, false), Next::Range(Height(7), 10));
+        plan.saw(Height(3));
+        assert_eq!(plan.highest, Height(30));
     }
 
     #[test]

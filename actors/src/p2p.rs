@@ -39,13 +39,13 @@ use tracing::{debug, error, info, warn};
 use crate::world::World;
 use dialling::Dialling;
 use fetching::Fetches;
-use intake::{Intake, Key};
+use intake::{Intake, Key, Stopped};
 use judge::{Judge, Judgement};
 use library::Library;
 pub use metrics::Metrics;
 use network::{AskId, Command, Event, Network, Token};
 use peers::{Consequence, Deed, Peers};
-use telling::Telling;
+use telling::{ENVELOPE, Telling};
 
 /// How the actor behaves.
 #[derive(Clone, Debug)]
@@ -120,6 +120,10 @@ impl std::fmt::Debug for Parts {
     }
 }
 
+/// What data that overtook their header may take in memory together.
+const MAX_EARLY: usize = 16 << 20;
+/// What items that the syncer judges may take in memory together; one is always let through.
+const MAX_JUDGING: usize = 64 << 20;
 /// How often what takes too long is looked for.
 const TICK: Duration = Duration::from_millis(250);
 /// How often scores move towards zero.
@@ -144,6 +148,8 @@ pub struct P2p {
     term: Term,
     /// Gossiped items that wait for a verdict of the syncer.
     judging: usize,
+    /// What they take in memory.
+    judging_bytes: usize,
     /// Data that overtook its header, on a member.
     early: Vec<Early>,
     listening: BTreeSet<String>,
@@ -153,10 +159,19 @@ pub struct P2p {
     forks: BTreeSet<baton_messages::types::Height>,
 }
 
+/// Whom a message came from.
+#[derive(Clone)]
+struct Sender {
+    /// Who handed it to this node.
+    forwarder: PeerId,
+    /// Who made it, and signed that.
+    publisher: PeerId,
+}
+
 /// Data that waits for its header.
 struct Early {
     token: Token,
-    peer: PeerId,
+    from: Sender,
     item: Item,
     key: Key,
     since: Instant,
@@ -192,6 +207,7 @@ impl P2p {
             fetches: Fetches::new(config.range, config.max_fetches, reader.chain_id()),
             term: Term(0),
             judging: 0,
+            judging_bytes: 0,
             early: vec![],
             listening: BTreeSet::new(),
             aged: now,
@@ -284,7 +300,10 @@ impl P2p {
                 }
             }
             Event::Discovered { peer } => self.on_discovered(peer),
-            Event::Gossip { token, peer, service, data } => self.on_gossip(token, peer, service, &data, ctx),
+            Event::Gossip { token, peer, publisher, service, data } => {
+                let from = Sender { forwarder: peer, publisher };
+                self.on_gossip(token, from, service, &data, ctx);
+            }
             Event::Asked { token, peer, service, request } => self.on_asked(token, &peer, service, &request),
             Event::Answered { id, outcome, took } => {
                 self.on_answered(id, outcome, took);
@@ -340,38 +359,45 @@ impl P2p {
     fn on_gossip(
         &mut self,
         token: Token,
-        peer: PeerId,
+        from: Sender,
         service: Service,
         data: &Bytes,
         ctx: &mut Context<Self>,
     ) {
-        if !self.peers.may_gossip(&peer, Instant::now()) {
+        let peer = &from.forwarder;
+        if !self.peers.may_gossip(peer, Instant::now()) {
             self.metrics.gossiped(service, "flood");
-            self.note(&peer, Deed::TooMuch);
+            self.note(peer, Deed::TooMuch);
             self.tell(Command::Judge { token, verdict: Verdict::Ignore });
             return;
         }
-        if data.len() > MAX_PUBSUB_RPC {
-            // Others would lose us if it were forwarded.
-            debug!(%peer, bytes = data.len(), "a message is too large");
-            return self.settle(token, &peer, service, Verdict::Reject);
+        if data.len() + ENVELOPE > MAX_PUBSUB_RPC {
+            // ev-node's nodes would reset the stream if it were forwarded. Those that publish look
+            // at no size, so nobody is to blame.
+            debug!(%peer, bytes = data.len(), "a message is too large to be forwarded");
+            return self.settle(token, peer, service, Verdict::Ignore);
         }
         let (item, key) = match self.intake.look(service, data, self.world.wall()) {
             Ok(fresh) => fresh,
             Err(stopped) => {
                 debug!(%peer, service = metrics::name(service), ?stopped, "a message goes no further");
-                return self.settle(token, &peer, service, stopped.verdict());
+                return match stopped {
+                    Stopped::Refused(_) => self.settle(token, peer, service, Verdict::Reject),
+                    Stopped::Copy | Stopped::Early | Stopped::Forged(_) => {
+                        self.settle_unseen(token, &from, service, stopped.verdict());
+                    }
+                };
             }
         };
         if let Item::Header(header) = &item {
             self.library.learn(&header.signed);
         }
         match self.links.gossiped.clone() {
-            Some(judge) => self.begin_judging(judge, token, peer, item, key, ctx),
+            Some(judge) => self.begin_judging(judge, token, from, item, key, ctx),
             None => {
                 let since = Instant::now();
                 let came = (item.service() == Service::Headers).then(|| item.height());
-                self.judge(Early { token, peer, item, key, since });
+                self.judge(Early { token, from, item, key, since });
                 if let Some(height) = came {
                     self.judge_early(|early| early.item.height() == height);
                 }
@@ -383,24 +409,28 @@ impl P2p {
         &mut self,
         judge: Recipient<Gossiped>,
         token: Token,
-        peer: PeerId,
+        from: Sender,
         item: Item,
         key: Key,
         ctx: &mut Context<Self>,
     ) {
-        if self.judging >= MAX_JUDGED {
+        let weight = item.weight();
+        if self.judging >= MAX_JUDGED || (self.judging > 0 && self.judging_bytes + weight > MAX_JUDGING) {
             self.intake.settled(key, Verdict::Ignore);
-            return self.settle(token, &peer, key.0, Verdict::Ignore);
+            return self.settle_unseen(token, &from, key.0, Verdict::Ignore);
         }
         self.judging += 1;
+        self.judging_bytes += weight;
         self.metrics.judging.set(gauge(self.judging));
-        let verdict = judge.send(Gossiped { peer: peer.clone(), item }).timeout(self.config.judge_within);
+        let Sender { forwarder: peer, publisher } = from.clone();
+        let verdict = judge.send(Gossiped { peer, publisher, item }).timeout(self.config.judge_within);
         ctx.spawn(verdict.into_actor(self).map(move |verdict, this, _| {
-            this.end_judging(token, &peer, key, verdict);
+            this.judging_bytes -= weight;
+            this.end_judging(token, &from, key, verdict);
         }));
     }
 
-    fn end_judging(&mut self, token: Token, peer: &PeerId, key: Key, verdict: Result<Verdict, MailboxError>) {
+    fn end_judging(&mut self, token: Token, from: &Sender, key: Key, verdict: Result<Verdict, MailboxError>) {
         self.judging -= 1;
         self.metrics.judging.set(gauge(self.judging));
         let verdict = verdict.unwrap_or_else(|error| {
@@ -408,7 +438,14 @@ impl P2p {
             Verdict::Ignore
         });
         self.intake.settled(key, verdict);
-        self.settle(token, peer, key.0, verdict);
+        self.settle_unseen(token, from, key.0, verdict);
+    }
+
+    /// What ev-node's nodes forward without looking is held against who published it, not against
+    /// who forwarded it.
+    fn settle_unseen(&mut self, token: Token, from: &Sender, service: Service, verdict: Verdict) {
+        let whose = if verdict == Verdict::Reject { &from.publisher } else { &from.forwarder };
+        self.settle(token, whose, service, verdict);
     }
 
     fn settle(&mut self, token: Token, peer: &PeerId, service: Service, verdict: Verdict) {
@@ -422,7 +459,9 @@ impl P2p {
         let verdict = match self.judge.judge(&early.item) {
             Ok(Judgement::Verdict(verdict)) => verdict,
             Ok(Judgement::TooEarly) => {
-                if self.early.len() < MAX_JUDGED && early.since.elapsed() < self.config.judge_within {
+                let held: usize = self.early.iter().map(|early| early.item.weight()).sum();
+                let room = self.early.len() < MAX_JUDGED && held + early.item.weight() <= MAX_EARLY;
+                if room && early.since.elapsed() < self.config.judge_within {
                     return self.early.push(early);
                 }
                 Verdict::Ignore
@@ -430,7 +469,8 @@ impl P2p {
             Ok(Judgement::Fork { height, one, other }) => {
                 if self.forks.len() < 1024 && self.forks.insert(height) {
                     self.metrics.forks.inc();
-                    error!(%height, ours = %one, %other, peer = %early.peer, "two headers of one height are \
+                    let publisher = &early.from.publisher;
+                    error!(%height, ours = %one, %other, %publisher, "two headers of one height are \
                         signed with the sequencer's key: find out who else holds it");
                 }
                 Verdict::Reject
@@ -441,7 +481,7 @@ impl P2p {
             }
         };
         self.intake.settled(early.key, verdict);
-        self.settle(early.token, &early.peer, early.key.0, verdict);
+        self.settle_unseen(early.token, &early.from, early.key.0, verdict);
     }
 
     /// Looks again at the data that waits.

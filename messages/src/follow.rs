@@ -69,6 +69,9 @@ pub struct DaRead {
     pub next: DaHeight,
     /// The newest DA block known.
     pub head: DaHeight,
+    /// Above this height headers without an envelope are not the proposer's; `None`: no envelope of
+    /// the proposer was seen.
+    pub strict_from: Option<DaHeight>,
 }
 
 /// Check headers as far as that takes nothing but themselves: form, time and signature.
@@ -100,6 +103,8 @@ pub struct Taken {
     /// Go on reading DA here instead of at `DaRead::next`: something that is needed now did not
     /// find room when it was read.
     pub reread: Option<DaHeight>,
+    /// The highest header of the proposer that was seen, from wherever it came.
+    pub highest: Height,
 }
 
 /// What became of one piece.

@@ -66,6 +66,15 @@ impl Item {
         }
     }
 
+    /// What it takes in memory, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Header(header) => header.signed.weight(),
+            Self::Data(data) => data.data.weight(),
+        }
+    }
+
     /// The height it says it belongs to; zero for data without metadata.
     #[must_use]
     pub fn height(&self) -> Height {
@@ -160,6 +169,8 @@ pub enum Verdict {
 pub struct Gossiped {
     /// Who forwarded it to this node: not necessarily who published it.
     pub peer: PeerId,
+    /// Who published it, and is to blame for what nodes of ev-node forward unseen.
+    pub publisher: PeerId,
     /// What it is; its encoding has at most [`crate::wire::p2p::MAX_PUBSUB_RPC`] bytes.
     pub item: Item,
 }
@@ -280,7 +291,7 @@ pub struct ReportPeer {
 
 /// A peer that speaks this chain's protocols came, or a connected peer went. A hint: ask.
 ///
-/// The actor tells the syncer, which asks at once instead of after a pause.
+/// The actor tells the gatherer, which asks at once instead of after a pause.
 #[derive(Clone, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct PeerChanged {

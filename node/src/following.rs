@@ -190,12 +190,16 @@ impl Following {
         let peers = peers.or_else(|| p2p.as_ref().map(PeerPorts::of));
         let retriever_ctx = da.map(|da| (da, context::<DaRetriever>()));
         let hint = retriever_ctx.as_ref().map(|(_, ctx)| ctx.address().recipient());
-        let forks = forks.into_iter().chain([observer.clone().recipient()]).collect();
-        let links = follow::Links { applied, forks, hint: hint.clone() };
+        let links = follow::Links {
+            applied,
+            forks: forks.into_iter().chain([observer.clone().recipient()]).collect(),
+            hint: hint.clone(),
+            report: peers.as_ref().map(|peers| peers.report.clone()),
+        };
         let following =
             follow::Following::begin(settings.follow, links, metrics.follow, world.clone(), store);
         let following = following.await?;
-        let cursor = following.cursor();
+        let (cursor, strict_from) = (following.cursor(), following.strict_from());
 
         let links = engine::Links {
             executed: vec![observer.clone().recipient()],
@@ -206,7 +210,8 @@ impl Following {
         let engine_ports = EnginePorts::of(&engine);
 
         let evidence = reader.evidence();
-        let fork = evidence.first().map(|evidence| {
+        // The lowest: from there on nothing becomes final.
+        let fork = evidence.iter().min_by_key(|evidence| evidence.height).map(|evidence| {
             format!(
                 "the proposer signed two chains, which fork at height {}: {} and {}; nothing from there on becomes \
                  final here",
@@ -241,7 +246,7 @@ impl Following {
                 offer: syncer.clone().recipient(),
                 state: observer.clone().recipient(),
             };
-            ctx.run(DaRetriever::new(config, links, metrics.retriever));
+            ctx.run(DaRetriever::new(config, links, metrics.retriever).strict_from(strict_from));
         }
         let peers = peers.map(|peers| {
             let check = start_blocking(threads, move || Checker::new(world)).recipient();

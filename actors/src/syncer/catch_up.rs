@@ -69,7 +69,7 @@ impl CatchUp {
         read: Option<DaRead>,
     ) -> Change {
         let blocks_left = highest.0.saturating_sub(tip.0);
-        let da_left = read.map_or(0, |read| (read.head.0 + 1).saturating_sub(read.next.0));
+        let da_left = read.map_or(0, |read| read.head.0.saturating_add(1).saturating_sub(read.next.0));
         let mark = Mark { at: now, tip, da: read.map_or(0, |read| read.next.0) };
         if blocks_left <= LEVEL && da_left <= DA_LEVEL {
             self.view = None;
@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn unread_da_is_left_too_and_the_slower_one_counts() {
-        let read = |next, head| Some(DaRead { next: DaHeight(next), head: DaHeight(head) });
+        let read =
+            |next, head| Some(DaRead { next: DaHeight(next), head: DaHeight(head), strict_from: None });
         let mut catch_up = CatchUp::default();
         catch_up.look(Glance::Now, second(0), (Height(0), Height(0)), read(1, 100));
         catch_up.look(Glance::Now, second(10), (Height(50), Height(50)), read(11, 100));

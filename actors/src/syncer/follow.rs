@@ -17,6 +17,7 @@ use baton_messages::command::{BlockEntry, Command, ForcedPosition, HeaderSignatu
 use baton_messages::follow::{
     Candidate, DaHint, DaRead, ForkFound, GetSyncView, Judged, Offer, Origin, Piece, SyncView, Taken,
 };
+use baton_messages::p2p::{Offence, PeerId, ReportPeer};
 use baton_messages::raft::Applied;
 use baton_messages::types::{DaHeight, Height, StateRoot, Term, Timestamp, Tip};
 use baton_messages::wire::validate::{Invalid, NotNext};
@@ -31,7 +32,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::candidates::{Candidates, Kept, Limits, Ready, is_empty};
+use super::candidates::{Candidates, Kept, Limits, Ready, is_empty, links};
 use super::catch_up::{CatchUp, Change, Glance};
 use super::inclusion::Inclusion;
 use super::{Error, Syncer, rules};
@@ -52,6 +53,8 @@ pub struct Config {
 
 /// What is said of data that are not those of their height.
 const FOREIGN: &str = "the header of its height commits to other data";
+/// What is said of data of the next height that do not follow those of the tip.
+const UNLINKED: &str = "the data do not name those of the last block";
 
 impl Default for Config {
     fn default() -> Self {
@@ -73,6 +76,8 @@ pub struct Links {
     pub forks: Vec<Recipient<ForkFound>>,
     /// Hears where on DA blocks may be, as peers say; `None` where DA is not followed.
     pub hint: Option<Recipient<DaHint>>,
+    /// Hears who gave what was of no use; `None` where only DA is followed.
+    pub report: Option<Recipient<ReportPeer>>,
 }
 
 /// Where a block came from.
@@ -162,10 +167,17 @@ pub struct Following {
     /// Read DA again from here: what was found above is lost.
     restart: Option<DaHeight>,
     /// Offers that wait until there is room.
-    waiting: Vec<oneshot::Sender<Option<DaHeight>>>,
+    waiting: Vec<Waiting>,
     began: Instant,
     logged: Instant,
     reopening: bool,
+}
+
+/// An offer that waits until there is room for more.
+struct Waiting {
+    /// It comes from reading DA in order: only that can go back.
+    reads: bool,
+    told: oneshot::Sender<Option<DaHeight>>,
 }
 
 impl std::fmt::Debug for Following {
@@ -224,6 +236,12 @@ impl Following {
         self.record.cursor
     }
 
+    /// Where on DA the proposer began to sign envelopes, when that was seen.
+    #[must_use]
+    pub const fn strict_from(&self) -> Option<DaHeight> {
+        self.record.strict_from
+    }
+
     /// Who hears where on DA blocks may be.
     pub(super) const fn hint(&self) -> Option<&Recipient<DaHint>> {
         self.links.hint.as_ref()
@@ -272,13 +290,22 @@ impl Following {
         let reader = self.store.reader();
         let tip = reader.tip().height;
         let standing = if height <= tip { reader.hash(height)? } else { None };
+        let known = standing == Some(hash) || self.candidates.knows(height, hash);
+        // Anybody may write a true header with a signature that is none: that is not on DA.
+        if known
+            && origin.da().is_some()
+            && let Err(wrong) = signed.verify_signer()
+        {
+            self.metrics.refuse("invalid");
+            return Ok((Judged::Invalid(wrong.to_string()), None));
+        }
         if standing == Some(hash) {
             if let Some(da) = origin.da() {
                 self.included(Lane::Header, height, da, is_empty(&signed.header.data_hash));
             }
             return Ok((Judged::Known, None));
         }
-        if !self.candidates.knows(height, hash)
+        if !known
             && let Err(wrong) = match checked {
                 true => rules::of_chain(reader.genesis(), &signed.header),
                 false => rules::header(reader.genesis(), &signed, now),
@@ -307,7 +334,7 @@ impl Following {
             return Ok((Judged::Fork, Some(evidence(first, "the chain here".to_owned()))));
         }
         self.highest = self.highest.max(height);
-        Ok(match self.candidates.header(tip, signed.clone(), hash, origin.clone()) {
+        Ok(match self.candidates.header(self.floor(), signed.clone(), hash, origin.clone()) {
             Kept::New => (Judged::New, None),
             Kept::Known => (Judged::Known, None),
             Kept::Dropped | Kept::Foreign => {
@@ -358,6 +385,15 @@ impl Following {
             });
         }
         let proven = self.candidates.has_header(height);
+        let tip = self.floor();
+        if height == tip.next() && origin.da().is_none() && !links(&data, &self.last_data_hash()?) {
+            self.metrics.refuse("foreign");
+            return Ok(match data.txs.is_empty() {
+                // Nodes of ev-node make such data up from the header.
+                true => Judged::Ignored,
+                false => Judged::Invalid(UNLINKED.to_owned()),
+            });
+        }
         Ok(match self.candidates.data(tip, height, data, commitment, origin) {
             Kept::New if !proven => Judged::Unproven,
             Kept::New => Judged::New,
@@ -392,6 +428,7 @@ impl Following {
         if let Some(read) = self.read {
             let unrecorded = self.candidates.lowest_da().into_iter().chain(self.inclusion.lowest_da()).min();
             self.record.cursor = unrecorded.map_or(read.next, |lowest| lowest.min(read.next));
+            self.record.strict_from = self.record.strict_from.into_iter().chain(read.strict_from).min();
         }
         self.metrics.cursor.set(i64::try_from(self.record.cursor.0).unwrap_or(i64::MAX));
         self.record.clone()
@@ -413,6 +450,11 @@ impl Following {
         let next = self.next_height();
         let last = self.last_data_hash()?;
         Ok(self.candidates.ready(next, &last))
+    }
+
+    /// The height below the next one: of the tip, or of what comes before the first block.
+    fn floor(&self) -> Height {
+        self.next_height().previous()
     }
 
     fn next_height(&self) -> Height {
@@ -476,6 +518,7 @@ impl Following {
         let verdicts = self.writer.follow(&commands, &record)?;
         match verdicts.first() {
             Some(Verdict::Committed(tip)) => {
+                self.drop_unlinked(height.next(), &last_data);
                 self.last_data = Some((height, last_data));
                 let source = if ready.from.da().is_some() { "da" } else { "p2p" };
                 self.metrics.blocks.get_or_create(&Source { source }).inc();
@@ -516,6 +559,18 @@ impl Following {
     /// Whether others hear of a block: of every one, or of every so many while there are so many.
     pub(super) const fn tells_of(&self, height: Height) -> bool {
         !self.catch_up.is_on() || height.0.is_multiple_of(TOLD_TOGETHER)
+    }
+
+    /// The next block's data can be told apart from what peers made up, now that the tip is known.
+    fn drop_unlinked(&mut self, height: Height, last_data: &Bytes) {
+        for origin in self.candidates.drop_unlinked(height, last_data) {
+            self.metrics.refuse("foreign");
+            if let (Origin::Peer(peer), Some(report)) = (origin, &self.links.report) {
+                // It may be another's that an honest node has kept for true.
+                let (peer, offence, reason) = (PeerId(peer), Offence::Useless, UNLINKED.to_owned());
+                report.do_send(ReportPeer { peer, offence, reason });
+            }
+        }
     }
 
     fn show(&self) {
@@ -575,7 +630,7 @@ impl Following {
     }
 
     fn reread(&mut self) -> Option<DaHeight> {
-        let tip = self.next_height().previous();
+        let tip = self.floor();
         self.restart.take().or_else(|| self.candidates.reread(tip))
     }
 
@@ -583,11 +638,21 @@ impl Following {
         if self.waiting.is_empty() {
             return;
         }
-        let reread = self.reread();
-        for waiting in self.waiting.drain(..) {
+        let (mut reading, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.reads);
+        for waiting in others {
             // Who offered may have given up.
-            let _ = waiting.send(reread);
+            let _ = waiting.told.send(None);
         }
+        // What is to be read again stays so until it is told to somebody who reads and listens.
+        reading.retain(|waiting| !waiting.told.is_closed());
+        let mut reread = if reading.is_empty() { None } else { self.reread() };
+        for waiting in reading {
+            if let Err(untold) = waiting.told.send(reread.take()) {
+                reread = untold;
+            }
+        }
+        self.restart = self.restart.into_iter().chain(reread).min();
     }
 }
 
@@ -843,6 +908,7 @@ impl Handler<Offer> for Syncer {
     fn handle(&mut self, offer: Offer, ctx: &mut Context<Self>) -> Self::Result {
         let Offer { candidates, read } = offer;
         let judged = self.judge(candidates, ctx);
+        let reads = read.is_some();
         if let (Some(follow), Some(read)) = (&mut self.follow, read)
             && follow.restart.is_none()
         {
@@ -854,14 +920,15 @@ impl Handler<Offer> for Syncer {
         }
         self.write_progress(ctx);
         let (room, told) = oneshot::channel();
+        let highest = self.follow.as_ref().map_or(Height(0), |follow| follow.highest);
         if let Some(follow) = &mut self.follow {
-            follow.waiting.push(room);
+            follow.waiting.push(Waiting { reads, told: room });
         }
         self.go_on(ctx);
         Box::pin(async move {
             // The end of the syncer is no reason to read again.
             let reread = told.await.unwrap_or_default();
-            Taken { judged, reread }
+            Taken { judged, reread, highest }
         })
     }
 }

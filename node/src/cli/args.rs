@@ -146,7 +146,7 @@ pub struct ImportArgs {
     #[arg(long, requires = "finish")]
     pub old_key_stays: bool,
 
-    /// Go on although the DA layer does not say whether it has later blocks.
+    /// Go on although the DA layer, or the old sequencer's machine, does not say whether there are later blocks.
     #[arg(long, requires = "finish")]
     pub unreachable_ok: bool,
 

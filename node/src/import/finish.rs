@@ -14,13 +14,14 @@ use baton_messages::types::{Height, Member};
 use baton_storage::{Reader, Store};
 use uuid::Uuid;
 
-use super::facts;
+use super::facts::{self, Old};
 use super::judge::{Facts, Seen, Waived, judge};
 use super::record::{Finished, Record, parse_hash};
 use crate::cli::args::ImportArgs;
 use crate::cli::place::open_options;
 use crate::cli::tools::committed;
 use crate::config::template::template;
+use crate::config::value::reachable;
 use crate::config::{Config, Env, Flags, Settings, config_file};
 use crate::exit::ExitError;
 use crate::genesis;
@@ -47,7 +48,7 @@ pub(super) fn run(root: &Path, at: u64, args: &ImportArgs) -> Result<(), ExitErr
         )));
     };
     if let Some(address) = &args.old_rpc {
-        record.old_rpc = facts::reachable(address);
+        record.old_rpc = reachable(address);
     }
     let genesis = genesis::load(&files.genesis())?;
     let store = Store::open(open_options(files, &genesis))?;
@@ -84,7 +85,12 @@ fn take_over(
         .build()
         .map_err(|error| ExitError::other(format!("cannot start a runtime: {error}")))?;
     let facts = runtime.block_on(async {
-        let answers = facts::answers(&record.old_rpc).await.then(|| record.old_rpc.clone());
+        let mut others = vec![("DA", ask_da(config, genesis, &reader).await?)];
+        let old = facts::old_sequencer(&record.old_rpc).await;
+        let answers = (old == Old::Answers).then(|| record.old_rpc.clone());
+        if let Old::Unknown(why) = old {
+            others.push(("the old sequencer", Seen::Silent(why)));
+        }
         Ok::<_, ExitError>(Facts {
             height,
             hash,
@@ -92,7 +98,7 @@ fn take_over(
             in_use: facts::in_use(&record.old_data),
             answers,
             key: Some(record.old_key.clone()).filter(|path| path.exists()),
-            others: vec![("DA", ask_da(config, genesis, &reader).await?)],
+            others,
         })
     })?;
     let waived = Waived { key_stays: args.old_key_stays, silence: args.unreachable_ok };

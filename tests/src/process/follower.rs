@@ -111,8 +111,13 @@ impl Follower {
 
     /// Starts it, and does not wait for it.
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// As [`Follower::start`], with more variables in its environment.
+    pub fn start_with(&mut self, env: &[(&str, String)]) {
         assert!(self.child.is_none(), "it runs");
-        self.child = Some(Child::start("follower", &self.args("start"), &[], &self.log()));
+        self.child = Some(Child::start("follower", &self.args("start"), env, &self.log()));
     }
 
     /// What its process takes from the machine.
@@ -132,7 +137,7 @@ impl Follower {
         assert_eq!(code, Some(0), "{}", self.tail());
     }
 
-    /// Waits for its end and gives its exit code.
+    /// Waits for its end and gives its exit code; `None` when a signal ended it.
     pub async fn ended(&mut self) -> Option<i32> {
         let ended = self.child.as_mut().expect("it runs").ended(Duration::from_secs(30)).await;
         let ended = ended.unwrap_or_else(|| panic!("it does not end:\n{}", self.tail()));
@@ -194,6 +199,14 @@ impl Follower {
             let status = self.status().await;
             status["follow"]["executed"].as_u64().is_some_and(|executed| executed >= height)
                 && status["da"]["included"].as_u64().is_some_and(|included| included >= height)
+        })
+        .await;
+    }
+
+    /// Waits until it has executed a height, whether or not that is on DA.
+    pub async fn execute(&self, height: u64) {
+        self.until("a height, executed", || async {
+            self.status().await["follow"]["executed"].as_u64().is_some_and(|executed| executed >= height)
         })
         .await;
     }

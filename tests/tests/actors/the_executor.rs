@@ -281,6 +281,31 @@ fn a_stale_grant_gets_nothing_committed_signed_or_executed() {
 }
 
 #[test]
+fn a_leader_without_a_quorum_makes_nothing_says_so_and_takes_it_back_when_there_is_one() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let (committing, quorum) = (rig.stage.clone(), Rc::new(Cell::new(false)));
+        let there = quorum.clone();
+        let (propose, proposed) = probe(move |proposal: &ProposeBlock| match there.get() {
+            true => Ok(committing.committed(&proposal.block)),
+            false => Err(ProposeError::NoQuorum),
+        });
+        rig.links.propose = propose;
+        let _executor = rig.start();
+        pass(1_000).await;
+        assert!(proposed.count() > 3, "it asks again: a quorum may come back in the same term");
+        assert_eq!((rig.signed.count(), rig.executed.count()), (0, 0));
+        let said: Vec<_> = rig.paused.take().into_iter().map(|change| change.pause).collect();
+        let [Some(why)] = &said[..] else { panic!("once, however often it was tried: {said:?}") };
+        assert!(why.contains("no quorum acknowledges this leader"), "{why}");
+        quorum.set(true);
+        pass(500).await;
+        assert_eq!(rig.paused.take().last().map(|change| change.pause.clone()), Some(None));
+        assert!(rig.executed.count() > 0);
+    });
+}
+
+#[test]
 fn while_the_guard_refuses_nothing_is_proposed_and_it_says_why() {
     sim_run(1, || async {
         let mut rig = Rig::new();
