@@ -426,7 +426,7 @@ impl Reading {
             let kind = match self.decoder.read(height, &blob) {
                 Found::Piece(piece) => {
                     let kind = match &piece {
-                        Piece::Header(_) => "header",
+                        Piece::Header(_) | Piece::Checked(_) => "header",
                         Piece::Data(_) => "data",
                     };
                     candidates.push(Candidate { piece, origin: Origin::Da(height) });

@@ -11,11 +11,12 @@ use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Recipient, SpawnHandle, WrapFuture,
 };
 use baton_messages::chain::{P2pData, P2pSignedHeader};
-use baton_messages::follow::{Candidate, DaHint, Judged, Offer, Origin, Piece};
+use baton_messages::follow::{Candidate, CheckHeaders, DaHint, Judged, Offer, Origin, Piece};
 use baton_messages::p2p::{
     FetchData, FetchError, FetchHead, FetchHeaders, Fetched, Offence, PeerChanged, PeerId, ReportPeer,
 };
 use baton_messages::types::{DaHeight, Height};
+use baton_messages::wire::validate::Invalid;
 use baton_storage::Reader;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -55,6 +56,8 @@ pub struct Links {
     pub headers: Recipient<FetchHeaders>,
     /// Asks peers for data.
     pub data: Recipient<FetchData>,
+    /// Checks the signatures of the headers they give.
+    pub check: Recipient<CheckHeaders>,
     /// Takes what they give.
     pub offer: Recipient<Offer>,
     /// Hears who gave what was wrong.
@@ -297,9 +300,37 @@ impl Asking {
         let data = data.map_err(|source| Error::NoReply { who, source })?.unwrap_or_default();
         let (of_headers, of_data) = (headers.len() as u64, data.len() as u64);
         self.hint(&headers, &data);
-        let (judged, seen) = self.offer(in_order(&headers, &data)).await?;
+        let (headers, forged) = self.check(&headers).await?;
+        let (judged, seen) = self.offer(in_order(headers, &data)).await?;
         let wrong = judged.iter().filter(|judged| is_wrong(judged)).count() as u64;
-        Ok(Round::Came { from, headers: of_headers, data: of_data, wrong, seen })
+        Ok(Round::Came { from, headers: of_headers, data: of_data, wrong: wrong + forged, seen })
+    }
+
+    /// Headers that are what they seem, and how many are not: who gave those is reported.
+    async fn check(&self, headers: &Fetched<P2pSignedHeader>) -> Result<(Vec<Candidate>, u64), Error> {
+        let signed: Vec<_> = headers.iter().map(|given| Arc::new(given.item.signed.clone())).collect();
+        let verdicts = self.links.check.send(CheckHeaders(signed.clone())).timeout(self.config.reply_within);
+        let verdicts = verdicts.await.map_err(|source| Error::NoReply { who: "checker", source })?;
+        let (mut good, mut forged) = (Vec::with_capacity(signed.len()), 0);
+        for ((given, signed), verdict) in headers.iter().zip(signed).zip(verdicts) {
+            let origin = Origin::Peer(given.peer.0.clone());
+            match verdict {
+                Ok(()) => good.push(Candidate { piece: Piece::Checked(signed), origin }),
+                // Time may cure it: the syncer says what it does with it.
+                Err(Invalid::FromTheFuture { .. }) => {
+                    good.push(Candidate { piece: Piece::Header(signed), origin });
+                }
+                Err(wrong) => {
+                    forged += 1;
+                    self.report(&given.peer, wrong.to_string());
+                }
+            }
+        }
+        Ok((good, forged))
+    }
+
+    fn report(&self, peer: &PeerId, reason: String) {
+        self.links.report.do_send(ReportPeer { peer: peer.clone(), offence: Offence::Lie, reason });
     }
 
     /// Offers pieces, and reports who gave those that are wrong. What became of them, and the highest
@@ -314,8 +345,7 @@ impl Asking {
         let taken = taken.map_err(|source| Error::NoReply { who: "syncer", source })?;
         for (origin, judged) in origins.iter().zip(&taken.judged) {
             if let (Origin::Peer(peer), Judged::Invalid(reason)) = (origin, judged) {
-                let (peer, reason) = (PeerId(peer.clone()), reason.clone());
-                self.links.report.do_send(ReportPeer { peer, offence: Offence::Lie, reason });
+                self.report(&PeerId(peer.clone()), reason.clone());
             }
         }
         Ok((taken.judged, taken.highest))
@@ -342,12 +372,15 @@ fn header(peer: &PeerId, item: &P2pSignedHeader) -> Candidate {
 }
 
 /// Headers and data by height, each header before its data.
-fn in_order(headers: &Fetched<P2pSignedHeader>, data: &Fetched<P2pData>) -> Vec<Candidate> {
+fn in_order(headers: Vec<Candidate>, data: &Fetched<P2pData>) -> Vec<Candidate> {
     let mut data = data.iter().peekable();
     let mut all = Vec::with_capacity(headers.len() + data.len());
-    for given in headers {
-        all.push(header(&given.peer, &given.item));
-        let height = given.item.signed.header.height;
+    for header in headers {
+        let height = match &header.piece {
+            Piece::Header(signed) | Piece::Checked(signed) => signed.header.height,
+            Piece::Data(_) => continue,
+        };
+        all.push(header);
         let is_next =
             |item: &P2pData| item.data.metadata.as_ref().is_some_and(|metadata| metadata.height <= height);
         while let Some(given) = data.next_if(|given| is_next(&given.item)) {

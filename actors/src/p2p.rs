@@ -325,7 +325,11 @@ impl P2p {
                 if !self.peers.is_connected(&peer)
                     && let Some(pause) = self.dialling.failed(&peer, Instant::now())
                 {
-                    debug!(%peer, reason, pause = pause.as_secs(), "a configured peer cannot be reached");
+                    // Said once for as long as it lasts.
+                    match pause == dialling::FIRST {
+                        true => warn!(%peer, reason, "a peer of p2p.peers cannot be reached: trying again"),
+                        false => debug!(%peer, reason, pause = pause.as_secs(), "still not reached"),
+                    }
                 }
             }
             Event::Discovered { peer } => self.on_discovered(peer),

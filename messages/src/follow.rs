@@ -10,6 +10,7 @@ use actix::Message;
 
 use crate::chain::{Data, SignedHeader};
 use crate::types::{DaHeight, Height};
+use crate::wire::validate::Invalid;
 
 /// Where a piece came from: who is to blame when it is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,9 @@ impl fmt::Display for Origin {
 pub enum Piece {
     /// A signed header; nothing of it is checked yet.
     Header(Arc<SignedHeader>),
+    /// A header that is well-formed and bears its signer's signature, as [`CheckHeaders`] has found.
+    /// Whether that is the chain's proposer is not checked yet.
+    Checked(Arc<SignedHeader>),
     /// A block's data, with metadata. From DA, its signature is the proposer's.
     Data(Arc<Data>),
 }
@@ -69,6 +73,14 @@ pub struct DaRead {
     /// the proposer was seen.
     pub strict_from: Option<DaHeight>,
 }
+
+/// Check headers as far as that takes nothing but themselves: form, time and signature.
+///
+/// The gatherer asks the checker, which has a thread of its own, so that what costs most goes on
+/// beside storing and executing. Replies with one verdict for each, in order.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Vec<Result<(), Invalid>>")]
+pub struct CheckHeaders(pub Vec<Arc<SignedHeader>>);
 
 /// Offer pieces to the syncer.
 ///

@@ -8,6 +8,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, Recipient};
+use baton_actors::checker::Checker;
 use baton_actors::da::{self, Da, DaLayer};
 use baton_actors::da_retriever::{self, DaRetriever};
 use baton_actors::engine::{self, Engine, Execution};
@@ -17,7 +18,7 @@ use baton_actors::p2p::{self, P2p};
 use baton_actors::syncer::follow;
 use baton_actors::syncer::{self, Syncer};
 use baton_actors::world::World;
-use baton_messages::follow::{DaHint, GetObserverView, GetSyncView, Offer};
+use baton_messages::follow::{DaHint, ForkFound, GetObserverView, GetSyncView, Offer};
 use baton_messages::p2p::{
     FetchData, FetchHead, FetchHeaders, GetNetInfo, Gossiped, PeerChanged, ReportPeer,
 };
@@ -129,6 +130,8 @@ pub struct Following {
     pub parts: Parts,
     /// Hear that a block entered the store.
     pub applied: Vec<Recipient<Applied>>,
+    /// Hear that the proposer signed two chains, beside the observer.
+    pub forks: Vec<Recipient<ForkFound>>,
     /// Hears that a person is needed and the process must end.
     pub integrity_stop: Recipient<IntegrityStop>,
 }
@@ -167,7 +170,7 @@ impl Following {
     ///
     /// `FollowError` when the store belongs to a node that produces, or fails.
     pub async fn start(self) -> Result<FullNode, FollowError> {
-        let Self { settings, metrics, parts, applied, integrity_stop } = self;
+        let Self { settings, metrics, parts, applied, forks, integrity_stop } = self;
         let Parts { world, store, execution, da, p2p, peers, threads } = parts;
         let reader = store.reader();
         let observer_ctx = context::<Observer>();
@@ -190,11 +193,12 @@ impl Following {
         let hint = retriever_ctx.as_ref().map(|(_, ctx)| ctx.address().recipient());
         let links = follow::Links {
             applied,
-            fork: observer.clone().recipient(),
+            forks: forks.into_iter().chain([observer.clone().recipient()]).collect(),
             hint: hint.clone(),
             report: peers.as_ref().map(|peers| peers.report.clone()),
         };
-        let following = follow::Following::begin(settings.follow, links, metrics.follow, world, store);
+        let following =
+            follow::Following::begin(settings.follow, links, metrics.follow, world.clone(), store);
         let following = following.await?;
         let (cursor, strict_from) = (following.cursor(), following.strict_from());
 
@@ -246,10 +250,12 @@ impl Following {
             ctx.run(DaRetriever::new(config, links, metrics.retriever).strict_from(strict_from));
         }
         let peers = peers.map(|peers| {
+            let check = start_blocking(threads, move || Checker::new(world)).recipient();
             let links = gatherer::Links {
                 head: peers.head,
                 headers: peers.headers,
                 data: peers.data,
+                check,
                 offer: syncer.clone().recipient(),
                 report: peers.report,
                 hint: hint.clone(),

@@ -115,6 +115,7 @@ impl FollowingNode {
                 threads: Threads::Shared,
             },
             applied: vec![],
+            forks: vec![],
             integrity_stop,
         };
         match following.start().await {

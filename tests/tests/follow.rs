@@ -100,8 +100,22 @@ async fn a_full_node_catches_up_over_a_thousand_blocks_and_says_how_far_it_is() 
     let metrics = follower.metrics().await;
     assert!(metrics.contains("blocks_left") && metrics.contains("seconds_left"), "{metrics}");
     follower.terminate().await;
+
+    // One that is not killed says when it begins and when it is done, however soon that is.
+    let mut another = Follower::new(&site.home.genesis(), &site.da_url(), &FOLLOW).await;
+    another.start();
+    another.reach(goal).await;
+    let read = || std::fs::read_to_string(another.log()).unwrap_or_default();
+    another.until("the end of the catch-up", || async { read().contains("caught up") }).await;
+    let log = read();
+    let line = |what: &str| log.lines().find(|line| line.contains(what)).unwrap_or_default().to_owned();
+    assert!(line("catching up").contains("blocks_left"), "{log}");
+    assert!(line("caught up").contains("blocks_per_second"), "{log}");
+    another.terminate().await;
     assert_eq!(node.terminate().await, Some(0));
-    same(&follower.hashes(), &hashes(&site.home, &site.genesis()), 1_000);
+    let chain = hashes(&site.home, &site.genesis());
+    same(&follower.hashes(), &chain, 1_000);
+    same(&another.hashes(), &chain, 1_000);
 }
 
 /// It is connected to one member only, which does not lead: what the leader tells comes over the

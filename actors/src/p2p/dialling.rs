@@ -9,7 +9,7 @@ use baton_messages::p2p::PeerId;
 use tokio::time::Instant;
 
 /// The first pause.
-const FIRST: Duration = Duration::from_secs(1);
+pub(super) const FIRST: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(30);
 /// A dial that is not heard of again is over.

@@ -20,7 +20,7 @@ use baton_messages::follow::{
 use baton_messages::p2p::{Offence, PeerId, ReportPeer};
 use baton_messages::raft::Applied;
 use baton_messages::types::{DaHeight, Height, StateRoot, Term, Timestamp, Tip};
-use baton_messages::wire::validate::NotNext;
+use baton_messages::wire::validate::{Invalid, NotNext};
 use baton_storage::{Evidence, FollowError, FollowRecord, Store, StoreError, Writer};
 use bytes::Bytes;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -30,10 +30,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::candidates::{Candidates, Kept, Limits, Ready, is_empty, links};
-use super::catch_up::{CatchUp, Change};
+use super::catch_up::{CatchUp, Change, Glance};
 use super::inclusion::Inclusion;
 use super::{Error, Syncer, rules};
 use crate::world::World;
@@ -72,8 +72,8 @@ impl Default for Config {
 pub struct Links {
     /// Hear that a block entered the store.
     pub applied: Vec<Recipient<Applied>>,
-    /// Hears that the proposer signed two chains.
-    pub fork: Recipient<ForkFound>,
+    /// Hear that the proposer signed two chains.
+    pub forks: Vec<Recipient<ForkFound>>,
     /// Hears where on DA blocks may be, as peers say; `None` where DA is not followed.
     pub hint: Option<Recipient<DaHint>>,
     /// Hears who gave what was of no use; `None` where only DA is followed.
@@ -162,6 +162,8 @@ pub struct Following {
     forked_at: Option<Height>,
     /// The hash of the data of the tip.
     last_data: Option<(Height, Bytes)>,
+    /// The block after the one that is being executed, as far as it can be checked before that.
+    prepared: Option<Prepared>,
     /// Read DA again from here: what was found above is lost.
     restart: Option<DaHeight>,
     /// Offers that wait until there is room.
@@ -219,6 +221,7 @@ impl Following {
             highest: reader.tip().height,
             forked_at,
             last_data: None,
+            prepared: None,
             restart: None,
             waiting: vec![],
             began: now,
@@ -270,7 +273,8 @@ impl Following {
     ) -> Result<(Judged, Option<Evidence>), StoreError> {
         let Candidate { piece, origin } = candidate;
         match piece {
-            Piece::Header(signed) => self.judge_header(signed, origin, now),
+            Piece::Header(signed) => self.judge_header(signed, false, origin, now),
+            Piece::Checked(signed) => self.judge_header(signed, true, origin, now),
             Piece::Data(data) => Ok((self.judge_data(data, origin, now)?, None)),
         }
     }
@@ -278,6 +282,7 @@ impl Following {
     fn judge_header(
         &mut self,
         signed: Arc<SignedHeader>,
+        checked: bool,
         origin: Origin,
         now: Timestamp,
     ) -> Result<(Judged, Option<Evidence>), StoreError> {
@@ -300,7 +305,12 @@ impl Following {
             }
             return Ok((Judged::Known, None));
         }
-        if !known && let Err(wrong) = rules::header(reader.genesis(), &signed, now) {
+        if !known
+            && let Err(wrong) = match checked {
+                true => rules::of_chain(reader.genesis(), &signed.header),
+                false => rules::header(reader.genesis(), &signed, now),
+            }
+        {
             if wrong.may_pass() {
                 self.metrics.refuse("future");
                 self.candidates.drop_it(height, &origin);
@@ -478,18 +488,16 @@ impl Following {
                 return Ok(None);
             }
         }
-        if let Err(wrong) = header.validate_data(&ready.data) {
-            warn!(%wrong, height = height.0, from = %ready.data_from, "data do not belong to their header: dropped");
-            self.metrics.refuse("foreign");
-            match ready.data.txs.is_empty() {
-                // The data were made from the header: that is wrong then.
-                true => self.candidates.reject(height),
-                false => self.candidates.reject_data(height, &ready.data_from),
+        let prepared = self.prepared.take().filter(|prepared| prepared.is_of(&ready));
+        let prepared = prepared.map_or_else(|| Prepared::of(&ready), Ok);
+        let Prepared { block, last_data, .. } = match prepared {
+            Ok(prepared) => prepared,
+            Err(wrong) => {
+                self.reject(&ready, &wrong);
+                return Ok(None);
             }
-            return Ok(None);
-        }
+        };
         let empty = ready.data.txs.is_empty();
-        let block = Block::shared(header.clone(), Data::clone(&ready.data));
         let signature =
             HeaderSignature { height, hash: ready.hash, signature: ready.signed.signature.clone() };
         let entry =
@@ -503,7 +511,6 @@ impl Following {
                 self.inclusion.saw(lane, height, at, empty);
             }
         }
-        let last_data = ready.data.hash().to_bytes();
         self.candidates.passed(height);
         let mut commands = vec![Command::Block(entry)];
         commands.extend(self.inclusions(height));
@@ -515,12 +522,43 @@ impl Following {
                 self.last_data = Some((height, last_data));
                 let source = if ready.from.da().is_some() { "da" } else { "p2p" };
                 self.metrics.blocks.get_or_create(&Source { source }).inc();
-                info!(height = height.0, hash = %ready.hash, txs = ready.data.txs.len(), from = %ready.from, "followed");
+                // How a catch-up goes is said as a whole.
+                match self.catch_up.is_on() {
+                    true => debug!(height = height.0, hash = %ready.hash, from = %ready.from, "followed"),
+                    false => {
+                        info!(height = height.0, hash = %ready.hash, txs = ready.data.txs.len(), from = %ready.from, "followed");
+                    }
+                }
                 Ok(Some(*tip))
             }
             Some(verdict) => Err(Stop::Store(StoreError::Corrupt(format!("block {height} was {verdict}")))),
             None => Err(Stop::Store(StoreError::Corrupt("no verdict about a block".to_owned()))),
         }
+    }
+
+    /// The data do not belong to their header.
+    fn reject(&mut self, ready: &Ready, wrong: &Invalid) {
+        let height = ready.signed.header.height;
+        warn!(%wrong, height = height.0, from = %ready.data_from, "data do not belong to their header: dropped");
+        self.metrics.refuse("foreign");
+        match ready.data.txs.is_empty() {
+            // The data were made from the header: that is wrong then.
+            true => self.candidates.reject(height),
+            false => self.candidates.reject_data(height, &ready.data_from),
+        }
+    }
+
+    /// Looks at the next block while the engine executes the one before.
+    fn prepare(&mut self) {
+        if let Ok(Some(ready)) = self.next() {
+            // What is wrong with it is said when its turn comes.
+            self.prepared = Prepared::of(&ready).ok();
+        }
+    }
+
+    /// Whether others hear of a block: of every one, or of every so many while there are so many.
+    pub(super) const fn tells_of(&self, height: Height) -> bool {
+        !self.catch_up.is_on() || height.0.is_multiple_of(TOLD_TOGETHER)
     }
 
     /// The next block's data can be told apart from what peers made up, now that the tip is known.
@@ -548,17 +586,21 @@ impl Following {
     }
 
     /// Looks how catching up goes, and says so.
-    fn look_at_catch_up(&mut self) {
+    fn look_at_catch_up(&mut self, glance: Glance) {
         let now = Instant::now();
         let tip = self.tip().height;
-        match self.catch_up.look(now.duration_since(self.began), tip, self.highest, self.read) {
+        let since = now.duration_since(self.began);
+        match self.catch_up.look(glance, since, (tip, self.highest), self.read) {
             Change::None => {}
             Change::Began => {
                 self.logged = now;
                 let view = self.catch_up.view().unwrap_or_default();
                 info!(tip = tip.0, blocks_left = view.blocks_left, da_left = view.da_left, "catching up");
             }
-            Change::Done(blocks, spent) => info!(tip = tip.0, blocks, ?spent, "caught up"),
+            Change::Done(blocks, spent) => {
+                let blocks_per_second = Change::rate(blocks, spent);
+                info!(tip = tip.0, blocks, ?spent, blocks_per_second, "caught up");
+            }
         }
         if let Some(view) = self.catch_up.view()
             && now.duration_since(self.logged) >= self.config.log_every
@@ -581,6 +623,7 @@ impl Following {
         self.candidates = Candidates::new(self.config.limits);
         self.inclusion = Inclusion::new(self.config.most_unincluded);
         self.last_data = None;
+        self.prepared = None;
         self.record = self.store.reader().follow().unwrap_or_else(|| self.record.clone());
         self.restart = Some(self.record.cursor);
         self.read = None;
@@ -613,6 +656,29 @@ impl Following {
     }
 }
 
+/// A block whose data belong to its header; whether it is the next one is not known yet.
+struct Prepared {
+    signed: Arc<SignedHeader>,
+    data: Arc<Data>,
+    block: Arc<Block>,
+    last_data: Bytes,
+}
+
+impl Prepared {
+    fn of(ready: &Ready) -> Result<Self, Invalid> {
+        let (signed, data) = (ready.signed.clone(), ready.data.clone());
+        signed.header.validate_data(&data)?;
+        let block = Block::shared(signed.header.clone(), Data::clone(&data));
+        let last_data = data.hash().to_bytes();
+        Ok(Self { signed, data, block, last_data })
+    }
+
+    fn is_of(&self, ready: &Ready) -> bool {
+        // Data of an empty block are made anew each time.
+        Arc::ptr_eq(&self.signed, &ready.signed) && self.data == ready.data
+    }
+}
+
 /// Why no block enters any more.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -630,6 +696,8 @@ impl From<StoreError> for Stop {
     }
 }
 
+/// Others hear of so many blocks together during a catch-up: each word wakes another thread.
+const TOLD_TOGETHER: u64 = 32;
 /// So many included blocks are made final together while there are blocks to execute.
 const FINAL_TOGETHER: u64 = 64;
 
@@ -656,8 +724,13 @@ impl Syncer {
         }
         match follow.enter(&root) {
             Ok(Some(tip)) => {
-                for link in &follow.links.applied {
-                    link.do_send(Applied { tip });
+                if follow.catch_up.is_on() && tip.height >= follow.highest {
+                    follow.look_at_catch_up(Glance::Meanwhile);
+                }
+                if follow.tells_of(tip.height) {
+                    for link in &follow.links.applied {
+                        link.do_send(Applied { tip });
+                    }
                 }
                 true
             }
@@ -713,12 +786,14 @@ impl Syncer {
         );
         error!(%reason, "a fork");
         let (writer, reader, metrics) = (follow.writer.clone(), self.reader.clone(), follow.metrics.clone());
-        let (fork, told) = (follow.links.fork.clone(), ForkFound { height, reason });
+        let (forks, told) = (follow.links.forks.clone(), ForkFound { height, reason });
         let kept = async move {
             let kept = writer.keep_evidence(evidence).await;
             metrics.forks.set(i64::try_from(reader.evidence().len()).unwrap_or(i64::MAX));
             // Told also when it cannot be kept: a person is needed more than ever then.
-            fork.do_send(told);
+            for fork in &forks {
+                fork.do_send(told.clone());
+            }
             kept
         };
         ctx.spawn(kept.into_actor(self).map(|kept, _, _| {
@@ -765,6 +840,16 @@ impl Syncer {
         self.make_room();
     }
 
+    /// The engine is busy: meanwhile the next block is looked at.
+    pub(super) fn begin_preparing(&mut self, ctx: &mut Context<Self>) {
+        if self.follow.is_none() {
+            return;
+        }
+        // Behind the question to the engine, which is on its way by then.
+        let asked = std::future::ready(()).into_actor(self);
+        ctx.spawn(asked.map(|(), this, _| this.follow.as_mut().map_or((), Following::prepare)));
+    }
+
     /// Lets offers go on when there is room, or nothing to do that would make room.
     pub(super) fn make_room(&mut self) {
         let busy = self.busy && !self.in_trouble;
@@ -777,7 +862,7 @@ impl Syncer {
     /// Once a second: progress is shown, and written where no block carries it.
     pub(super) fn tend(&mut self, ctx: &mut Context<Self>) {
         let Some(follow) = &mut self.follow else { return };
-        follow.look_at_catch_up();
+        follow.look_at_catch_up(Glance::Now);
         self.write_progress(ctx);
         self.go_on(ctx);
     }
@@ -828,6 +913,10 @@ impl Handler<Offer> for Syncer {
             && follow.restart.is_none()
         {
             follow.read = Some(read);
+        }
+        if let Some(follow) = &mut self.follow {
+            // Before anything of it gets in: it may all be in before the next look.
+            follow.look_at_catch_up(Glance::Meanwhile);
         }
         self.write_progress(ctx);
         let (room, told) = oneshot::channel();

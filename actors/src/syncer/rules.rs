@@ -37,7 +37,16 @@ impl Wrong {
 ///
 /// The first rule that is broken.
 pub fn header(genesis: &Genesis, signed: &SignedHeader, now: Timestamp) -> Result<(), Wrong> {
-    let header = &signed.header;
+    of_chain(genesis, &signed.header)?;
+    Ok(signed.validate(now)?)
+}
+
+/// Checks that a header is of this chain and names its proposer.
+///
+/// # Errors
+///
+/// The first rule that is broken.
+pub fn of_chain(genesis: &Genesis, header: &Header) -> Result<(), Wrong> {
     if header.chain_id != genesis.chain_id {
         return Err(Wrong::Chain(header.chain_id.clone()));
     }
@@ -47,7 +56,7 @@ pub fn header(genesis: &Genesis, signed: &SignedHeader, now: Timestamp) -> Resul
     if header.proposer_address != genesis.proposer_address {
         return Err(Wrong::Proposer(hex::encode(&header.proposer_address)));
     }
-    Ok(signed.validate(now)?)
+    Ok(())
 }
 
 /// Checks what can be checked of data without their header. Returns their height.

@@ -280,6 +280,10 @@ pub struct GenerateArgs {
     #[arg(long, value_name = "M", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub txs: u32,
 
+    /// Bytes of a transaction, at least; shorter ones are filled up.
+    #[arg(long, value_name = "B", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    pub tx_bytes: u32,
+
     /// Where.
     #[command(flatten)]
     pub node: NodeArgs,

@@ -5,6 +5,7 @@ mod borrowed;
 mod chaos;
 mod damage;
 mod failover;
+mod gossip;
 mod handoff;
 mod log;
 mod membership;
