@@ -265,6 +265,7 @@ fn parts(directory: Option<&TempDir>, store: &Store, key: FileKey) -> Parts {
         progress: Progress::default(),
         threads: Threads::Dedicated,
         p2p: None,
+        inbox: None,
     }
 }
 

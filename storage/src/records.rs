@@ -56,6 +56,8 @@ pub(crate) mod meta {
     pub(crate) const FOLLOW: &[u8] = b"follow";
     /// `Evidence`, with a number of one byte behind it.
     pub(crate) const EVIDENCE: &[u8] = b"evidence";
+    /// `LeftOut`.
+    pub(crate) const LEFT_OUT: &[u8] = b"left_out";
 }
 
 /// Decodes a stored value; failure means damage.
