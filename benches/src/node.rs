@@ -265,7 +265,6 @@ fn parts(directory: Option<&TempDir>, store: &Store, key: FileKey) -> Parts {
         progress: Progress::default(),
         threads: Threads::Dedicated,
         p2p: None,
-        inbox: None,
     }
 }
 
@@ -335,6 +334,7 @@ fn settings(store: &Store, signer: &Signer, pace: Pace) -> Settings {
             initial_height: Height(1),
         },
         p2p: None,
+        inbox: None,
     }
 }
 
