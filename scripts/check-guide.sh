@@ -5,66 +5,38 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-program=${BATON_BIN:-$root/target/release/baton}
-[ -x "$program" ] || { say "there is no program at $program: build it, or name one in BATON_BIN"; exit 1; }
+# shellcheck source=scripts/guide.sh
+. "$root/scripts/guide.sh"
+
+begin_work
 base=${BASE_PORT:-28500}
-work=$(mktemp -d)
-declare -A running=()
-da=
-clean_up() {
-    local status=$?
-    kill "${running[@]}" $da 2>/dev/null || true
-    wait 2>/dev/null || true
-    if ((status != 0)); then
-        say "failed; the ends of the logs:"
-        tail -n 15 "$work"/*.log >&2 || true
-    fi
-    rm -rf "$work"
-}
-trap clean_up EXIT
-mkdir "$work/bin"
-ln -s "$(realpath "$program")" "$work/bin/baton"
-export PATH=$work/bin:$PATH
 export DA=http://127.0.0.1:$base NODE1=127.0.0.1:$((base + 11)) NODE2=127.0.0.1:$((base + 21)) NODE3=127.0.0.1:$((base + 31))
 export NODE4=127.0.0.1:$((base + 41)) NODE5=127.0.0.1:$((base + 51)) NODE6=127.0.0.1:$((base + 61)) NODE7=127.0.0.1:$((base + 71))
-cd "$work"
 
 rpc_of() { echo "127.0.0.1:$((base + ${1#node} * 10))"; }
 
 start_node() {
     local key=()
     if [ -e "$1/config/signer.json" ]; then key=(--signer.passphrase_file passphrase); fi
-    baton start --home "$1" --rpc.address "$(rpc_of "$1")" --kv.listen "" --p2p.listen_address "" --node.block_time 100ms "${key[@]}" >>"$1.log" 2>&1 &
-    running[$1]=$!
-    until_true "$1 to answer" curl -sf -o /dev/null "http://$(rpc_of "$1")/health/live"
+    run "$1" baton start --home "$1" --rpc.address "$(rpc_of "$1")" --kv.listen "" --p2p.listen_address "" --node.block_time 100ms "${key[@]}"
+    until_true "$1 to answer" answers "$(rpc_of "$1")"
 }
 
 kill_node() {
     kill -KILL "${running[$1]}"
-    wait "${running[$1]}" 2>/dev/null || true
-    unset "running[$1]"
+    gone "$1" || true
 }
 
 stop_node() {
     baton stop --home "$1"
-    wait "${running[$1]}"
-    unset "running[$1]"
+    gone "$1"
 }
 
-until_true() { # what, command...
-    local what=$1 i
-    shift
-    for ((i = 0; i < 600; i++)); do
-        if "$@"; then return 0; fi
-        sleep 0.1
-    done
-    say "waited a minute for $what"
-    return 1
-}
+nodes() { printf '%s\n' "${!running[@]}" | grep '^node' || true; }
 
 find_leader() {
     local node
-    for node in "${!running[@]}"; do
+    for node in $(nodes); do
         if curl -sf -o /dev/null "http://$(rpc_of "$node")/health/leader"; then
             echo "$node" >leads
             return 0
@@ -90,8 +62,7 @@ all_are_well() {
 }
 
 start_all() {
-    baton da --listen "${DA#http://}" >da.log 2>&1 &
-    da=$!
+    run da baton da --listen "${DA#http://}"
     local node
     for node in node1 node2 node3; do start_node "$node"; done
     until_true "three members that are well" all_are_well
@@ -108,14 +79,15 @@ blocks() {
 
 # Between two blocks an operator would look, too.
 until_settled() {
-    if ((${#running[@]} < 3)); then return; fi
-    local members
+    local members there
+    there=$(nodes | wc -l)
+    if ((there < 3)); then return; fi
     members=$(count '"told_ms_ago"' "$(baton cluster status --home "$(leader)" --json)")
-    if ((${#running[@]} == members)); then until_true "members that are well" all_are_well; fi
+    if ((there == members)); then until_true "members that are well" all_are_well; fi
 }
 
 script=$(blocks)
-[ "$(grep -c '^until_settled$' <<<"$script")" -ge 10 ] || { say "the guide has no commands any more"; exit 1; }
+[ "$(grep -c '^until_settled$' <<<"$script")" -ge 10 ] || die "the guide has no commands any more"
 set -x
 eval "$script"
 set +x

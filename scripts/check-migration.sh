@@ -6,29 +6,14 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-program=${BATON_BIN:-$root/target/release/baton}
-[ -x "$program" ] || { say "there is no program at $program: build it, or name one in BATON_BIN"; exit 1; }
+# shellcheck source=scripts/guide.sh
+. "$root/scripts/guide.sh"
+
 testapp=${BATON_EVNODE:-}
-[ -x "$testapp" ] || { say "BATON_EVNODE does not name ev-node's testapp: docs/interop.md says how it is built"; exit 1; }
+[ -x "$testapp" ] || die "BATON_EVNODE does not name ev-node's testapp: docs/interop.md says how it is built"
 testapp=$(realpath "$testapp")
 base=${BASE_PORT:-28600}
-work=$(mktemp -d)
-declare -A running=()
-clean_up() {
-    local status=$?
-    kill "${running[@]}" 2>/dev/null || true
-    wait 2>/dev/null || true
-    if ((status != 0)); then
-        say "failed; the ends of the logs:"
-        tail -n 15 "$work"/*.log >&2 || true
-    fi
-    rm -rf "$work"
-}
-trap clean_up EXIT
-mkdir "$work/bin"
-ln -s "$(realpath "$program")" "$work/bin/baton"
-export PATH=$work/bin:$PATH
-cd "$work"
+begin_work
 (umask 077; head -c 32 /dev/urandom | base64 >passphrase)
 export DA=http://127.0.0.1:$base OLD=$work/old OLD_RPC=127.0.0.1:$((base + 1)) NEW_RPC=127.0.0.1:$((base + 3))
 TLS=--raft.tls.insecure_loopback
@@ -37,30 +22,9 @@ rpc_of() { echo "127.0.0.1:$((base + ${1#node} * 10))"; }
 cluster_of() { echo "127.0.0.1:$((base + ${1#node} * 10 + 1))"; }
 NODE1_RPC=$(rpc_of node1)
 
-until_true() { # what, command...
-    local what=$1 i
-    shift
-    for ((i = 0; i < 1200; i++)); do
-        if "$@"; then return 0; fi
-        sleep 0.1
-    done
-    say "waited two minutes for $what"
-    return 1
-}
-
-answers() { curl -s -o /dev/null "http://$1/health/live"; }
-
-run() { # name, command...
-    local name=$1
-    shift
-    "$@" >>"$name.log" 2>&1 &
-    running[$name]=$!
-}
-
 stop() { # name
     kill "${running[$1]}"
-    wait "${running[$1]}" 2>/dev/null || true
-    unset "running[$1]"
+    gone "$1" || true
 }
 
 da_of_ev_node=(--evnode.da.address "$DA" --evnode.da.namespace my-namespace --evnode.da.block_time 1s --evnode.da.batching_strategy immediate)
@@ -115,7 +79,7 @@ run full "$testapp" start --home full --evnode.rpc.address "$FULL_RPC" --evnode.
     "${da_of_ev_node[@]}"
 
 script=$(awk '/^```sh migration$/ { inside = 1; next } /^```$/ { inside = 0 } inside' "$root/docs/guides/from-ev-node.md")
-[ "$(grep -c 'baton import' <<<"$script")" -ge 2 ] || { say "the guide has no commands any more"; exit 1; }
+[ "$(grep -c 'baton import' <<<"$script")" -ge 2 ] || die "the guide has no commands any more"
 set -x
 eval "$script"
 set +x
@@ -127,7 +91,7 @@ until_true "ev-node's full node, which was never restarted" reached "$FULL_RPC"
 block() { curl -sf -X POST -H 'content-type: application/json' -d "{\"height\":\"$2\"}" "http://$1/evnode.v1.StoreService/GetBlock" | grep -o '"signature":"[^"]*"'; }
 # shellcheck disable=SC2154 # the guide sets it
 for height in 1 "$last" "$((last + 1))" "$goal"; do
-    [ "$(block "$NODE1_RPC" "$height")" = "$(block "$FULL_RPC" "$height")" ] || { say "the blocks at height $height differ"; exit 1; }
+    [ "$(block "$NODE1_RPC" "$height")" = "$(block "$FULL_RPC" "$height")" ] || die "the blocks at height $height differ"
 done
 for name in node1 node2 node3; do stop "$name"; done
 say "the guide's commands move the chain"

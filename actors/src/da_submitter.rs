@@ -254,7 +254,8 @@ impl DaSubmitter {
         self.lane(lane).pile = pile;
         let since_last = self.lane(lane).last.map(|last| last.elapsed());
         let heights = tip.0.saturating_sub(done.0);
-        Ok(Waiting { heights, blobs, bytes, since_last, behind: other > done })
+        let paused = self.reader.pause().is_some();
+        Ok(Waiting { heights, blobs, bytes, since_last, behind: other > done, paused })
     }
 
     fn begin_posting(&mut self, lane: Lane, ctx: &mut Context<Self>) {

@@ -8,6 +8,7 @@
 pub mod build;
 mod building;
 mod metrics;
+mod pausing;
 mod telling;
 
 use std::collections::VecDeque;
@@ -15,13 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, MessageResult, Recipient,
-    ResponseFuture, WrapFuture,
+    Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Recipient, ResponseFuture,
+    WrapFuture,
 };
 use baton_messages::chain::{Block, SignedHeader, Signer};
 use baton_messages::command::{Command, ForcedPosition, HeaderSignature};
 use baton_messages::engine::{EngineError, ExecuteBlock, Executed, FilterTxs, GetPosition};
-use baton_messages::executor::{GetProducerView, ProducerView, ProductionChanged};
+use baton_messages::executor::ProductionChanged;
 use baton_messages::forced::NextForced;
 use baton_messages::mutation::{Mutation, planted};
 use baton_messages::p2p::{NotPublished, PublishBlock, PublishTail};
@@ -390,6 +391,9 @@ impl Executor {
         }
         self.resting = false;
         self.round_began = Instant::now();
+        if let Some(reason) = self.reader.pause() {
+            return self.begin_paused_round(&reason, ctx);
+        }
         if let Some(proposal) = self.in_doubt.clone() {
             return self.begin_proposal(proposal, ctx);
         }
@@ -444,6 +448,10 @@ impl Executor {
 
     fn end_building(&mut self, built: Result<Option<Proposal>, Error>, ctx: &mut Context<Self>) {
         let _in_round = self.round.clone().entered();
+        if let Some(reason) = self.reader.pause() {
+            // It came while the block was built, which took nothing from anybody.
+            return self.begin_paused_round(&reason, ctx);
+        }
         match built {
             Ok(Some(proposal)) => {
                 self.pause(self.pause.clone(), true);
@@ -569,7 +577,9 @@ impl Executor {
                 let production = Operation { operation: "block_production" };
                 let took = self.round_began.elapsed().as_secs_f64();
                 self.metrics.operations.get_or_create(&production).observe(took);
-                self.pause(None, true);
+                if self.reader.pause().is_none() {
+                    self.pause(None, true);
+                }
                 self.end_round(ctx);
             }
             // The block stands; the next round waits until the engine is level with it.
@@ -795,14 +805,6 @@ impl Handler<StopProducing> for Executor {
             // The executor answers, or is dropped; there is nothing more to wait for.
             let _ = done.await;
         })
-    }
-}
-
-impl Handler<GetProducerView> for Executor {
-    type Result = MessageResult<GetProducerView>;
-
-    fn handle(&mut self, _: GetProducerView, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(ProducerView { height: self.reader.tip().height, pause: self.pause.clone() })
     }
 }
 

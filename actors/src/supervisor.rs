@@ -395,7 +395,7 @@ impl Supervisor {
     }
 
     /// An operator's pause is in the log: whoever has applied it knows it.
-    fn follow_pause(&mut self, ctx: &mut Context<Self>) {
+    fn follow_pause(&mut self) {
         let pause = self.sources.reader.pause();
         if self.plan.pause() == pause.as_deref() {
             return;
@@ -405,8 +405,7 @@ impl Supervisor {
             None => info!("an operator lets production go on"),
         }
         self.metrics.paused.set(i64::from(pause.is_some()));
-        let actions = self.plan.pause_changed(pause.as_deref().map(str::to_owned));
-        self.act(actions, ctx);
+        self.plan.pause_changed(pause.as_deref().map(str::to_owned));
     }
 
     /// Does what is due, whatever made it so.
@@ -424,10 +423,15 @@ impl Supervisor {
             self.timeline.sign(now);
         }
         // A snapshot may have brought one.
-        self.follow_pause(ctx);
+        self.follow_pause();
+        if self.plan.pause().is_some() && self.timeline.expects_no_block() {
+            // The first block after it ends no failover: nobody waited for it.
+            self.failover = Span::none();
+        }
         let hangs = self.storage.look(now, (self.sources.busy_for)());
         self.health_if_changed(Part::Storage, hangs, ctx);
-        let due = self.plan.grant().is_some() && self.due && !self.lease_lapsed && self.finishing.is_none();
+        let may = self.plan.grant().is_some() && self.plan.pause().is_none();
+        let due = may && self.due && !self.lease_lapsed && self.finishing.is_none();
         let stalls = self.stall.look(now, due, self.plan.tip());
         self.health_if_changed(Part::Progress, stalls, ctx);
         let lacks = self.sources.reader.first_height_with_body() > self.sources.reader.initial_height();
@@ -531,7 +535,7 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.follow_pause(ctx);
+        self.follow_pause();
         ctx.run_interval(self.config.look_after, |this, ctx| {
             this.look_after_producers(ctx);
             this.begin_signer_look(ctx);

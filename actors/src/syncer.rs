@@ -129,6 +129,11 @@ enum Error {
          restore the engine, then start again"
     )]
     ChangedRoot { height: Height, before: StateRoot, now: StateRoot },
+    #[error(
+        "the engine was told to go back to height {asked}, said it had, and is at {now}: \
+         restore the engine from before height {asked}, then start again"
+    )]
+    NotRolledBack { asked: Height, now: Height },
     #[error("the engine is at height {engine}, ahead of the chain at {tip}; waiting for the committed tip")]
     Ahead { engine: Height, tip: Height },
     #[error("bodies are missing: {left} left, block {height} is the next to execute")]
@@ -143,7 +148,10 @@ impl Error {
     /// A person is needed; a restart would not help.
     const fn is_integrity(&self) -> bool {
         match self {
-            Self::OtherRoot { .. } | Self::ChangedRoot { .. } | Self::OtherParent { .. } => true,
+            Self::OtherRoot { .. }
+            | Self::ChangedRoot { .. }
+            | Self::OtherParent { .. }
+            | Self::NotRolledBack { .. } => true,
             Self::Engine(error) => {
                 matches!(error, EngineError::Corrupt(_) | EngineError::CannotRollBack { .. })
             }
@@ -497,8 +505,13 @@ impl Engine {
         self.locate().await
     }
 
+    /// Takes the engine back, and looks where it says it is then (hazard C6).
     async fn roll_back(&self, height: Height) -> Result<EnginePosition, Error> {
-        Ok(self.links.rollback.send(Rollback { height }).timeout(self.reply_within).await??)
+        let back = self.links.rollback.send(Rollback { height }).timeout(self.reply_within).await??;
+        if back.height > height {
+            return Err(Error::NotRolledBack { asked: height, now: back.height });
+        }
+        Ok(back)
     }
 
     async fn execute_after(self, at: Height, root: StateRoot) -> Result<Step, Error> {

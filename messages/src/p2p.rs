@@ -280,7 +280,7 @@ pub struct ReportPeer {
 
 /// A peer that speaks this chain's protocols came, or a connected peer went. A hint: ask.
 ///
-/// The actor tells the syncer, which asks at once instead of after a pause.
+/// The actor tells the gatherer, which asks at once instead of after a pause.
 #[derive(Clone, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct PeerChanged {

@@ -17,6 +17,12 @@ use crate::types::Tip;
 #[rtype(result = "NodeStatus")]
 pub struct GetNodeStatus;
 
+/// The node was just changed by a command: who asks for its condition from now on gets an answer
+/// begun after this, not one shared with those who asked before.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct NodeChanged;
+
 /// The node's condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeStatus {

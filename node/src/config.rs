@@ -197,6 +197,8 @@ pub struct Engine {
     pub kind: EngineKind,
     /// What the key-value app's state roots are.
     pub kv_roots: Roots,
+    /// Whether the key-value app keeps a pool of its own, in memory.
+    pub kv_pool: bool,
     /// How long one call may take.
     pub call_timeout: Duration,
 }

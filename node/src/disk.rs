@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, Addr, Arbiter, AsyncContext, Context, Handler, Message, MessageResult, Recipient,
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult, Recipient,
     WrapFuture,
 };
+use actix_rt::Arbiter;
 use baton_actors::quiet::Quiet;
 use baton_messages::supervisor::DiskHealthChanged;
 use prometheus_client::metrics::gauge::Gauge;

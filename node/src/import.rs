@@ -27,6 +27,7 @@ use uuid::Uuid;
 use crate::cli::args::ImportArgs;
 use crate::cli::place::{home, open_options};
 use crate::config::template::template;
+use crate::config::value::reachable;
 use crate::config::{Config, Env, Flags, Settings, config_file};
 use crate::exit::ExitError;
 use crate::home::Home;
@@ -77,7 +78,7 @@ fn begin(root: &Path, from: &Path, args: &ImportArgs) -> Result<(), ExitError> {
         from: from.clone(),
         chain_id: old.genesis.chain_id.clone(),
         genesis: old.genesis.hash().to_string(),
-        old_rpc: facts::reachable(args.old_rpc.as_deref().unwrap_or(&old.rpc)),
+        old_rpc: reachable(args.old_rpc.as_deref().unwrap_or(&old.rpc)),
         old_data: old.databases.clone(),
         old_key: old.files.signer(),
         finished: None,
@@ -150,7 +151,7 @@ impl Old {
             )));
         }
         genesis::check_proposer(&path, &genesis, &files.signer(), keys::address(&files)?)?;
-        let rpc = settings.text_of("rpc.address");
+        let rpc = settings.text("rpc.address");
         Ok(Self { files, settings, genesis, genesis_bytes, rpc, databases })
     }
 }
@@ -158,7 +159,7 @@ impl Old {
 /// A member of an ev-node cluster is not the whole sequencer.
 fn refuse_raft(settings: &Settings, flags: &Flags) -> Result<(), ExitError> {
     let said = flags.0.get("raft.enable").is_some_and(|said| said == "false");
-    if settings.bool_of("raft.enable") && !said {
+    if settings.bool("raft.enable") && !said {
         return Err(ExitError::config(
             "raft.enable is true: this home is a member of an ev-node Raft cluster. The import takes a single sequencer: stop \
              the whole old cluster for good before the second act, name all its machines in your plan, and say \
@@ -195,7 +196,7 @@ fn configure(root: &Path, old: &Old, args: &ImportArgs) -> Result<Config, ExitEr
     if unsaid(&flags, "signer.signer_path") {
         flags.0.insert("signer.signer_path", "config".to_owned());
     }
-    if unsaid(&flags, "db_path") && Path::new(&old.settings.text_of("db_path")).is_absolute() {
+    if unsaid(&flags, "db_path") && Path::new(&old.settings.text("db_path")).is_absolute() {
         flags.0.insert("db_path", "data".to_owned());
     }
     // ev-node's key-value app computes its own roots.

@@ -22,7 +22,7 @@ use axum::response::Response;
 use axum::routing::any;
 use baton_actors::engine::kv::View;
 use baton_messages::cluster::{GetCluster, LeaderHint};
-use baton_messages::sequencer::{AwaitError, AwaitTx, Level, PostTxs, Posted, Receipt, SubmitError};
+use baton_messages::sequencer::{AwaitError, AwaitTx, Level, Outcome, PostTxs, Posted, Receipt, SubmitError};
 use baton_messages::types::{Hash, Height, Tx};
 use baton_storage::StoreError;
 use bytes::Bytes;
@@ -33,6 +33,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, error};
 
 mod answer;
+pub mod pool;
 #[cfg(test)]
 mod tests;
 
@@ -112,6 +113,9 @@ pub struct KvHttp {
     pub post: Recipient<PostTxs>,
     /// Says how far a transaction came.
     pub await_tx: Recipient<AwaitTx>,
+    /// Transactions are in a pool in memory first, which is looked into so often; until then the
+    /// sequencer does not know them. `None`: the sequencer has them when they are accepted.
+    pub pooled: Option<Duration>,
     /// Says who leads; `None` where nobody else could.
     pub cluster: Option<Recipient<GetCluster>>,
     /// The app's state.
@@ -263,7 +267,11 @@ impl KvHttp {
             (Wait::Committed, Receipt::Queued(_)) => Level::Committed,
             (Wait::Executed, Receipt::Queued(_) | Receipt::InChain(..)) => Level::Executed,
         };
-        let (status, reason) = match self.await_tx.send(AwaitTx { hash, level }).timeout(timeout).await {
+        let waits_in = match self.pooled {
+            Some(_) => "the engine's pool",
+            None => "the queue",
+        };
+        let (status, reason) = match self.arrival(hash, level, timeout).await {
             Ok(Ok(outcome)) => {
                 return match level {
                     Level::Committed => Answer::committed(hash, outcome.place).respond(StatusCode::OK),
@@ -276,18 +284,45 @@ impl KvHttp {
                 return answer.respond(StatusCode::NOT_FOUND);
             }
             Ok(Err(error @ AwaitError::TooMany(_))) => {
-                (StatusCode::TOO_MANY_REQUESTS, format!("{error}; the transaction stays queued"))
+                (StatusCode::TOO_MANY_REQUESTS, format!("{error}; the transaction stays in {waits_in}"))
             }
             Ok(Err(AwaitError::TooLong)) | Err(MailboxError::Timeout) => {
-                let reason = format!("not {} within {timeout:?}; the transaction stays queued", wait.word());
+                let word = wait.word();
+                let reason = format!("not {word} within {timeout:?}; the transaction stays in {waits_in}");
                 (StatusCode::GATEWAY_TIMEOUT, reason)
             }
             Err(MailboxError::Closed) => {
-                let reason = "the node is stopping; the transaction stays queued".to_owned();
+                let reason = match self.pooled {
+                    Some(_) => "the node is stopping, and its pool with it: post it again with since",
+                    None => "the node is stopping; the transaction stays queued",
+                };
+                let reason = reason.to_owned();
                 (StatusCode::SERVICE_UNAVAILABLE, reason)
             }
         };
         self.pointing(Answer::accepted(hash, since).because(reason), status).await
+    }
+}
+
+impl KvHttp {
+    /// Waits until a transaction came that far. One in a pool is asked for until the sequencer
+    /// has it.
+    async fn arrival(
+        &self,
+        hash: Hash,
+        level: Level,
+        timeout: Duration,
+    ) -> Result<Result<Outcome, AwaitError>, MailboxError> {
+        let asked = async {
+            loop {
+                let answer = self.await_tx.send(AwaitTx { hash, level }).await;
+                match (answer, self.pooled) {
+                    (Ok(Err(AwaitError::Unknown)), Some(again)) => tokio::time::sleep(again).await,
+                    (answer, _) => return answer,
+                }
+            }
+        };
+        tokio::time::timeout(timeout, asked).await.unwrap_or(Err(MailboxError::Timeout))
     }
 }
 
@@ -340,6 +375,10 @@ async fn post_tx(
     let timeout = timeout.unwrap_or(api.config.default_wait);
     if timeout > longest || timeout.is_zero() {
         let reason = format!("timeout is {timeout:?}, allowed is more than zero and at most {longest:?}");
+        return refusal(StatusCode::BAD_REQUEST, "invalid", reason);
+    }
+    if api.pooled.is_some() && wait == Some(Wait::Accepted) {
+        let reason = "the pool of this node is in memory (engine.kv_pool): wait for committed";
         return refusal(StatusCode::BAD_REQUEST, "invalid", reason);
     }
     let read = api.bodies.read(body, api.config.max_tx_bytes, api.config.request_timeout).await;

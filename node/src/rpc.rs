@@ -114,22 +114,8 @@ impl Server {
         Self { listener, router: router(parts) }
     }
 
-    /// Binds `host:port` for `/metrics` alone (`instrumentation.prometheus_listen_addr`; an
-    /// address like `:26660` is all interfaces, as in ev-node).
-    ///
-    /// # Errors
-    ///
-    /// `BindError` when the address is taken or cannot be bound.
-    pub async fn bind_metrics(
-        address: &str,
-        metrics: metrics::Metrics,
-        limits: Limits,
-    ) -> Result<Self, BindError> {
-        let listener = Self::listen_for_metrics(address, limits, serve::Metrics::default()).await?;
-        Ok(Self::for_metrics(listener, metrics, limits))
-    }
-
-    /// Binds the address for `/metrics` alone; nothing is answered yet.
+    /// Binds `host:port` for `/metrics` alone (`instrumentation.prometheus_listen_addr`; an address
+    /// like `:26660` is all interfaces, as in ev-node). Nothing is answered yet.
     ///
     /// # Errors
     ///

@@ -5,6 +5,7 @@
 
 mod full;
 mod members;
+mod ports;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use baton_actors::signer::key::FileKey;
 use baton_actors::signer::slot::ChainId;
 use baton_actors::signer::{self, FileGuard};
 use baton_actors::world::{Clock, World};
-use baton_actors::{da, da_submitter, executor, inbox, raft, sequencer, supervisor, syncer};
+use baton_actors::{da, da_submitter, executor, inbox, raft, reaper, sequencer, supervisor, syncer};
 use baton_messages::chain::Signer;
 use baton_messages::da::Namespace;
 use baton_messages::genesis::Genesis;
@@ -31,9 +32,10 @@ use baton_messages::supervisor::{IntegrityStop, Shutdown};
 use baton_messages::types::{Hash, Timestamp};
 use baton_storage::{Reader, Store};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tracing::{error, info, warn};
 
+use self::ports::{Ports, Servers};
 use crate::admin;
 use crate::admin::answer::{Desk, Patience};
 use crate::cli::place::open_options;
@@ -46,6 +48,7 @@ use crate::exit::ExitError;
 use crate::failpoints;
 use crate::import;
 use crate::keys;
+use crate::kv_http::pool::PoolIntake;
 use crate::kv_http::{self, KvHttp};
 use crate::metrics;
 use crate::p2p;
@@ -64,7 +67,6 @@ const JOURNAL: usize = 4096;
 /// service manager kills.
 const PARTS_WITHIN: Duration = Duration::from_secs(15);
 const CLOSE_WITHIN: Duration = Duration::from_secs(8);
-const SERVERS_WITHIN: Duration = Duration::from_secs(2);
 /// For a part that comes after one that took all the time.
 const LEAST_WITHIN: Duration = Duration::from_secs(2);
 
@@ -79,7 +81,7 @@ pub fn run(start: Start) -> Result<(), ExitError> {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder.worker_threads(2).enable_all().build().expect("the operating system gives threads")
     };
-    let system = actix::System::with_tokio_rt(runtime);
+    let system = actix_rt::System::with_tokio_rt(runtime);
     let ended = match start.config.node.aggregator {
         true => system.block_on(serve(start)),
         false => system.block_on(full::serve(start)),
@@ -189,7 +191,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         let journal = Journal::open(&path, rotation, reader, now.clone(), metrics);
         let journal =
             journal.map_err(|error| ExitError::retry_later(format!("{}: {error}", path.display())))?;
-        Journal::start_in_arbiter(&actix::Arbiter::new().handle(), |ctx| {
+        Journal::start_in_arbiter(&actix_rt::Arbiter::new().handle(), |ctx| {
             ctx.set_mailbox_capacity(JOURNAL);
             journal
         })
@@ -234,10 +236,6 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     rpc_metrics.register(registry.registry());
     disk_metrics.register(registry.registry());
     network_metrics.register(registry.registry());
-    let listeners = (rpc::serve::Metrics::default(), rpc::serve::Metrics::default());
-    listeners.0.register(registry.registry().sub_registry_with_prefix("kv_http"));
-    listeners.1.register(registry.registry().sub_registry_with_prefix("metrics_http"));
-
     let admin_metrics = admin::Metrics::default();
     admin_metrics.register(registry.registry());
     let socket = admin::Config::new(config.files.admin_socket());
@@ -246,24 +244,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         std::io::ErrorKind::AlreadyExists => ExitError::config(error),
         _ => ExitError::retry_later(error),
     })?;
-    // Ports come before actors: a taken one is named before anything was produced.
-    let kv_listener = match &config.kv.listen {
-        Some(address) => Some(
-            rpc::serve::Listener::bind(address, limits, listeners.0).await.map_err(ExitError::retry_later)?,
-        ),
-        None => None,
-    };
-    let rpc_listener = rpc::serve::Listener::bind(&config.rpc.address, limits, rpc_metrics.connections())
-        .await
-        .map_err(ExitError::retry_later)?;
-    let metrics_listener = match &config.metrics {
-        Some(metrics) => {
-            let limits = Limits { connections: metrics.max_connections.min(limits.connections), ..limits };
-            let bound = rpc::Server::listen_for_metrics(&metrics.address, limits, listeners.1).await;
-            Some((bound.map_err(ExitError::retry_later)?, limits))
-        }
-        None => None,
-    };
+    let ports = Ports::bind(&config, limits, &rpc_metrics, &mut registry).await?;
     failpoints::pass("node.before_actors");
     let node = wiring.start();
     let links = status::Links {
@@ -275,14 +256,13 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     };
     let board = Board::new(status::Config::default(), links, store.clone()).start();
     let condition = rpc::Condition {
-        node_status: board.recipient(),
+        node_status: board.clone().recipient(),
         now,
         stale_after: Some(match config.node.lazy_mode {
             true => config.node.lazy_block_interval * 2,
             false => config.node.block_time * 5,
         }),
     };
-    let scraped = registry.build(condition.clone(), store.clone());
     let rpc_parts = rpc::Parts {
         node: config.raft.node_id.clone(),
         chain: rpc::Chain {
@@ -294,25 +274,17 @@ async fn serve(start: Start) -> Result<(), ExitError> {
             engine_position: (!config.raft.witness).then(|| node.engine.position.clone()),
         },
         condition: condition.clone(),
-        metrics: scraped.clone(),
+        metrics: registry.build(condition.clone(), store.clone()),
         counters: rpc_metrics,
         limits,
         net_info: node.p2p.as_ref().map(|p2p| p2p.net_info.clone()),
     };
-    let server = rpc::Server::on(rpc_listener, rpc_parts);
-    let (closing, _) = watch::channel(false);
-    let until_closed = || {
-        let mut closed = closing.subscribe();
-        async move {
-            let _ = closed.wait_for(|closed| *closed).await;
-        }
-    };
-    let mut servers = vec![];
     let stop_asked = Arc::new(Notify::new());
     let desk = Desk {
         node: config.raft.node_id.clone(),
         links: admin::Links {
             node_status: condition.node_status.clone(),
+            changed: board.recipient(),
             hand_off: node.hand_off.clone(),
             pause: node.pause.clone(),
             resume: node.resume.clone(),
@@ -323,25 +295,27 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         },
         patience: Patience::default(),
     };
-    servers.push(tokio::spawn(socket.serve(desk, until_closed())));
-    info!(address = %server.local_addr(), "rpc listens");
-    servers.push(tokio::spawn(server.serve(until_closed())));
-    if let (Some(listener), Some(view)) = (kv_listener, view) {
-        info!(address = %listener.local_addr(), "kv listens");
-        let api = KvHttp {
-            post: node.sequencer.post_txs.clone(),
-            await_tx: node.sequencer.await_tx.clone(),
-            cluster: Some(node.cluster.view.clone()),
-            view,
-            config: kv_http::Config { max_tx_bytes: config.queue.max_tx_bytes, ..kv_http::Config::default() },
-            metrics: kv_metrics,
-        };
-        servers.push(tokio::spawn(listener.serve(api.router(), until_closed())));
-    }
-    if let Some((listener, limits)) = metrics_listener {
-        let server = rpc::Server::for_metrics(listener, scraped, limits);
-        servers.push(tokio::spawn(server.serve(until_closed())));
-    }
+    let pool = node.engine.pool.clone().filter(|_| config.engine.kv_pool);
+    let post = match pool {
+        None => node.sequencer.post_txs.clone(),
+        Some(pool) => {
+            let (supervisor, reader) = (node.supervisor.clone(), node.reader.clone());
+            let replay_window = config.replay_window;
+            PoolIntake { pool, supervisor, reader, replay_window }.start().recipient()
+        }
+    };
+    let kv = view.map(|view| KvHttp {
+        post,
+        pooled: config.engine.kv_pool.then_some(config.node.scrape_interval),
+        await_tx: node.sequencer.await_tx.clone(),
+        cluster: Some(node.cluster.view.clone()),
+        view,
+        config: kv_http::Config { max_tx_bytes: config.queue.max_tx_bytes, ..kv_http::Config::default() },
+        metrics: kv_metrics,
+    });
+    let mut servers = Servers::new();
+    servers.add(|closed| socket.serve(desk, closed));
+    ports.serve(rpc_parts, kv, &mut servers);
     let watch = disk::Config {
         directory: config.files.data().to_owned(),
         min_free: config.min_free_disk,
@@ -351,9 +325,9 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     DiskWatch::start(watch, node.disk.clone(), disk_metrics);
 
     let ended = signals.told_to_stop(alarmed, &stop_asked).await;
-    let _ = closing.send(true);
+    servers.close();
     stop(&node, &store).await;
-    let _ = tokio::time::timeout(SERVERS_WITHIN, futures::future::join_all(servers)).await;
+    servers.end().await;
     info!("stopped");
     ended
 }
@@ -544,8 +518,12 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             retry_after,
             record_signature_after: (config.node.block_time * 2).max(Duration::from_millis(50)),
         },
-        // The key-value app has no pool of its own: its transactions go to the sequencer.
-        reaper: None,
+        reaper: config.engine.kv_pool.then(|| reaper::Config {
+            interval: config.node.scrape_interval,
+            longest_pause: Duration::from_secs(30),
+            reply_within,
+            max_bytes: config.max_block_bytes,
+        }),
         da: da::Config { request_timeout: config.da.request_timeout, ..da::Config::default() },
         da_submitter: da_submitter::Config {
             header_namespace: Namespace::of(&config.da.namespace),

@@ -14,7 +14,7 @@ use baton_messages::cluster::GetCluster;
 use baton_messages::raft::GetRaftView;
 use baton_messages::sequencer::GetQueueView;
 use baton_messages::signer::GetSignerView;
-use baton_messages::status::{GetNodeStatus, NodeStatus};
+use baton_messages::status::{GetNodeStatus, NodeChanged, NodeStatus};
 use baton_messages::supervisor::GetSupervisorView;
 use baton_storage::Store;
 use futures::FutureExt;
@@ -119,6 +119,14 @@ impl Handler<GetNodeStatus> for Board {
         let answer = answer.boxed_local().shared();
         self.last = Some((now, answer.clone()));
         Box::pin(answer)
+    }
+}
+
+impl Handler<NodeChanged> for Board {
+    type Result = ();
+
+    fn handle(&mut self, _: NodeChanged, _: &mut Self::Context) {
+        self.last = None;
     }
 }
 
@@ -286,9 +294,12 @@ mod tests {
             assert!(futures::future::join_all(asking).await.iter().all(Result::is_ok));
             tokio::time::sleep(SHARED_FOR).await;
             board.send(GetNodeStatus).await.unwrap();
+            // Who asks after a command is not told what was before it.
+            board.do_send(NodeChanged);
+            board.send(GetNodeStatus).await.unwrap();
         };
         LocalSet::new().run_until(all).await;
-        assert_eq!(asked.get(), 2);
+        assert_eq!(asked.get(), 3);
     }
 
     #[tokio::test(start_paused = true)]

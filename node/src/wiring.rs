@@ -11,7 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::dev::ToEnvelope;
-use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, Message, Recipient};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, Recipient};
+use actix_rt::Arbiter;
 use baton_actors::child;
 use baton_actors::da::{self, Da, DaLayer};
 use baton_actors::da_submitter::{self, DaSubmitter};
@@ -170,6 +171,8 @@ pub struct EnginePorts {
     pub execute: Recipient<ExecuteBlock>,
     pub rollback: Recipient<Rollback>,
     pub set_final: Recipient<SetFinal>,
+    /// Takes transactions into the engine's own pool, where it has one.
+    pub pool: Option<Recipient<SubmitTxs>>,
 }
 
 impl EnginePorts {
@@ -192,6 +195,7 @@ impl EnginePorts {
             execute: port(actor),
             rollback: port(actor),
             set_final: port(actor),
+            pool: None,
         }
     }
 }
@@ -561,7 +565,7 @@ impl Wiring {
             let Some(execution) = execution else { return EnginePorts::of(&Absent.start()) };
             let (config, metrics) = (settings.engine.clone(), metrics.engine.clone());
             let engine = start_blocking(threads, move || Engine::new(execution(), config, links, metrics));
-            EnginePorts::of(&engine)
+            EnginePorts { pool: Some(port(&engine)), ..EnginePorts::of(&engine) }
         });
         let signer_ports = self.signer.unwrap_or_else(|| {
             let Some(signer) = signer else { return SignerPorts::of(&Absent.start()) };

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 
 use baton_messages::codec::encode;
 use baton_messages::mutation::{Mutation, planted};
-use baton_messages::types::{Hash, Height, LogIndex};
+use baton_messages::types::{Hash, Height};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 
@@ -58,12 +58,6 @@ impl LogStore {
     #[must_use]
     pub fn lowest_block(&self) -> Option<Height> {
         self.inner.log.lock().lowest_block()
-    }
-
-    /// The last index.
-    #[must_use]
-    pub fn last_index(&self) -> LogIndex {
-        LogIndex(self.inner.log.lock().last.map_or(0, |last| last.index))
     }
 
     /// The vote this member gave last.

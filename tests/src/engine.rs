@@ -28,6 +28,7 @@ struct State {
     poison: Option<Tx>,
     other_root_from: Option<Height>,
     restart: Option<Keep>,
+    stays: bool,
     pool: Vec<Tx>,
     executed: Vec<Height>,
     rolled_back: Vec<Height>,
@@ -78,6 +79,11 @@ impl Script {
     /// Roots of this height and above are not what they should be; `None` ends it.
     pub fn other_root_from(&self, height: Option<Height>) {
         self.state().other_root_from = height;
+    }
+
+    /// Whether it says it has rolled back and has not.
+    pub fn stay_when_rolled_back(&self, stays: bool) {
+        self.state().stays = stays;
     }
 
     /// The engine's process dies before the next call and is started again; what it had not
@@ -210,6 +216,9 @@ impl Execution for FakeEngine {
     async fn rollback(&mut self, height: Height) -> Result<EnginePosition, EngineError> {
         self.pass("rollback").await?;
         self.script.state().rolled_back.push(height);
+        if self.script.state().stays {
+            return self.position().await;
+        }
         self.inner.rollback(height).await
     }
 

@@ -188,6 +188,26 @@ fn an_engine_that_was_used_elsewhere_is_rolled_back_to_the_committed_tip() {
 }
 
 #[test]
+fn an_engine_that_says_it_rolled_back_and_did_not_stops_its_node() {
+    let (elsewhere, script) = (Machine::new(34), Script::default());
+    live(&elsewhere, &script, 34, 15);
+    elsewhere.engine_disk.crash(Keep::All);
+    let mut machine = Machine::new(34);
+    machine.engine_disk = elsewhere.engine_disk;
+    script.stay_when_rolled_back(true);
+    sim_run(35, move || async move {
+        let node = Node::start(&plan(&machine, &script));
+        node.until("an alarm", |node| !node.alarms().is_empty()).await;
+        let alarm = node.alarms().remove(0);
+        assert!(alarm.contains("go back to height 0") && alarm.contains("restore the engine"), "{alarm}");
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(node.tip().height, Height(0), "nothing is built on an engine that is elsewhere");
+        let asked = script.rolled_back().len();
+        assert!(asked <= 310, "it is asked at a pace, ten times a second at most: {asked} times");
+    });
+}
+
+#[test]
 fn an_engine_with_another_block_at_the_same_height_is_rolled_back_and_led_through_ours() {
     let (elsewhere, foreign) = (Machine::new(20), Script::default());
     live(&elsewhere, &foreign, 21, 6);

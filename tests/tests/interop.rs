@@ -4,12 +4,10 @@
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sim::process::{EvNode, Follower, Members, Site, Wish};
 use sim::skip;
-use tokio::time::sleep;
 
 /// Times of a cluster that elects nobody anew while the machine is busy with other tests.
 const CALM: [&str; 6] = [
@@ -161,7 +159,6 @@ async fn ev_nodes_full_node_follows_a_cluster_through_a_failover_from_da() {
     members.kill(leader).await;
     members.reach(before + 10).await;
     members.start(leader, &[]);
-    sleep(Duration::from_secs(1)).await;
     members.drain().await;
     let block = async |height: u64| {
         let url = format!("{}/evnode.v1.StoreService/GetBlock", members.rpc_url(0));

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use rustix::process::Signal;
 use sim::Ack;
-use sim::process::{Child, Found, Load, Site, check_guard, fail_points, verify};
+use sim::process::{Child, Follower, Found, Load, Site, check_guard, fail_points, hashes, verify};
 use tokio::time::{Instant, sleep};
 
 /// Kills at each fail point, at least; more with `BATON_KILLS`.
@@ -38,6 +38,9 @@ const FAST: [&str; 14] = [
     "4",
 ];
 
+/// As often as the chain's DA layer has blocks.
+const FOLLOWING: [&str; 2] = ["--evnode.da.block_time", "400ms"];
+
 /// How often a place is passed in one life, which decides how a node is brought to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
@@ -47,12 +50,18 @@ enum Pass {
     AtStart,
     /// Once, when a node stops.
     AtStop,
+    /// When a store whose disk has failed is opened again.
+    AtReopening,
+    /// All the time, by a node that follows a chain.
+    Following,
 }
 
 fn pass_of(place: &str) -> Pass {
     match place {
         "node.store_opened" | "node.before_actors" | "storage.vote_after_sync" => Pass::AtStart,
         "node.before_close" | "node.after_close" => Pass::AtStop,
+        "storage.reopening" => Pass::AtReopening,
+        "storage.before_follow" | "storage.after_follow" => Pass::Following,
         _ => Pass::Often,
     }
 }
@@ -61,7 +70,11 @@ fn pass_of(place: &str) -> Pass {
 async fn die_at(site: &Site, place: &str, count: u64) -> bool {
     let pass = pass_of(place);
     let count = if pass == Pass::Often { count } else { 1 };
-    let mut node = site.start(&[("BATON_KILL_AT", format!("{place}:{count}"))]);
+    let mut env = vec![("BATON_KILL_AT", format!("{place}:{count}"))];
+    if pass == Pass::AtReopening {
+        env.push(("FAILPOINTS", "storage.fsync_error=30*off->1*return->off".to_owned()));
+    }
+    let mut node = site.start(&env);
     if pass == Pass::AtStop {
         live(site, &mut node, Duration::from_millis(300)).await;
         node.signal(Signal::TERM);
@@ -93,7 +106,8 @@ async fn live(site: &Site, node: &mut Child, time: Duration) {
 /// then everything comes to rest, and store, DA layer, guard, record and clients must agree.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_every_fail_point_and_at_random_moments_it_loses_nothing() {
-    let places = fail_points();
+    let mut places = fail_points();
+    places.retain(|place| pass_of(place) != Pass::Following);
     assert!(places.len() >= 20, "only {} fail points", places.len());
     let kills = std::env::var("BATON_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
     let began = Instant::now();
@@ -137,6 +151,33 @@ async fn killed_at_every_fail_point_and_at_random_moments_it_loses_nothing() {
         died.values().sum::<usize>()
     );
     assert!(found.acknowledged > 500 && found.blocks > 500, "hardly anything was tested: {found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_node_killed_where_it_writes_what_it_follows_has_the_same_chain_without_a_gap() {
+    let mut places = fail_points();
+    places.retain(|place| pass_of(place) == Pass::Following);
+    assert!(!places.is_empty(), "nobody writes what it follows");
+    let site = Site::new(&FAST).await;
+    let node = site.started().await;
+    let load = Load::start(&site.kv_url(), &site.oracle, 2, Duration::from_millis(20));
+    let mut follower = Follower::new(&site.home.genesis(), &site.da_url(), &FOLLOWING).await;
+    for count in COUNTS {
+        for place in &places {
+            follower.start_with(&[("BATON_KILL_AT", format!("{place}:{count}"))]);
+            assert_eq!(follower.ended().await, None, "{place}:{count} did not kill it:\n{}", follower.tail());
+        }
+    }
+    load.stop().await;
+    site.drain().await;
+    let height = site.height().await;
+    follower.start();
+    follower.reach(height).await;
+    follower.terminate().await;
+    assert_eq!(node.terminate().await, Some(0));
+    let (followed, chain) = (follower.hashes(), hashes(&site.home, &site.genesis()));
+    assert!(followed.len() as u64 >= height, "{} of {height} blocks", followed.len());
+    assert_eq!(followed, chain[..followed.len()]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -432,3 +432,34 @@ async fn a_single_node_grows_to_three_by_command_while_it_produces_and_shrinks_a
     site.post("node1", "shrunk=yes").await;
     site.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_with_a_pool_of_its_own_is_fed_into_the_chain_by_the_leaders_reaper() {
+    let site = Site::start(&["--", "--engine.kv_pool=true", "--evnode.node.scrape_interval=50ms"]).await;
+    let leader = site.leader().await;
+    let post = async |name: &str, tx: &str, wait: &str| {
+        let url = format!("{}/tx{wait}", site.nodes[name]["kv"].as_str().expect("a URL"));
+        let answer = site.client.post(url).body(tx.to_owned()).send().await.expect("it answers");
+        (answer.status().as_u16(), answer.text().await.unwrap_or_default())
+    };
+    let (code, said) = post(&leader, "a=1", "?wait=executed&timeout=5s").await;
+    assert_eq!(code, 200, "{said}");
+    let first: Value = serde_json::from_str(&said).expect("JSON");
+    assert!(first["height"].as_u64().is_some_and(|height| height > 0), "{said}");
+    // As ev-node's testapp, and once however often it is posted.
+    assert_eq!(post(&leader, "b=1", "").await.0, 202);
+    let (code, said) = post(&leader, "b=1", "?wait=committed&timeout=5s").await;
+    assert_eq!(code, 200, "{said}");
+    let (code, said) = post(&leader, "a=1", "?wait=committed&timeout=5s").await;
+    let again: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((code, &again["height"], &again["index"]), (200, &first["height"], &first["index"]), "{said}");
+    let (code, said) = post(&leader, "c=1", "?wait=accepted").await;
+    assert!(code == 400 && said.contains("in memory"), "{said}");
+    let follower = site.nodes.keys().find(|name| **name != leader).expect("another");
+    let (code, said) = post(follower, "d=1", "?wait=committed&timeout=5s").await;
+    assert!(code == 503 && said.contains("does not lead") && said.contains(&leader), "{said}");
+    let metrics = site.get(&leader, "/metrics").await.expect("it answers").1;
+    let moved = metrics.lines().find(|line| line.starts_with("evnode_reaper_moved_total")).expect("counted");
+    assert!(!moved.ends_with(" 0"), "{moved}");
+    site.end().await;
+}

@@ -91,6 +91,7 @@ fn the_engine() {
                 .0,
                 rollback: probe(move |_: &Rollback| Ok(nowhere())).0,
                 set_final: probe(|_: &SetFinal| Ok(())).0,
+                pool: None,
             });
         });
         seconds(10).await;

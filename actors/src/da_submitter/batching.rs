@@ -63,6 +63,8 @@ pub enum Reason {
     Time,
     /// Too many heights wait.
     Backlog,
+    /// An operator has paused production: nothing comes that could be waited for.
+    Pause,
     /// The blocks are empty: there is nothing to post, only to record.
     Empty,
 }
@@ -76,6 +78,7 @@ impl Reason {
             Self::Size => "size",
             Self::Time => "time",
             Self::Backlog => "backlog",
+            Self::Pause => "pause",
             Self::Empty => "empty",
         }
     }
@@ -94,6 +97,8 @@ pub struct Waiting {
     pub since_last: Option<Duration>,
     /// The other lane is ahead: inclusion waits for this one.
     pub behind: bool,
+    /// An operator wants no blocks: these are the last.
+    pub paused: bool,
 }
 
 impl Batching {
@@ -108,6 +113,9 @@ impl Batching {
         }
         if waiting.heights >= self.most_waiting {
             return Some(Reason::Backlog);
+        }
+        if waiting.paused {
+            return Some(Reason::Pause);
         }
         if waiting.blobs == 0 {
             return waiting.behind.then_some(Reason::Empty);
@@ -171,7 +179,7 @@ mod tests {
 
     fn waiting(blobs: usize, bytes: usize, since_last: u64) -> Waiting {
         let since_last = Some(Duration::from_secs(since_last));
-        Waiting { heights: blobs as u64, blobs, bytes, since_last, behind: false }
+        Waiting { heights: blobs as u64, blobs, bytes, since_last, ..Waiting::default() }
     }
 
     #[test]
@@ -207,6 +215,16 @@ mod tests {
     fn fewer_blobs_than_the_least_wait_whatever_else_holds() {
         for strategy in [Strategy::Size, Strategy::Time, Strategy::Adaptive] {
             assert_eq!(batching(strategy).verdict(&waiting(2, 5_000, 99)), None, "{strategy:?}");
+        }
+    }
+
+    #[test]
+    fn no_strategy_waits_for_blocks_that_an_operator_does_not_want() {
+        for strategy in [Strategy::Immediate, Strategy::Size, Strategy::Time, Strategy::Adaptive] {
+            let last = Waiting { paused: true, ..waiting(1, 1, 0) };
+            assert!(batching(strategy).verdict(&last).is_some(), "{strategy:?}");
+            let none = Waiting { paused: true, ..waiting(0, 0, 99) };
+            assert_eq!(batching(strategy).verdict(&none), None);
         }
     }
 

@@ -51,9 +51,20 @@ pub(super) async fn carry_out(
         Precondition::LastMembershipLogId { last_membership_log_id: *view.membership_config.log_id() };
     let changed = raft.change_membership_if(planned, retain, [unchanged]).await;
     let version = changed.map(|written| LogIndex(written.log_id.index));
-    version.map_err(|error| unchanged_because(shared, error)).inspect(|version| {
-        info!(version = version.0, "changed the membership");
-    })
+    let version = version.map_err(|error| unchanged_because(shared, error))?;
+    info!(version = version.0, "changed the membership");
+    shows(shared, &raft, version).await;
+    Ok(version)
+}
+
+/// Waits until this node's views show the change: who has the answer reads it there. The change
+/// stands whether or not they do.
+async fn shows(shared: &Shared, raft: &Openraft, version: LogIndex) {
+    let shown = raft.wait(Some(shared.times.question));
+    let shown = shown.metrics(|view| shared::version(view) >= version, "the change is shown");
+    if let Err(error) = shown.await {
+        warn!(%error, version = version.0, "the membership was changed and is not shown yet");
+    }
 }
 
 pub(super) fn leading(shared: &Shared) -> Result<(Openraft, View), ChangeError> {

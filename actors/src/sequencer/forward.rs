@@ -119,12 +119,6 @@ impl Forwarder {
         self.taken
     }
 
-    /// Whether another member leads.
-    #[must_use]
-    pub const fn has_leader(&self) -> bool {
-        self.leader.is_some()
-    }
-
     /// Another member leads this term, or nobody does, or this node itself (`None`). Another
     /// leader gets everything from the beginning, at once.
     pub fn led_by(&mut self, term: Term, leader: Option<MemberId>) {

@@ -108,7 +108,7 @@ impl Handler<Applied> for Supervisor {
             let failover = std::mem::replace(&mut self.failover, Span::none());
             failover.in_scope(|| self.end_stage([ended]));
         }
-        self.follow_pause(ctx);
+        self.follow_pause();
         let actions = self.plan.applied(message.tip.height);
         self.act(actions, ctx);
         self.tell_if_changed();
@@ -343,7 +343,7 @@ impl Handler<GetSupervisorView> for Supervisor {
         let caretaker = self.unfit_since.is_some() && self.plan.grant().is_none();
         let pause = match self.plan.grant() {
             Some(_) if self.lease_lapsed => Some("no quorum acknowledges this leader".to_owned()),
-            Some(_) => self.pause.clone(),
+            Some(_) => self.plan.waiting_for().or_else(|| self.pause.clone()),
             None if self.closing => Some("shutting down".to_owned()),
             None => self.plan.waiting_for().map(|waits| match &self.waits_for {
                 Some(nobody) => format!("{waits}; nobody can take over: {nobody}"),

@@ -104,7 +104,8 @@ pub struct Plan {
     executed: Option<Height>,
     lagging: bool,
     troubles: BTreeMap<Part, String>,
-    /// Why an operator has stopped production. It is no trouble of this node: it may lead.
+    /// Why an operator has stopped production. It is no trouble of this node, and no end of a grant:
+    /// it makes no blocks, and everything that follows from those there are goes on (P7).
     pause: Option<String>,
     grant: Option<Grant>,
     /// The producers of the last grant are not gone yet: nothing starts beside them.
@@ -193,17 +194,14 @@ impl Plan {
 
     /// The first reason why it may not produce.
     fn obstacle(&self) -> Option<String> {
-        if let Some(reason) = &self.pause {
-            return Some(format!("operator: paused: {reason}"));
-        }
         self.all_reasons().find(|(part, _)| part.ends_grant()).map(|(_, reason)| reason)
     }
 
-    /// Why a leader has no grant: what it waits for.
+    /// Why a leader makes no blocks: what its grant waits for, or who said so.
     #[must_use]
     pub fn waiting_for(&self) -> Option<String> {
         if self.grant.is_some() {
-            return None;
+            return self.pause.as_deref().map(paused);
         }
         if self.role != Role::Leader {
             return Some("not the leader".to_owned());
@@ -308,10 +306,10 @@ impl Plan {
         self.decide()
     }
 
-    /// An operator has stopped production, or lets it go on.
-    pub fn pause_changed(&mut self, pause: Option<String>) -> Vec<Action> {
+    /// An operator has stopped production, or lets it go on. A grant is held and given all the same:
+    /// the executor makes no block, and what is committed is still signed, told and brought to DA.
+    pub fn pause_changed(&mut self, pause: Option<String>) {
         self.pause = pause;
-        self.decide()
     }
 
     /// No grant any more, whatever comes.
@@ -379,6 +377,10 @@ impl Plan {
     }
 }
 
+fn paused(reason: &str) -> String {
+    format!("operator: paused: {reason}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -441,16 +443,30 @@ mod tests {
     }
 
     #[test]
-    fn an_operators_pause_ends_every_grant_and_makes_nobody_unfit() {
+    fn an_operators_pause_ends_no_grant_and_makes_nobody_unfit() {
         let mut plan = leading(1, 5);
         let paused = "operator: paused: a look".to_owned();
-        let actions = plan.pause_changed(Some("a look".to_owned()));
-        assert_eq!(actions, [Action::StopProducers(paused.clone())]);
-        assert_eq!(plan.producers_ended(), []);
-        assert_eq!((plan.waiting_for(), plan.reasons()), (Some(paused), vec![]), "it may go on leading");
-        plan.leadership_changed(Term(2), Role::Leader);
-        assert_eq!(plan.term_applied(Term(2), Height(5)), [], "no later term either");
-        assert_eq!(plan.pause_changed(None), [Action::StartProducers(Grant { term: Term(2) })]);
+        plan.pause_changed(Some("a look".to_owned()));
+        assert_eq!(plan.applied(Height(5)), []);
+        assert_eq!(plan.grant(), Some(Grant { term: Term(1) }), "what is committed has still to get to DA");
+        assert_eq!((plan.waiting_for(), plan.reasons()), (Some(paused.clone()), vec![]));
+        assert!(matches!(&plan.leadership_changed(Term(2), Role::Leader)[..], [Action::StopProducers(_)]));
+        assert_eq!(plan.term_applied(Term(2), Height(5)), []);
+        let next = Action::StartProducers(Grant { term: Term(2) });
+        assert_eq!(plan.producers_ended(), [next], "the next leader has the same to do");
+        assert_eq!(plan.waiting_for(), Some(paused));
+        plan.pause_changed(None);
+        assert_eq!((plan.grant(), plan.waiting_for()), (Some(Grant { term: Term(2) }), None));
+    }
+
+    #[test]
+    fn a_paused_leader_in_trouble_says_what_its_grant_waits_for() {
+        let mut plan = leading(1, 5);
+        plan.pause_changed(Some("a look".to_owned()));
+        let actions = plan.health_changed(Part::Engine, Some("away".to_owned()));
+        assert_eq!(actions, [Action::StopProducers("engine: away".to_owned())]);
+        assert_eq!(plan.waiting_for().as_deref(), Some("engine: away"));
+        assert_eq!(plan.pause(), Some("a look"));
     }
 
     #[test]

@@ -169,6 +169,17 @@ impl Timeline {
         Some(ended)
     }
 
+    /// An operator wants no blocks: an election that is over ends the failover, and the block that
+    /// comes one day says nothing about it. Whether there was one on its way.
+    pub fn expects_no_block(&mut self) -> bool {
+        let ended = self.elected && self.since.is_some();
+        if ended {
+            self.since = None;
+            self.elected = false;
+        }
+        ended
+    }
+
     fn end(&mut self, stage: Stage, term: Term, now: Moment) -> Option<Ended> {
         let took = now.saturating_sub(self.since.replace(now)?);
         Some(Ended { stage, term, cause: self.cause(), took })
@@ -236,6 +247,20 @@ mod tests {
         assert!(first.iter().all(|ended| ended.cause == Cause::Start));
         assert_eq!(timeline.leadership_changed(at(6), Term(1), Role::Leader, ONE, Cause::Lost), []);
         assert_eq!(timeline.known(), Some((Term(1), MemberId(1))));
+    }
+
+    #[test]
+    fn the_first_block_after_an_operators_pause_does_not_count_as_slow_failover() {
+        let mut timeline = led_by_one();
+        timeline.leadership_changed(at(400), Term(2), Role::Candidate, None, Cause::Lost);
+        assert!(!timeline.expects_no_block(), "nobody is elected yet: that is still measured");
+        timeline.leadership_changed(at(410), Term(2), Role::Leader, TWO, Cause::Lost);
+        assert!(timeline.expects_no_block());
+        assert!(!timeline.expects_no_block());
+        assert_eq!(timeline.applied(at(90_000), Term(2)), None);
+        assert_eq!(timeline.last().map(|last| last.term), Some(Term(1)));
+        let lost = timeline.leadership_changed(at(90_100), Term(3), Role::Candidate, None, Cause::Lost);
+        assert_eq!(stages(lost), [(Stage::Detected, 100)]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use actix::{Message, Recipient};
 use baton_messages::cluster::{ChangeMembers, CommandAudited, HandOff, Pause, PrepareStop, Resume};
-use baton_messages::status::GetNodeStatus;
+use baton_messages::status::{GetNodeStatus, NodeChanged};
 use baton_messages::types::LogIndex;
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -19,11 +19,16 @@ const LONGEST_TEXT: usize = 256;
 /// Most names in one command.
 const MOST_NAMES: usize = 16;
 
+/// The outcome on record of a command that is about to be carried out.
+const ASKED: &str = "asked";
+
 /// Whom the admin socket asks.
 #[derive(Clone, Debug)]
 pub struct Links {
     /// The status board.
     pub node_status: Recipient<GetNodeStatus>,
+    /// The status board, told that a command has changed the node.
+    pub changed: Recipient<NodeChanged>,
     /// The supervisor.
     pub hand_off: Recipient<HandOff>,
     /// Raft.
@@ -77,31 +82,37 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Carries a command out, and puts it on record if it could change anything.
+    /// Carries a command out. What could change anything is put on record before, so that a node
+    /// that ends meanwhile has said who asked for what, and after, with what became of it.
     pub async fn answer(&self, command: Command, peer: Peer) -> Answer {
         let (words, mutating) = (command.words(), command.is_mutating());
+        if mutating {
+            self.put_on_record(&words, peer, ASKED).await;
+        }
         let answer = match bounded(&command) {
             Ok(()) => self.carry_out(command).await.unwrap_or_else(Answer::Refused),
             Err(refusal) => Answer::Refused(refusal),
         };
         if mutating {
-            self.put_on_record(&words, peer, &answer.words());
+            // Before the answer: who has it and looks sees what it did.
+            self.links.changed.do_send(NodeChanged);
+            self.put_on_record(&words, peer, &answer.words()).await;
         }
         answer
     }
 
     /// Somebody was turned away who may not ask anything.
-    pub fn turned_away(&self, peer: Peer, why: &str) {
-        self.put_on_record("connect", peer, &format!("refused: {why}"));
+    pub async fn turned_away(&self, peer: Peer, why: &str) {
+        self.put_on_record("connect", peer, &format!("refused: {why}")).await;
     }
 
-    fn put_on_record(&self, command: &str, peer: Peer, outcome: &str) {
+    async fn put_on_record(&self, command: &str, peer: Peer, outcome: &str) {
         let Peer { uid, pid } = peer;
         info!(command, uid, pid, outcome, "an operator's command");
         let line = CommandAudited { command: command.to_owned(), uid, pid, outcome: outcome.to_owned() };
-        let lost = self.links.journal.as_ref().is_some_and(|journal| journal.try_send(line).is_err());
-        if lost {
-            warn!(command, "the command is in the log but not in the record of events");
+        let Some(journal) = &self.links.journal else { return };
+        if let Err(error) = journal.send(line).timeout(self.patience.look).await {
+            warn!(command, %error, "the command is in the log but not in the record of events");
         }
     }
 

@@ -148,7 +148,7 @@ async fn converse(stream: UnixStream, desk: &Desk, config: &Config, metrics: &Me
     if !config.users.contains(&peer.uid) {
         metrics.turned_away.inc();
         let why = format!("user {} may not give commands to this node", peer.uid);
-        desk.turned_away(peer, &why);
+        desk.turned_away(peer, &why).await;
         last_words(stream, Answer::Refused(Refusal::new(Kind::Forbidden, why))).await;
         return Ok(());
     }

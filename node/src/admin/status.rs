@@ -165,7 +165,8 @@ fn spare_voters(members: &[Line]) -> Option<usize> {
 
 fn lines(view: &ClusterView, status: &NodeStatus, leader: Option<MemberId>) -> Vec<Line> {
     let own = status.raft.as_ref().map(|raft| raft.id);
-    let mut lines: Vec<_> = view.members.iter().map(|member| line(member, leader)).collect();
+    let paused = status.supervisor.as_ref().is_some_and(|supervisor| supervisor.paused.is_some());
+    let mut lines: Vec<_> = view.members.iter().map(|member| line(member, leader, paused)).collect();
     // What this node says of itself is newer than what it told the others.
     for (line, member) in lines.iter_mut().zip(&view.members) {
         if Some(member.id) != own {
@@ -178,7 +179,7 @@ fn lines(view: &ClusterView, status: &NodeStatus, leader: Option<MemberId>) -> V
             line.executed = Some(supervisor.executed.0);
             line.eligible = Some(supervisor.eligibility.reasons.is_empty() && !member.member.witness);
             line.reasons.clone_from(&supervisor.eligibility.reasons);
-            line.producing = supervisor.grant.is_some();
+            line.producing = supervisor.grant.is_some() && supervisor.paused.is_none();
         }
     }
     let highest = lines.iter().filter_map(|line| line.height).max();
@@ -189,7 +190,7 @@ fn lines(view: &ClusterView, status: &NodeStatus, leader: Option<MemberId>) -> V
     lines
 }
 
-fn line(view: &MemberView, leader: Option<MemberId>) -> Line {
+fn line(view: &MemberView, leader: Option<MemberId>, paused: bool) -> Line {
     let condition = view.condition.as_ref();
     let role = match (view.voter, view.member.witness) {
         _ if leader == Some(view.id) => "leader",
@@ -204,7 +205,7 @@ fn line(view: &MemberView, leader: Option<MemberId>) -> Line {
         role: role.to_owned(),
         voter: view.voter,
         witness: view.member.witness,
-        producing: condition.is_some_and(|condition| condition.producing),
+        producing: !paused && condition.is_some_and(|condition| condition.producing),
         eligible: condition.map(baton_messages::cluster::Condition::is_eligible),
         reasons: condition.map(reasons).unwrap_or_default(),
         height: condition.map(|condition| condition.tip.0),

@@ -10,7 +10,7 @@ use baton_messages::cluster::{
     ChangeError, ChangeMembers, CommandAudited, HandOff, HandOffError, HandedOff, LeaderHint, MemberChange,
     Pause, PrepareStop, Resume, StopRefused,
 };
-use baton_messages::status::{GetNodeStatus, NodeStatus};
+use baton_messages::status::{GetNodeStatus, NodeChanged, NodeStatus};
 use baton_messages::types::{LogIndex, Role, Term};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,6 +51,12 @@ impl Handler<GetNodeStatus> for Parts {
     fn handle(&mut self, _: GetNodeStatus, _: &mut Context<Self>) -> Self::Result {
         actix::MessageResult(self.status.clone())
     }
+}
+
+impl Handler<NodeChanged> for Parts {
+    type Result = ();
+
+    fn handle(&mut self, _: NodeChanged, _: &mut Context<Self>) {}
 }
 
 impl Handler<HandOff> for Parts {
@@ -137,6 +143,7 @@ impl Site {
         let stop = Arc::new(Notify::new());
         let links = Links {
             node_status: address.clone().recipient(),
+            changed: address.clone().recipient(),
             hand_off: address.clone().recipient(),
             pause: address.clone().recipient(),
             resume: address.clone().recipient(),
@@ -174,9 +181,8 @@ impl Site {
         String::from_utf8(answer).unwrap()
     }
 
-    /// What was heard since the last time. The record hears after the operator.
-    async fn heard(&self) -> Vec<String> {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    /// What was heard since the last time.
+    fn heard(&self) -> Vec<String> {
         std::mem::take(&mut *self.heard.lock().unwrap())
     }
 }
@@ -196,7 +202,7 @@ fn commands_reach_their_part_and_every_change_is_on_record() {
         let site = Site::of(parts(), |_| {});
         let Answer::Status(status) = site.ask(Command::Status).await else { panic!("no status") };
         assert_eq!((status.node.as_str(), status.members.len()), ("n1", 3));
-        assert_eq!(site.heard().await, [""; 0], "a look is not on record");
+        assert_eq!(site.heard(), [""; 0], "a look is not on record");
 
         let to = Some("n2".to_owned());
         let handed = site.ask(Command::HandOff { to }).await;
@@ -209,14 +215,18 @@ fn commands_reach_their_part_and_every_change_is_on_record() {
         let promote = MemberChange::Promote(vec!["n2".to_owned(), "n3".to_owned()]);
         let uid = uid();
         assert_eq!(
-            site.heard().await,
+            site.heard(),
             [
+                format!("record: handoff to n2 by {uid}: asked"),
                 "hand off to Some(\"n2\")".to_owned(),
                 format!("record: handoff to n2 by {uid}: handed over to n2 in term 4"),
+                format!("record: pause by {uid}: asked"),
                 "pause an operator asked for it".to_owned(),
                 format!("record: pause by {uid}: paused"),
+                format!("record: resume by {uid}: asked"),
                 "resume".to_owned(),
                 format!("record: resume by {uid}: resumed"),
+                format!("record: promote n2 n3 (version 4) by force by {uid}: asked"),
                 format!("{promote:?} Some(LogIndex(4)) true"),
                 format!("record: promote n2 n3 (version 4) by force by {uid}: changed: version 9"),
             ]
@@ -276,7 +286,7 @@ fn another_user_is_turned_away_and_put_on_record() {
     run(|| async {
         let site = Site::of(parts(), |config| config.users = vec![u32::MAX]);
         assert!(site.raw(b"").await.contains("forbidden"));
-        let heard = site.heard().await;
+        let heard = site.heard();
         assert!(heard.len() == 1 && heard[0].starts_with("record: connect by"), "{heard:?}");
     });
 }
@@ -341,7 +351,7 @@ fn what_is_no_request_is_refused_with_a_reason() {
         }
         let long = Command::Pause { reason: "x".repeat(1000) };
         assert_eq!(site.refusal(long).await.kind, Kind::BadRequest);
-        assert!(!site.heard().await.iter().any(|words| words.starts_with("pause")));
+        assert!(!site.heard().iter().any(|words| words.starts_with("pause")));
     });
 }
 

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::args::NodeArgs;
 use crate::cli::place::Place;
+use crate::config::value::reachable;
 use crate::exit::ExitError;
 use crate::logging::print;
 
@@ -58,11 +59,8 @@ struct ShownPeer<'a> {
 ///
 /// When the node does not answer or its network is off.
 pub async fn run(args: NetInfoArgs) -> Result<(), ExitError> {
-    let address = Place::of(&args.node)?.settings.text_of("rpc.address");
-    let base = match address.contains("://") {
-        true => address.clone(),
-        false => format!("http://{address}"),
-    };
+    let address = Place::of(&args.node)?.settings.text("rpc.address");
+    let base = format!("http://{}", reachable(&address));
     let info: GetNetInfoResponse = call(&base, "GetNetInfo").await?;
     let peers: GetPeerInfoResponse = call(&base, "GetPeerInfo").await?;
     let info = info.net_info.unwrap_or_default();

@@ -56,7 +56,9 @@ const RULES: &str = "
 - Names and addresses in `raft.peers` are unique. The entry with this node's name has its advertised address, and the other way round.
 - What is advertised is no wildcard and has a port.
 - `raft.tls.ca`, `raft.tls.cert` and `raft.tls.key` are set together or not at all, and exclude `raft.tls.insecure_loopback`.
-- `baton start` needs `da.address`, `da.namespace` and `signer.passphrase_file`; a witness needs none of them.
+- `raft.enable`, `raft.witness` and `node.catchup_timeout` need `node.aggregator`.
+- `baton start` needs `da.address`, `da.namespace` and `signer.passphrase_file`; a witness needs none of them, and a node
+  that follows needs `da.address` with `da.namespace`, or `p2p.peers`.
 
 How to choose Raft's times for a network is in [guides/cluster.md](guides/cluster.md#timing).
 ";

@@ -128,6 +128,7 @@ fn typed(home: &Path, settings: Settings) -> Config {
         engine: Engine {
             kind: EngineKind::Kv,
             kv_roots: roots(s),
+            kv_pool: s.bool("engine.kv_pool"),
             call_timeout: s.duration("engine.call_timeout"),
         },
         queue: Queue {

@@ -241,20 +241,10 @@ impl Settings {
         Some(self.text("signer.passphrase_file")).filter(|text| !text.is_empty()).map(PathBuf::from)
     }
 
-    pub(super) fn bool(&self, name: &str) -> bool {
-        matches!(self.get(name).value, Value::Bool(true))
-    }
-
-    /// A text of the table, as it was said.
-    #[must_use]
-    pub fn text_of(&self, name: &str) -> String {
-        self.text(name)
-    }
-
     /// A switch of the table.
     #[must_use]
-    pub fn bool_of(&self, name: &str) -> bool {
-        self.bool(name)
+    pub fn bool(&self, name: &str) -> bool {
+        matches!(self.get(name).value, Value::Bool(true))
     }
 
     /// Whether somebody said it.
@@ -288,7 +278,9 @@ impl Settings {
         }
     }
 
-    pub(super) fn text(&self, name: &str) -> String {
+    /// A text of the table, as it was said.
+    #[must_use]
+    pub fn text(&self, name: &str) -> String {
         match &self.get(name).value {
             Value::Text(value) => value.clone(),
             _ => unreachable!("{name} is text in the table"),

@@ -119,6 +119,7 @@ pub const KEYS: &[Key] = &[
     // engine
     Key::own("engine.kind", Text, "kv").rule(Rule::OneOf(&["kv"])).doc("The execution engine: `kv`, the embedded key-value app."),
     Key::own("engine.kv_roots", Text, "tree").rule(Rule::OneOf(&["tree", "testapp"])).doc("What the state roots of `kv` are, the same on every node of a chain: `tree`, 32 bytes whatever the size of the state, or `testapp`, as ev-node's testapp computes them, which grow with the state: for chains that ev-node's testapp began or follows."),
+    Key::own("engine.kv_pool", Bool, "false").doc("`kv` keeps what is posted to this node in a pool of its own, as engines with a mempool do, and the leader's reaper brings it to the sequencer every `node.scrape_interval`. The pool is in memory, as that of ev-node's testapp: what is in no block yet is lost with the process, so `wait=accepted` is refused, and a node that does not lead takes nothing. The limits are those of `queue`."),
     Key::own("engine.call_timeout", Duration, "10s").rule(Rule::Positive).doc("How long one call to the engine may take before the node counts it as away."),
     // queue, sequencer, block
     Key::own("queue.max_txs", Count, "100000").rule(Rule::Positive).doc("Most transactions in the queue. Beyond it, submissions are answered with 429."),

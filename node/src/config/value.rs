@@ -244,6 +244,16 @@ pub fn is_host_port(text: &str) -> bool {
     (bracketed || plain) && port.parse::<u16>().is_ok()
 }
 
+/// An address to ask at for one that was bound.
+#[must_use]
+pub fn reachable(address: &str) -> String {
+    match address.rsplit_once(':') {
+        Some(("" | "0.0.0.0", port)) => format!("127.0.0.1:{port}"),
+        Some(("[::]", port)) => format!("[::1]:{port}"),
+        _ => address.to_owned(),
+    }
+}
+
 fn is_url(text: &str) -> bool {
     let scheme = text.split_once("://");
     scheme.is_some_and(|(scheme, rest)| {
@@ -258,6 +268,18 @@ fn is_filter(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_that_was_bound_is_asked_on_this_machine() {
+        for (bound, asked) in [
+            (":7331", "127.0.0.1:7331"),
+            ("0.0.0.0:7331", "127.0.0.1:7331"),
+            ("[::]:7331", "[::1]:7331"),
+            ("10.0.0.1:7331", "10.0.0.1:7331"),
+        ] {
+            assert_eq!(reachable(bound), asked);
+        }
+    }
 
     #[test]
     fn durations_are_read_as_go_writes_them() {

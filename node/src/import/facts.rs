@@ -24,16 +24,6 @@ const WITHIN: Duration = Duration::from_secs(3);
 /// DA blocks that are read here at the most; a node that follows reads more, and faster.
 const MOST_DA_BLOCKS: u64 = 2_000;
 
-/// An address to ask at for one that was bound.
-#[must_use]
-pub fn reachable(address: &str) -> String {
-    match address.rsplit_once(':') {
-        Some(("" | "0.0.0.0", port)) => format!("127.0.0.1:{port}"),
-        Some(("[::]", port)) => format!("[::1]:{port}"),
-        _ => address.to_owned(),
-    }
-}
-
 /// The first of these databases that a process has open. Nothing is written: the lock is asked
 /// for on the directory, as ev-node's database takes it, and on Baton's own lock file.
 #[must_use]
@@ -125,18 +115,6 @@ pub fn cursor(reader: &baton_storage::Reader) -> Result<DaHeight, ExitError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_that_was_bound_is_asked_on_this_machine() {
-        for (bound, asked) in [
-            (":7331", "127.0.0.1:7331"),
-            ("0.0.0.0:7331", "127.0.0.1:7331"),
-            ("[::]:7331", "[::1]:7331"),
-            ("10.0.0.1:7331", "10.0.0.1:7331"),
-        ] {
-            assert_eq!(reachable(bound), asked);
-        }
-    }
 
     #[test]
     fn a_database_that_is_open_is_found_and_is_free_again_when_it_is_closed() {

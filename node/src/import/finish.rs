@@ -21,6 +21,7 @@ use crate::cli::args::ImportArgs;
 use crate::cli::place::open_options;
 use crate::cli::tools::committed;
 use crate::config::template::template;
+use crate::config::value::reachable;
 use crate::config::{Config, Env, Flags, Settings, config_file};
 use crate::exit::ExitError;
 use crate::genesis;
@@ -47,7 +48,7 @@ pub(super) fn run(root: &Path, at: u64, args: &ImportArgs) -> Result<(), ExitErr
         )));
     };
     if let Some(address) = &args.old_rpc {
-        record.old_rpc = facts::reachable(address);
+        record.old_rpc = reachable(address);
     }
     let genesis = genesis::load(&files.genesis())?;
     let store = Store::open(open_options(files, &genesis))?;

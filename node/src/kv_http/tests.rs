@@ -133,6 +133,7 @@ impl Stage {
         let api = KvHttp {
             post: sequencer.clone().recipient(),
             await_tx: sequencer.clone().recipient(),
+            pooled: None,
             cluster: Some(sequencer.recipient()),
             view: view(&[b"b=<2>", b"a=1", b"empty=", b"a b/c=slash", b"\xff=\xfe", b"invalid"]).await,
             config: Config {

@@ -145,7 +145,7 @@ pub fn not_leading(status: &NodeStatus) -> Option<String> {
         return Some("the supervisor does not answer".to_owned());
     };
     match supervisor.grant {
-        Some(grant) if grant.term == raft.term => {
+        Some(grant) if grant.term == raft.term && supervisor.paused.is_none() => {
             supervisor.lease_lapsed.then(|| "no quorum acknowledges this leader now".to_owned())
         }
         Some(_) | None => {

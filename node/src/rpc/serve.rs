@@ -75,8 +75,9 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Files that the process needs for other things than connections: the store's, mostly.
-    const OTHER_FILES: u64 = 640;
+    /// Files that the process needs for other things than these connections: the store's, and
+    /// connections of peers.
+    const OTHER_FILES: u64 = 832;
     /// Ports with connections: RPC, metrics, key-value.
     const PORTS: u64 = 3;
 

@@ -19,13 +19,11 @@ use baton_messages::genesis::Genesis;
 use baton_messages::supervisor::Shutdown;
 use baton_messages::types::DaHeight;
 use baton_storage::{FollowError, Store};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
 
-use super::{
-    Alarm, PARTS_WITHIN, RESERVE, SERVERS_WITHIN, Signals, SystemClock, celestia_config, close, open_network,
-    seed,
-};
+use super::ports::{Ports, Servers};
+use super::{Alarm, PARTS_WITHIN, RESERVE, Signals, SystemClock, celestia_config, close, open_network, seed};
 use crate::cli::place::open_options;
 use crate::cli::start::Start;
 use crate::config::Config;
@@ -96,18 +94,7 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
     rpc_metrics.register(registry.registry());
     disk_metrics.register(registry.registry());
 
-    // Ports come before actors: a taken one is named before anything was followed.
-    let kv_listener = match &config.kv.listen {
-        Some(address) => Some(
-            rpc::serve::Listener::bind(address, limits, rpc::serve::Metrics::default())
-                .await
-                .map_err(ExitError::retry_later)?,
-        ),
-        None => None,
-    };
-    let rpc_listener = rpc::serve::Listener::bind(&config.rpc.address, limits, rpc_metrics.connections())
-        .await
-        .map_err(ExitError::retry_later)?;
+    let ports = Ports::bind(&config, limits, &rpc_metrics, &mut registry).await?;
     let node = following.start().await.map_err(|error| match error {
         FollowError::HasLog => ExitError::config(error),
         FollowError::Store(error) => ExitError::from(error),
@@ -124,7 +111,6 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
         store.clone(),
     );
     let condition = rpc::Condition { node_status: board.start().recipient(), now, stale_after: None };
-    let scraped = registry.build(condition.clone(), store.clone());
     let rpc_parts = rpc::Parts {
         node: config.raft.node_id.clone(),
         chain: rpc::Chain {
@@ -135,46 +121,24 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
             data_namespace: Namespace::of(&config.da.data_namespace),
             engine_position: Some(node.engine.position.clone()),
         },
+        metrics: registry.build(condition.clone(), store.clone()),
         condition,
-        metrics: scraped.clone(),
         counters: rpc_metrics,
         limits,
         net_info: node.net_info.clone(),
     };
-    let server = rpc::Server::on(rpc_listener, rpc_parts);
-    let (closing, _) = watch::channel(false);
-    let until_closed = || {
-        let mut closed = closing.subscribe();
-        async move {
-            let _ = closed.wait_for(|closed| *closed).await;
-        }
+    let intake = NoIntake.start();
+    let kv = KvHttp {
+        post: intake.clone().recipient(),
+        await_tx: intake.recipient(),
+        pooled: None,
+        cluster: None,
+        view,
+        config: kv_http::Config { max_tx_bytes: config.queue.max_tx_bytes, ..kv_http::Config::default() },
+        metrics: kv_metrics,
     };
-    let mut servers = vec![];
-    info!(address = %server.local_addr(), "rpc listens");
-    servers.push(tokio::spawn(server.serve(until_closed())));
-    if let Some(listener) = kv_listener {
-        info!(address = %listener.local_addr(), "kv listens");
-        let intake = NoIntake.start();
-        let api = KvHttp {
-            post: intake.clone().recipient(),
-            await_tx: intake.recipient(),
-            cluster: None,
-            view,
-            config: kv_http::Config { max_tx_bytes: config.queue.max_tx_bytes, ..kv_http::Config::default() },
-            metrics: kv_metrics,
-        };
-        servers.push(tokio::spawn(listener.serve(api.router(), until_closed())));
-    }
-    if let Some(metrics) = &config.metrics {
-        let limits = Limits { connections: metrics.max_connections.min(limits.connections), ..limits };
-        match rpc::Server::bind_metrics(&metrics.address, scraped, limits).await {
-            Ok(server) => servers.push(tokio::spawn(server.serve(until_closed()))),
-            Err(error) => {
-                stop(&node, &store).await;
-                return Err(ExitError::retry_later(error));
-            }
-        }
-    }
+    let mut servers = Servers::new();
+    ports.serve(rpc_parts, Some(kv), &mut servers);
     let watch = disk::Config {
         directory: config.files.data().to_owned(),
         min_free: config.min_free_disk,
@@ -184,9 +148,9 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
     DiskWatch::start(watch, node.disk.clone(), disk_metrics);
 
     let ended = signals.told_to_stop(alarmed, &Notify::new()).await;
-    let _ = closing.send(true);
+    servers.close();
     stop(&node, &store).await;
-    let _ = tokio::time::timeout(SERVERS_WITHIN, futures::future::join_all(servers)).await;
+    servers.end().await;
     info!("stopped");
     ended
 }
@@ -203,7 +167,13 @@ async fn stop(node: &FullNode, store: &Store) {
 
 /// How the key-value app behaves.
 pub(super) fn kv_config(config: &Config) -> kv::Config {
-    kv::Config { roots: config.engine.kv_roots, ..kv::Config::default() }
+    let pool = config.engine.kv_pool.then(|| kv::PoolLimits {
+        txs: config.queue.max_txs,
+        bytes: config.queue.max_bytes,
+        tx_bytes: config.queue.max_tx_bytes,
+        ..kv::PoolLimits::default()
+    });
+    kv::Config { roots: config.engine.kv_roots, pool, ..kv::Config::default() }
 }
 
 fn settings(config: &Config, genesis: &Genesis) -> following::Settings {

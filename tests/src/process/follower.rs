@@ -99,8 +99,13 @@ impl Follower {
 
     /// Starts it, and does not wait for it.
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// As [`Follower::start`], with more variables in its environment.
+    pub fn start_with(&mut self, env: &[(&str, String)]) {
         assert!(self.child.is_none(), "it runs");
-        self.child = Some(Child::start("follower", &self.args("start"), &[], &self.log()));
+        self.child = Some(Child::start("follower", &self.args("start"), env, &self.log()));
     }
 
     /// `kill -9`.
@@ -114,7 +119,7 @@ impl Follower {
         assert_eq!(code, Some(0), "{}", self.tail());
     }
 
-    /// Waits for its end and gives its exit code.
+    /// Waits for its end and gives its exit code; `None` when a signal ended it.
     pub async fn ended(&mut self) -> Option<i32> {
         let ended = self.child.as_mut().expect("it runs").ended(Duration::from_secs(30)).await;
         let ended = ended.unwrap_or_else(|| panic!("it does not end:\n{}", self.tail()));

@@ -271,6 +271,24 @@ fn a_small_batch_goes_out_before_production_pauses_for_it() {
 }
 
 #[test]
+fn the_last_blocks_before_a_pause_go_out_whatever_the_strategy_says() {
+    sim_run(1, || async {
+        for strategy in [Strategy::Size, Strategy::Time, Strategy::Adaptive] {
+            let mut rig = Rig::new(5, 5, 5);
+            let max_delay = Duration::from_secs(3_600);
+            rig.batching =
+                Batching { strategy, enough_bytes: 1 << 30, max_delay, min_items: 6, ..Batching::default() };
+            let _submitter = rig.start();
+            pass(5_000).await;
+            assert_eq!(rig.header_blobs(), 0, "{strategy:?}");
+            rig.stage.apply(Command::Pause(Some("a look".to_owned())));
+            pass(5_000).await;
+            assert_eq!(rig.stage.reader().da_progress().included, Height(5), "P7: {strategy:?}");
+        }
+    });
+}
+
+#[test]
 fn the_bytes_on_da_do_not_depend_on_who_posts_how() {
     sim_run(1, || async {
         let post = |batching: Batching| async move {

@@ -285,6 +285,31 @@ fn a_stale_grant_gets_nothing_committed_signed_or_executed() {
 }
 
 #[test]
+fn a_leader_without_a_quorum_makes_nothing_says_so_and_takes_it_back_when_there_is_one() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let (committing, quorum) = (rig.stage.clone(), Rc::new(Cell::new(false)));
+        let there = quorum.clone();
+        let (propose, proposed) = probe(move |proposal: &ProposeBlock| match there.get() {
+            true => Ok(committing.committed(&proposal.block)),
+            false => Err(ProposeError::NoQuorum),
+        });
+        rig.links.propose = propose;
+        let _executor = rig.start();
+        pass(1_000).await;
+        assert!(proposed.count() > 3, "it asks again: a quorum may come back in the same term");
+        assert_eq!((rig.signed.count(), rig.executed.count()), (0, 0));
+        let said: Vec<_> = rig.paused.take().into_iter().map(|change| change.pause).collect();
+        let [Some(why)] = &said[..] else { panic!("once, however often it was tried: {said:?}") };
+        assert!(why.contains("no quorum acknowledges this leader"), "{why}");
+        quorum.set(true);
+        pass(500).await;
+        assert_eq!(rig.paused.take().last().map(|change| change.pause.clone()), Some(None));
+        assert!(rig.executed.count() > 0);
+    });
+}
+
+#[test]
 fn while_the_guard_refuses_nothing_is_proposed_and_it_says_why() {
     sim_run(1, || async {
         let mut rig = Rig::new();
@@ -634,6 +659,131 @@ fn a_sole_voter_signed_everything_itself_and_its_guard_hears_nothing() {
         let _executor = rig.start();
         pass(20).await;
         assert_eq!(rig.noted.count(), 0, "A15: a guard that is behind is an old copy");
+    });
+}
+
+fn paused(reason: Option<&str>) -> Command {
+    Command::Pause(reason.map(str::to_owned))
+}
+
+#[test]
+fn while_an_operator_wants_no_blocks_it_makes_none_and_signs_and_executes_those_there_are() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let fails = Rc::new(Cell::new(true));
+        let failing = fails.clone();
+        let (sign, signed) = probe(move |_: &SignHeader| match failing.get() {
+            true => Err(SignError::Guard("no space left".to_owned())),
+            false => Ok(Bytes::from(vec![9; 64])),
+        });
+        rig.links.sign = sign;
+        let _executor = rig.start();
+        pass(250).await;
+        rig.stage.apply(paused(Some("a look")));
+        pass(200).await;
+        let (made, tip) = (rig.proposed.count(), rig.stage.tip());
+        assert!(made > 2, "{made}");
+        pass(3_000).await;
+        assert_eq!((rig.proposed.count(), rig.stage.tip()), (made, tip), "an operator said no");
+        assert_eq!(rig.executed.count(), made);
+        let told = rig.paused.take().pop().expect("it says why");
+        assert_eq!((told.pause.as_deref(), told.due), (Some("operator: paused: a look"), false));
+        fails.set(false);
+        pass(2_000).await;
+        assert_eq!(signed.take().last().map(|asked| asked.block.height()), Some(tip.height));
+        assert!(matches!(rig.stage.reader().signature(tip.height), Ok(Some(_))), "P7: it can go to DA");
+        rig.stage.apply(paused(None));
+        pass(500).await;
+        assert!(rig.proposed.count() > made + 2, "it goes on by itself");
+        assert_eq!(rig.paused.take().pop().map(|told| told.pause), Some(None));
+    });
+}
+
+#[test]
+fn a_pause_that_comes_while_a_block_is_built_comes_first() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let stage = rig.stage.clone();
+        rig.links.next_batch = probe(move |asked: &NextBatch| {
+            if asked.height == Height(3) && stage.reader().pause().is_none() {
+                stage.apply(paused(Some("a look")));
+            }
+            Batch { txs: vec![], current: true }
+        })
+        .0;
+        let _executor = rig.start();
+        pass(2_000).await;
+        assert_eq!(rig.stage.tip().height, Height(2));
+    });
+}
+
+#[test]
+fn a_block_in_doubt_waits_for_the_end_of_a_pause_and_is_the_same_then() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let (decided, stage) = (Rc::new(Cell::new(false)), rig.stage.clone());
+        let known = decided.clone();
+        let (propose, proposed) = probe(move |asked: &ProposeBlock| match known.get() {
+            true => Ok(stage.committed(&asked.block)),
+            false => Err(ProposeError::Unknown("scripted".to_owned())),
+        });
+        rig.links.propose = propose;
+        let number = Cell::new(0);
+        rig.links.next_batch = probe(move |_: &NextBatch| {
+            number.set(number.get() + 1);
+            Batch { txs: vec![tx(&format!("n{}=v", number.get()))], current: true }
+        })
+        .0;
+        let (executor, _child) = rig.start_at(clock_after_blocks(0));
+        pass(50).await;
+        let before = proposed.take();
+        rig.stage.apply(paused(Some("a look")));
+        decided.set(true);
+        pass(3_000).await;
+        assert_eq!(proposed.count(), 0, "it would be a block that an operator does not want");
+        assert_eq!((rig.signed.count(), rig.executed.count()), (0, 0));
+        rig.stage.apply(paused(None));
+        pass(150).await;
+        let after = proposed.take();
+        assert_eq!(after[0].block.hash(), before[0].block.hash(), "A6: never a sibling");
+        drop(executor);
+    });
+}
+
+#[test]
+fn a_block_in_doubt_that_was_committed_before_a_pause_is_signed_and_executed_in_it() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let stage = rig.stage.clone();
+        let (propose, proposed) = probe(move |asked: &ProposeBlock| {
+            stage.committed(&asked.block);
+            stage.apply(paused(Some("a look")));
+            Err(ProposeError::Unknown("the answer was lost".to_owned()))
+        });
+        rig.links.propose = propose;
+        let _executor = rig.start();
+        pass(2_000).await;
+        assert_eq!((proposed.count(), rig.executed.count(), rig.signed.count()), (1, 1, 1));
+        assert_eq!(rig.stage.tip().height, Height(1));
+        let told = rig.paused.take().pop().and_then(|told| told.pause);
+        assert_eq!(told.as_deref(), Some("operator: paused: a look"));
+    });
+}
+
+#[test]
+fn asked_to_stop_in_a_pause_it_does_not_wait_for_a_block_that_nobody_wants() {
+    sim_run(1, || async {
+        let mut rig = Rig::new();
+        let (propose, proposed) = probe(|_: &ProposeBlock| Err(ProposeError::Unknown("scripted".to_owned())));
+        rig.links.propose = propose;
+        let (executor, _child) = rig.start_at(clock_after_blocks(0));
+        pass(50).await;
+        rig.stage.apply(paused(Some("a look")));
+        pass(200).await;
+        let asked = proposed.count();
+        let stop = StopProducing { reason: "scripted".to_owned() };
+        executor.send(stop).timeout(REPLY).await.expect("what was on its way is decided");
+        assert_eq!((proposed.count(), rig.stage.tip().height), (asked, Height(0)));
     });
 }
 

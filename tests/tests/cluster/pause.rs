@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use baton_messages::cluster::{ChangeError, Pause, Resume};
+use baton_messages::cluster::{ChangeError, HandOff, Pause, Resume};
 use baton_messages::command::PAUSE_VERSION;
 use baton_messages::types::LogIndex;
 use sim::{Cluster, ClusterPlan, cluster_run};
@@ -77,6 +77,92 @@ fn a_pause_outlives_its_leader_and_every_restart_and_is_lifted_on_any_member() {
             cluster.reach_everywhere(height + 5);
             let nothing = resume(&mut cluster, one);
             assert!(matches!(nothing, Err(ChangeError::Refused(_))), "success without effect: {nothing:?}");
+        }
+        cluster.come_to_rest();
+    });
+}
+
+/// Everything that is committed anywhere is on DA and known to be there, and no block came meanwhile.
+fn drains(cluster: &mut Cluster) {
+    let tip = cluster.heights().into_iter().max().expect("three");
+    cluster.until("everything committed to be DA-included", |cluster| {
+        cluster.up().all(|index| {
+            let reader = cluster.reader(index);
+            reader.tip().height == tip && reader.da_progress().included == tip
+        })
+    });
+    assert_eq!(
+        cluster.heights().into_iter().max(),
+        Some(tip),
+        "a block was made although an operator said no"
+    );
+    assert_eq!(cluster.machine(0).ledger.tip(), tip);
+}
+
+fn lag(cluster: &Cluster, index: usize) -> u64 {
+    let reader = cluster.reader(index);
+    reader.tip().height.0 - reader.da_progress().included.0
+}
+
+#[test]
+fn everything_committed_before_a_pause_is_included_by_a_slow_da_while_it_lasts() {
+    cluster_run(57, |seed| {
+        let mut cluster = started(seed);
+        cluster.machine(0).ledger.set_slow(Duration::from_millis(1_500));
+        let leader = cluster.wait_for_leader();
+        let height = cluster.reader(leader).tip().height.0;
+        cluster.reach(height + 30);
+        cluster.submit(leader, "last=1");
+        cluster.empty_queues();
+        pause(&mut cluster, leader).expect("it leads");
+        cluster.pass(Duration::from_millis(500));
+        assert!(lag(&cluster, leader) > 10, "P7: there is a tail to bring to DA");
+        drains(&mut cluster);
+        let view = cluster.ask(leader, |node| async move { node.supervisor().await }).expect("it is up");
+        assert_eq!(view.pause.as_deref(), Some("operator: paused: scripted"), "it still says so");
+        assert_eq!(view.paused.as_deref(), Some("scripted"));
+        assert!(view.grant.is_some() && view.eligibility.reasons.is_empty(), "{view:?}");
+        assert_eq!(cluster.leader(), Some(leader));
+        resume(&mut cluster, leader).expect("it is paused");
+        cluster.come_to_rest();
+    });
+}
+
+#[test]
+fn a_leader_elected_in_a_pause_brings_what_the_one_before_left_to_da() {
+    cluster_run(58, |seed| {
+        let mut cluster = started(seed);
+        for round in 0..3 {
+            cluster.machine(0).ledger.set_away(true);
+            let leader = cluster.wait_for_leader();
+            let height = cluster.reader(leader).tip().height.0;
+            cluster.reach(height + 20);
+            pause(&mut cluster, leader).expect("it leads");
+            cluster.pass(Duration::from_millis(500));
+            assert!(lag(&cluster, leader) > 10, "P7: there is a tail to bring to DA");
+            // The first time it is handed over, then it is lost, before or after DA is back.
+            match round {
+                0 => {
+                    let asked = HandOff { to: None, reason: "scripted".to_owned() };
+                    let done =
+                        cluster.ask(leader, |node| async move { node.ports().hand_off.send(asked).await });
+                    done.expect("it is up").expect("it answers").expect("somebody is level");
+                }
+                _ => cluster.kill(leader),
+            }
+            cluster.until("another leader", |cluster| cluster.leader().is_some_and(|now| now != leader));
+            if round == 2 {
+                cluster.pass(Duration::from_secs(5));
+            }
+            cluster.machine(0).ledger.set_away(false);
+            drains(&mut cluster);
+            if round > 0 {
+                cluster.restart(leader);
+            }
+            let height = cluster.heights().into_iter().max().expect("three").0;
+            let leader = cluster.wait_for_leader();
+            resume(&mut cluster, leader).expect("it leads");
+            cluster.reach_everywhere(height + 5);
         }
         cluster.come_to_rest();
     });

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::node::{Setup, TERM, log};
+use crate::rpc::serve::Metrics;
 use crate::rpc::{Limits, Server};
 
 /// A node that leads and produces.
@@ -204,8 +205,9 @@ async fn a_reason_is_a_series_while_it_holds() {
 async fn metrics_have_a_port_of_their_own() {
     leading()
         .run(async |node| {
-            let server =
-                Server::bind_metrics("127.0.0.1:0", node.metrics.clone(), Limits::default()).await.unwrap();
+            let limits = Limits::default();
+            let listener = Server::listen_for_metrics("127.0.0.1:0", limits, Metrics::default());
+            let server = Server::for_metrics(listener.await.unwrap(), node.metrics.clone(), limits);
             let address = server.local_addr();
             let (stop, stopped) = oneshot::channel::<()>();
             let serving = tokio::spawn(server.serve(async {
