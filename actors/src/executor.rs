@@ -20,9 +20,10 @@ use actix::{
     WrapFuture,
 };
 use baton_messages::chain::{Block, SignedHeader, Signer};
-use baton_messages::command::{Command, HeaderSignature};
+use baton_messages::command::{Command, ForcedPosition, HeaderSignature};
 use baton_messages::engine::{EngineError, ExecuteBlock, Executed, FilterTxs, GetPosition};
 use baton_messages::executor::ProductionChanged;
+use baton_messages::forced::NextForced;
 use baton_messages::mutation::{Mutation, planted};
 use baton_messages::p2p::{NotPublished, PublishBlock, PublishTail};
 use baton_messages::raft::{Committed, ProposeBlock, ProposeError, Record, Settle};
@@ -100,6 +101,17 @@ pub struct Links {
     pub integrity_stop: Recipient<IntegrityStop>,
     /// Tells the network; `None` where this node is not part of one.
     pub publish: Option<Publish>,
+    /// Shows what users force through DA; `None` where nobody can.
+    pub inbox: Option<Inbox>,
+}
+
+/// Forced transactions.
+#[derive(Clone, Debug)]
+pub struct Inbox {
+    /// Shows what comes next.
+    pub next: Recipient<NextForced>,
+    /// In lazy mode it is asked that often.
+    pub every: Duration,
 }
 
 /// What is said to the network.
@@ -142,6 +154,17 @@ pub enum Error {
     /// The store cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// An epoch of DA may be due that cannot be read: no block leaves its transactions out.
+    #[error("forced inclusion: {0}")]
+    ForcedInclusion(String),
+}
+
+/// A block and the position of forced inclusion after it. They are proposed together, as often as
+/// it takes.
+#[derive(Clone, Debug)]
+struct Proposal {
+    block: Arc<Block>,
+    forced: ForcedPosition,
 }
 
 /// The executor.
@@ -159,7 +182,7 @@ pub struct Executor {
     /// What was said last about blocks that were not made.
     quiet: Quiet,
     /// A proposed block whose fate is not known: it is proposed again, never a sibling.
-    in_doubt: Option<Arc<Block>>,
+    in_doubt: Option<Proposal>,
     /// Blocks committed but not signed, oldest first.
     unsigned: VecDeque<Arc<Block>>,
     /// Signatures no log entry carries yet, oldest first.
@@ -371,8 +394,8 @@ impl Executor {
         if let Some(reason) = self.reader.pause() {
             return self.begin_paused_round(&reason, ctx);
         }
-        if let Some(block) = self.in_doubt.clone() {
-            return self.begin_proposal(block, ctx);
+        if let Some(proposal) = self.in_doubt.clone() {
+            return self.begin_proposal(proposal, ctx);
         }
         if let Some((reason, due)) = self.reason_to_wait() {
             self.pause(Some(reason), due);
@@ -423,27 +446,33 @@ impl Executor {
         self.last_block_at.map_or(Duration::MAX, |at| at.elapsed())
     }
 
-    fn end_building(&mut self, built: Result<Option<Block>, Error>, ctx: &mut Context<Self>) {
+    fn end_building(&mut self, built: Result<Option<Proposal>, Error>, ctx: &mut Context<Self>) {
         let _in_round = self.round.clone().entered();
         if let Some(reason) = self.reader.pause() {
             // It came while the block was built, which took nothing from anybody.
             return self.begin_paused_round(&reason, ctx);
         }
         match built {
-            Ok(Some(block)) => {
+            Ok(Some(proposal)) => {
                 self.pause(self.pause.clone(), true);
-                self.begin_proposal(Arc::new(block), ctx);
+                self.begin_proposal(proposal, ctx);
             }
             Ok(None) => {
                 self.pause(None, false);
                 self.begin_waiting(ctx);
             }
             Err(Error::SequencerBehind(_)) => self.rest(Duration::from_millis(1), ctx),
+            // Another leader reads the same DA layer.
+            Err(error @ Error::ForcedInclusion(_)) => {
+                self.pause(Some(error.to_string()), false);
+                self.rest(self.config.retry_after, ctx);
+            }
             Err(error) => self.end_in_failure(&error, ctx),
         }
     }
 
-    fn begin_proposal(&mut self, block: Arc<Block>, ctx: &mut Context<Self>) {
+    fn begin_proposal(&mut self, proposal: Proposal, ctx: &mut Context<Self>) {
+        let Proposal { block, forced } = &proposal;
         self.forget_recorded();
         if planted(Mutation::ExecuteBeforeCommit) {
             self.links.execute.do_send(ExecuteBlock { block: block.clone() });
@@ -456,25 +485,25 @@ impl Executor {
             grant: self.grant,
             block: block.clone(),
             tail: self.unrecorded.front().cloned(),
-            forced: self.reader.forced(),
+            forced: *forced,
         };
         let began = Instant::now();
         let proposed = self.links.propose.send(propose).timeout(self.config.reply_within).into_actor(self);
         ctx.spawn(proposed.map(move |reply, this, ctx| {
             this.metrics.commit.observe(began.elapsed().as_secs_f64());
-            this.end_proposal(&block, reply, ctx);
+            this.end_proposal(&proposal, reply, ctx);
         }));
     }
 
     fn end_proposal(
         &mut self,
-        block: &Arc<Block>,
+        proposal: &Proposal,
         reply: Result<Result<Committed, ProposeError>, MailboxError>,
         ctx: &mut Context<Self>,
     ) {
         let _in_round = self.round.clone().entered();
         let failure = match reply {
-            Ok(Ok(_)) => return self.committed(block, ctx),
+            Ok(Ok(_)) => return self.committed(&proposal.block, ctx),
             // Nothing was appended now. A block in doubt from before stays in doubt.
             Ok(Err(error @ (ProposeError::NotLeader { .. } | ProposeError::NoQuorum))) => {
                 Error::Propose(error)
@@ -487,12 +516,12 @@ impl Executor {
             }
             Ok(Err(error @ (ProposeError::Unknown(_) | ProposeError::Stopped(_)))) => {
                 self.metrics.unknown.inc();
-                self.in_doubt = (!planted(Mutation::RetryWithSibling)).then(|| block.clone());
+                self.in_doubt = (!planted(Mutation::RetryWithSibling)).then(|| proposal.clone());
                 Error::Propose(error)
             }
             Err(source) => {
                 self.metrics.unknown.inc();
-                self.in_doubt = Some(block.clone());
+                self.in_doubt = Some(proposal.clone());
                 Error::NoReply { who: "raft", source }
             }
         };
@@ -596,7 +625,9 @@ impl Executor {
             return self.close();
         }
         let idle = self.idle_for();
-        let at_most = self.config.lazy_interval.saturating_sub(idle).max(Duration::from_millis(1));
+        let at_most = self.config.lazy_interval.saturating_sub(idle);
+        let every = self.links.inbox.as_ref().map_or(Duration::MAX, |inbox| inbox.every);
+        let at_most = at_most.min(every).max(Duration::from_millis(1));
         let available = self.links.await_txs.send(AwaitTxs).timeout(at_most);
         // A batch that stays empty although something waits must not make this spin.
         let not_before = self.config.block_time.saturating_sub(idle).max(Duration::from_millis(5));

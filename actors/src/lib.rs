@@ -11,6 +11,7 @@ pub mod da_submitter;
 pub mod engine;
 pub mod executor;
 pub mod gatherer;
+pub mod inbox;
 pub mod journal;
 pub mod notary;
 pub mod observer;

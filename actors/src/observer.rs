@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use actix::{Actor, Context, Handler, MessageResult, Recipient};
 use baton_messages::engine::{BlockExecuted, EngineHealthChanged};
-use baton_messages::follow::{ForkFound, GetObserverView, ObserverView, RetrievalChanged};
+use baton_messages::follow::{ForcedLeftOut, ForkFound, GetObserverView, ObserverView, RetrievalChanged};
 use baton_messages::supervisor::{DiskHealthChanged, IntegrityStop};
 use baton_messages::syncer::{ExecutionFollowed, ExecutionTrouble};
 use baton_messages::types::Height;
@@ -36,13 +36,14 @@ pub struct Observer {
     troubles: BTreeMap<Part, String>,
     da_trouble: Option<String>,
     fork: Option<String>,
+    left_out: Option<String>,
 }
 
 impl Observer {
-    /// An observer of a healthy node; `fork` is what is known from an earlier life.
+    /// An observer of a healthy node; `fork` and `left_out` are what is known from an earlier life.
     #[must_use]
-    pub const fn new(links: Links, fork: Option<String>) -> Self {
-        Self { links, executed: Height(0), troubles: BTreeMap::new(), da_trouble: None, fork }
+    pub const fn new(links: Links, fork: Option<String>, left_out: Option<String>) -> Self {
+        Self { links, executed: Height(0), troubles: BTreeMap::new(), da_trouble: None, fork, left_out }
     }
 
     fn health(&mut self, part: Part, trouble: Option<String>) {
@@ -128,15 +129,25 @@ impl Handler<ForkFound> for Observer {
     }
 }
 
+impl Handler<ForcedLeftOut> for Observer {
+    type Result = ();
+
+    /// The node answers what it knows, and takes no block of that proposer any more.
+    fn handle(&mut self, message: ForcedLeftOut, _: &mut Context<Self>) {
+        self.left_out.get_or_insert(message.reason);
+    }
+}
+
 impl Handler<GetObserverView> for Observer {
     type Result = MessageResult<GetObserverView>;
 
     fn handle(&mut self, _: GetObserverView, _: &mut Context<Self>) -> Self::Result {
         MessageResult(ObserverView {
             executed: self.executed,
-            reasons: self.troubles.values().chain(&self.fork).cloned().collect(),
+            reasons: self.troubles.values().chain(&self.fork).chain(&self.left_out).cloned().collect(),
             da_trouble: self.da_trouble.clone(),
             fork: self.fork.clone(),
+            left_out: self.left_out.clone(),
         })
     }
 }

@@ -15,6 +15,7 @@ pub mod backfill;
 pub mod candidates;
 pub mod catch_up;
 pub mod follow;
+pub mod forced;
 mod gossip;
 pub mod inclusion;
 pub mod rules;

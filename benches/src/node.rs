@@ -334,6 +334,7 @@ fn settings(store: &Store, signer: &Signer, pace: Pace) -> Settings {
             initial_height: Height(1),
         },
         p2p: None,
+        inbox: None,
     }
 }
 

@@ -42,10 +42,13 @@ pub struct HeaderSignature {
     pub signature: Bytes,
 }
 
-/// How far forced inclusion has been consumed (hazards E7, I8).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How far forced inclusion has been consumed (hazards E7, I8). Positions are ordered.
+///
+/// Everything on DA below the height was taken; zero is the beginning of the chain, whatever
+/// height the genesis says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ForcedPosition {
-    /// DA height of the epoch being consumed.
+    /// The first DA height of the epoch being consumed.
     pub da_height: DaHeight,
     /// Transactions of it already taken.
     pub tx_index: u64,
@@ -81,13 +84,16 @@ pub struct Submitted {
 ///
 /// A new kind of entry, or a new meaning of an old one, gets the next number and is proposed only
 /// once [`Command::Activate`] of that number is applied (hazard A25).
-pub const COMMAND_VERSION: u8 = 2;
+pub const COMMAND_VERSION: u8 = 3;
 
 /// The version in force on every chain from its beginning.
 pub const FIRST_COMMAND_VERSION: u8 = 1;
 
 /// From this version on the log may hold [`Command::Pause`].
 pub const PAUSE_VERSION: u8 = 2;
+
+/// From this version on blocks move the position of forced inclusion, and none moves it back.
+pub const FORCED_VERSION: u8 = 3;
 
 /// Most bytes of the reason in [`Command::Pause`].
 pub const MAX_PAUSE_REASON: usize = 256;
@@ -142,7 +148,8 @@ pub enum Refusal {
     Chain,
     /// The block contradicts itself: its data are not what its header says.
     Data,
-    /// A signature, range or inclusion that does not continue what is recorded.
+    /// A signature, range, inclusion or position of forced inclusion that does not continue what
+    /// is recorded.
     OutOfOrder,
 }
 

@@ -149,6 +149,15 @@ pub struct ForkFound {
     pub reason: String,
 }
 
+/// The proposer has left out what was forced through DA. The syncer tells the observer; no further
+/// block is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct ForcedLeftOut {
+    /// What, and what to do.
+    pub reason: String,
+}
+
 /// Ask the syncer how following goes.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "SyncView")]
@@ -200,6 +209,8 @@ pub struct ObserverView {
     pub da_trouble: Option<String>,
     /// Where the chain forks, when it does.
     pub fork: Option<String>,
+    /// What the proposer has left out though it was forced through DA, when it did.
+    pub left_out: Option<String>,
 }
 
 /// A following node in one answer, part of `NodeStatus`.

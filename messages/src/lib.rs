@@ -13,6 +13,7 @@ pub mod engine;
 pub mod epoch;
 pub mod executor;
 pub mod follow;
+pub mod forced;
 pub mod genesis;
 pub mod mutation;
 pub mod p2p;

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod cluster;
+pub mod force;
 pub mod net_info;
 pub mod place;
 pub mod start;
@@ -92,6 +93,10 @@ fn run(cli: Cli) -> Result<(), ExitError> {
             args.node = with_home(args.node);
             ask(net_info::run(*args))
         }
+        Command::Force(mut args) => {
+            args.node = with_home(args.node);
+            ask(force::run(*args))
+        }
         Command::Cluster(args) => ask(cluster::cluster(args.command.with_home(before))),
         Command::Da(args) => serve_da(args),
         Command::Devnet(args) => {
@@ -142,6 +147,7 @@ fn refuse_home(said: bool, command: &Command) -> Result<(), ExitError> {
         Command::Init(_)
         | Command::Import(_)
         | Command::NetInfo(_)
+        | Command::Force(_)
         | Command::Start(_)
         | Command::Handoff(_)
         | Command::Stop(_)

@@ -128,6 +128,9 @@ pub struct Da {
     pub namespace: String,
     /// The text from which the namespace of data is made; `namespace` when none was given.
     pub data_namespace: String,
+    /// The text from which the namespace of forced transactions is made; `None` where nobody can
+    /// force any.
+    pub forced_namespace: Option<String>,
     /// Unit of polling and back-off.
     pub block_time: Duration,
     /// Longest time for one call.

@@ -15,8 +15,7 @@ use baton_actors::engine::{self, Engine, Execution};
 use baton_actors::gatherer::{self, Gatherer};
 use baton_actors::observer::{self, Observer};
 use baton_actors::p2p::{self, P2p};
-use baton_actors::syncer::follow;
-use baton_actors::syncer::{self, Syncer};
+use baton_actors::syncer::{self, Syncer, follow, forced};
 use baton_actors::world::World;
 use baton_messages::follow::{DaHint, ForkFound, GetObserverView, GetSyncView, Offer};
 use baton_messages::p2p::{
@@ -47,6 +46,8 @@ pub struct Settings {
     pub gatherer: gatherer::Config,
     /// The peer-to-peer actor; used where [`Parts::p2p`] is set.
     pub p2p: Option<p2p::Config>,
+    /// Checking forced inclusion, where DA is followed; `None` where the chain has none.
+    pub forced: Option<forced::Config>,
 }
 
 /// What every actor counts.
@@ -189,7 +190,9 @@ impl Following {
             start_blocking(threads, move || P2p::new(config, links, metrics, world, reader, parts))
         });
         let peers = peers.or_else(|| p2p.as_ref().map(PeerPorts::of));
-        let retriever_ctx = da.map(|da| (da, context::<DaRetriever>()));
+        let (da_config, da_metrics) = (settings.da, metrics.da);
+        let retriever_ctx =
+            da.map(|da| (Da::new(da, da_config, da_metrics).start(), context::<DaRetriever>()));
         let hint = retriever_ctx.as_ref().map(|(_, ctx)| ctx.address().recipient());
         let links = follow::Links {
             applied,
@@ -209,6 +212,19 @@ impl Following {
         let (config, engine_metrics) = (settings.engine, metrics.engine);
         let engine = start_blocking(threads, move || Engine::new(execution(), config, links, engine_metrics));
         let engine_ports = EnginePorts::of(&engine);
+        let mut left_out = None;
+        let following = match (settings.forced, &retriever_ctx) {
+            (Some(config), Some((da, _))) => {
+                left_out = reader.left_out().map(|left_out| forced::said(&left_out));
+                let links = forced::Links {
+                    get: da.clone().recipient(),
+                    filter: engine_ports.filter.clone(),
+                    left_out: observer.clone().recipient(),
+                };
+                following.checking(config, links)?
+            }
+            (Some(_) | None, _) => following,
+        };
 
         let evidence = reader.evidence();
         // The lowest: from there on nothing becomes final.
@@ -221,7 +237,7 @@ impl Following {
                 evidence.second.header.hash()
             )
         });
-        observer_ctx.run(Observer::new(observer::Links { integrity_stop }, fork));
+        observer_ctx.run(Observer::new(observer::Links { integrity_stop }, fork, left_out));
         let links = syncer::Links {
             init_chain: engine_ports.init_chain.clone(),
             position: engine_ports.position.clone(),
@@ -237,7 +253,6 @@ impl Following {
         let actor = Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()).following(following);
         syncer_ctx.run(actor);
         if let Some((da, ctx)) = retriever_ctx {
-            let da = Da::new(da, settings.da, metrics.da).start();
             let config =
                 da_retriever::Config { from: settings.retriever.from.max(cursor), ..settings.retriever };
             let links = da_retriever::Links {

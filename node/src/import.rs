@@ -17,6 +17,7 @@ pub mod record;
 use std::path::{Path, PathBuf};
 
 use baton_actors::signer::files::{self, Overwrite};
+use baton_messages::command::ForcedPosition;
 use baton_messages::genesis::Genesis;
 use baton_storage::rocks::Rocks;
 use baton_storage::{OpenError, Store};
@@ -213,6 +214,9 @@ fn configure(root: &Path, old: &Old, args: &ImportArgs) -> Result<Config, ExitEr
     let (config, warnings) = Config::load_file(&file, root, &flags, &Env::of_process())?;
     warnings.iter().for_each(|warning| note(&format!("warning: {warning}")));
     config.check_start()?;
+    if config.da.forced_namespace.is_some() {
+        return Err(forced());
+    }
     Ok(config)
 }
 
@@ -277,6 +281,7 @@ fn bring_node_key(files: &Home, old: &Home) -> Result<(), ExitError> {
 pub fn begins_at(
     files: &Home,
     reader: &baton_storage::Reader,
+    forces: bool,
 ) -> Result<Option<record::Finished>, ExitError> {
     let Some(record) = Record::read(files)? else { return Ok(None) };
     let Some(finished) = record.finished else {
@@ -286,6 +291,7 @@ pub fn begins_at(
         )));
     };
     match reader.hash(finished.height)? {
+        _ if forces && reader.forced() == ForcedPosition::default() => Err(forced()),
         Some(hash) if hash != finished.hash => Err(ExitError::integrity(format!(
             "the chain was taken over at height {} with block {}, and the store holds {hash} there: it is the store of \
              another chain; stop every node with this key and find out which one is right",
@@ -293,6 +299,15 @@ pub fn begins_at(
         ))),
         _ => Ok(Some(finished)),
     }
+}
+
+/// ev-node keeps where forced inclusion stands in a database of its own: begun anew, everything that
+/// was ever forced would be in the chain twice (hazard E7).
+fn forced() -> ExitError {
+    ExitError::config(
+        "da.forced_inclusion_namespace is set, and where forced inclusion stands on this chain is not taken over from \
+         ev-node: unset it, on every member",
+    )
 }
 
 /// Refuses to make another chain's beginning of a home that an import made.

@@ -24,7 +24,7 @@ use baton_actors::signer::key::FileKey;
 use baton_actors::signer::slot::ChainId;
 use baton_actors::signer::{self, FileGuard};
 use baton_actors::world::{Clock, World};
-use baton_actors::{da, da_submitter, executor, raft, reaper, sequencer, supervisor, syncer};
+use baton_actors::{da, da_submitter, executor, inbox, raft, reaper, sequencer, supervisor, syncer};
 use baton_messages::chain::Signer;
 use baton_messages::da::Namespace;
 use baton_messages::genesis::Genesis;
@@ -42,7 +42,7 @@ use crate::cli::place::open_options;
 use crate::cli::start::{self, Start};
 use crate::cluster;
 use crate::config::Config;
-use crate::config::rules::TX_FRAME;
+use crate::config::rules::{BLOB_OVERHEAD, TX_FRAME};
 use crate::disk::{self, DiskWatch};
 use crate::exit::ExitError;
 use crate::failpoints;
@@ -162,7 +162,7 @@ async fn serve(start: Start) -> Result<(), ExitError> {
     let identity = store.identity();
     info!(chain = %identity.chain_id, storage = %identity.storage, boot = identity.boot,
         tip = store.reader().tip().height.0, "opened the store");
-    let begins = import::begins_at(&config.files, &store.reader())?;
+    let begins = import::begins_at(&config.files, &store.reader(), config.da.forced_namespace.is_some())?;
     start::check_produces(&store)?;
     start::check_first(&config, store.reader().membership().membership().voter_ids().next().is_some())?;
     failpoints::pass("node.store_opened");
@@ -573,6 +573,14 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             initial_height: genesis.initial_height,
         },
         p2p: None,
+        inbox: config.da.forced_namespace.as_ref().map(|namespace| inbox::Config {
+            namespace: Namespace::of(namespace),
+            max_tx_bytes: config.da.max_blob_bytes.saturating_sub(BLOB_OVERHEAD),
+            max_bytes: config.da.max_blob_bytes * 4,
+            max_txs: 100_000,
+            da_block_time: config.da.block_time,
+            reply_within: config.da.request_timeout + Duration::from_secs(2),
+        }),
     }
 }
 
@@ -585,6 +593,10 @@ fn common_settings(config: &Config) -> Hash {
     // Said only where it is not the usual, so that members of an older version agree.
     if engine.kv_roots == Roots::Testapp {
         text.push_str("\ntestapp");
+    }
+    if let Some(namespace) = &da.forced_namespace {
+        text.push_str("\nforced ");
+        text.push_str(namespace);
     }
     Hash::of(text.as_bytes())
 }

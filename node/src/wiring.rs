@@ -18,6 +18,7 @@ use baton_actors::da::{self, Da, DaLayer};
 use baton_actors::da_submitter::{self, DaSubmitter};
 use baton_actors::engine::{self, Engine, Execution};
 use baton_actors::executor::{self, Executor};
+use baton_actors::inbox::{self, Inbox};
 use baton_actors::notary::{self, Notary};
 use baton_actors::p2p::{self, P2p};
 use baton_actors::raft::transport::Transport;
@@ -79,6 +80,8 @@ pub struct Settings {
     pub signer: signer::Config,
     /// The peer-to-peer actor; used where [`Parts::p2p`] is set.
     pub p2p: Option<p2p::Config>,
+    /// Forced inclusion; `None` where the chain has none.
+    pub inbox: Option<inbox::Config>,
 }
 
 /// What every actor counts.
@@ -96,6 +99,7 @@ pub struct Metrics {
     pub timekeeper: timekeeper::Metrics,
     pub supervisor: supervisor::Metrics,
     pub p2p: p2p::Metrics,
+    pub inbox: inbox::Metrics,
 }
 
 impl Metrics {
@@ -112,6 +116,7 @@ impl Metrics {
         self.timekeeper.register(registry);
         self.supervisor.register(registry);
         self.p2p.register(registry);
+        self.inbox.register(registry);
     }
 }
 
@@ -568,6 +573,7 @@ impl Wiring {
             let signer = start_blocking(threads, move || Signer::open(config, signer, &progress));
             SignerPorts::of(&signer)
         });
+        let reads_da = da.is_some();
         let da_ports = self.da.unwrap_or_else(|| match da {
             Some(da) => DaPorts::of(&Da::new(da, settings.da, metrics.da.clone()).start()),
             None => DaPorts::of(&Absent.start()),
@@ -587,8 +593,16 @@ impl Wiring {
         });
         let p2p_ports = self.p2p.or_else(|| p2p.as_ref().map(P2pPorts::of));
 
+        // Every member reads ahead: whoever leads next has what is due at hand.
+        let inbox = settings.inbox.filter(|_| reads_da).map(|config| {
+            let links = inbox::Links { get: da_ports.get.clone(), head: da_ports.head.clone() };
+            let every = config.da_block_time;
+            let inbox = Inbox::new(config, links, metrics.inbox.clone(), reader.clone());
+            executor::Inbox { next: context::<Inbox>().run(inbox).recipient(), every }
+        });
         let producers = Producers {
             world,
+            inbox,
             reader: reader.clone(),
             engine: engine_ports.clone(),
             sequencer: sequencer_ports.clone(),
@@ -711,6 +725,7 @@ struct Producers {
     da: DaPorts,
     supervisor: SupervisorPorts,
     p2p: Option<P2pPorts>,
+    inbox: Option<executor::Inbox>,
     integrity_stop: Recipient<IntegrityStop>,
 }
 
@@ -735,6 +750,7 @@ impl Producers {
                 .p2p
                 .as_ref()
                 .map(|p2p| executor::Publish { block: p2p.publish.clone(), tail: p2p.publish_tail.clone() }),
+            inbox: self.inbox.clone(),
         };
         let (metrics, world, reader) = (metrics.executor.clone(), self.world.clone(), self.reader.clone());
         finishing_producer("executor", move |grant| {

@@ -178,12 +178,27 @@ fn what_is_not_supported_yet_is_refused() {
         ("node.promotable", "true"),
         ("node.based_sequencer", "true"),
         ("node.light", "true"),
-        ("da.forced_inclusion_namespace", "forced"),
         ("signer.signer_type", "kms"),
         ("pruning.pruning_mode", "all"),
     ] {
         let said = aggregator().refusal(&[(key, value)]);
         assert!(said.contains(key) && said.contains("not supported yet"), "{said}");
+    }
+}
+
+#[test]
+fn forced_transactions_have_a_namespace_of_their_own() {
+    let forced = [("da.namespace", "n"), ("da.forced_inclusion_namespace", "forced")];
+    let (config, warnings) = aggregator().load(&forced, &[]).unwrap();
+    assert_eq!((config.da.forced_namespace.as_deref(), warnings.len()), (Some("forced"), 0));
+    assert_eq!(aggregator().load(&[], &[]).unwrap().0.da.forced_namespace, None);
+    for other in ["da.namespace", "da.data_namespace"] {
+        let said = aggregator().refusal(&[
+            ("da.namespace", "n"),
+            (other, "same"),
+            ("da.forced_inclusion_namespace", "same"),
+        ]);
+        assert!(said.contains("da.forced_inclusion_namespace") && said.contains(other), "{said}");
     }
 }
 

@@ -10,7 +10,7 @@ use baton_messages::genesis::Genesis;
 use baton_messages::types::{Hash, Height, Tip};
 
 use crate::backend::{Backend, Direction, Family, StoreError};
-use crate::follow::{self, Evidence, FollowRecord};
+use crate::follow::{self, Evidence, FollowRecord, LeftOut};
 use crate::head::Head;
 use crate::raft_types::StoredMembership;
 use crate::records::{
@@ -39,6 +39,8 @@ pub(crate) struct Chain {
     pub(crate) follow: Option<FollowRecord>,
     /// Two headers for one height.
     pub(crate) evidence: Vec<Evidence>,
+    /// What the proposer of the chain that is followed has left out.
+    pub(crate) left_out: Option<LeftOut>,
 }
 
 /// The last blocks, shared with whoever reads them.
@@ -105,7 +107,9 @@ impl Chain {
         };
         let recent = Recent::default();
         let (follow, evidence) = (follow::load(backend)?, follow::load_evidence(backend)?);
-        let chain = Self { applied, membership, missing, recent, command_version, pause, follow, evidence };
+        let left_out = follow::load_left_out(backend)?;
+        let chain =
+            Self { applied, membership, missing, recent, command_version, pause, follow, evidence, left_out };
         chain.check(backend)?;
         Ok(chain)
     }

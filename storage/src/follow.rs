@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 use baton_messages::chain::{SignedHeader, Signer};
 use baton_messages::codec::encode;
 use baton_messages::command::{Command, Verdict};
-use baton_messages::types::{DaHeight, Height, Timestamp};
+use baton_messages::types::{DaHeight, Hash, Height, Timestamp};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,25 @@ pub struct Evidence {
     pub found: Timestamp,
 }
 
+/// What the proposer has left out though it was forced through DA.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// The first DA height of the epoch in which it was posted.
+    pub from: DaHeight,
+    /// The last DA height of that epoch.
+    pub to: DaHeight,
+    /// The block that came too late for it.
+    pub height: Height,
+    /// Where on DA that block is.
+    pub da_height: DaHeight,
+    /// How many transactions are missing.
+    pub count: u64,
+    /// The hashes of the first of them, at most [`MOST_EVIDENCE`].
+    pub txs: Vec<Hash>,
+    /// When it was found, by this node's clock.
+    pub found: Timestamp,
+}
+
 /// Most pieces of evidence that are kept: one says it all, a thousand say no more.
 pub const MOST_EVIDENCE: usize = 16;
 
@@ -76,6 +95,12 @@ pub(crate) fn load_evidence(backend: &dyn Backend) -> Result<Vec<Evidence>, Stor
     let range = (Bound::Included(&from[..]), Bound::Included(&to[..]));
     let found = backend.scan(Family::Meta, range, Direction::Forward, MOST_EVIDENCE)?;
     found.iter().map(|(_, bytes)| decode("evidence", bytes)).collect()
+}
+
+/// What was left out, if anything was.
+pub(crate) fn load_left_out(backend: &dyn Backend) -> Result<Option<LeftOut>, StoreError> {
+    let found = backend.get(Family::Meta, meta::LEFT_OUT)?;
+    found.map(|bytes| decode("what was left out", &bytes)).transpose()
 }
 
 /// The follow record; `None` in the store of a node that produces.
@@ -166,6 +191,25 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// Keeps what the proposer has left out. Durable when it returns; the first finding stays.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the device fails.
+    pub async fn keep_left_out(&self, left_out: LeftOut) -> Result<(), StoreError> {
+        let inner = &*self.inner;
+        if inner.chain.read().unwrap_or_else(PoisonError::into_inner).left_out.is_some() {
+            return Ok(());
+        }
+        let mut batch = Batch::default();
+        batch.put(Family::Meta, Bytes::from_static(meta::LEFT_OUT), encode(&left_out));
+        inner.jobs.run(Kind::Other, batch, true).await?;
+        inner.chain.write().unwrap_or_else(PoisonError::into_inner).left_out = Some(left_out);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use baton_messages::chain::Header;
@@ -201,5 +245,18 @@ mod tests {
         let golden = format!("0109{}0161{}016204", signed("0105"), signed("0106"));
         assert_eq!(hex(&bytes), golden);
         assert_eq!(decode::<Evidence>("golden", &bytes), Ok(evidence));
+
+        let left_out = LeftOut {
+            from: DaHeight(5),
+            to: DaHeight(8),
+            height: Height(9),
+            da_height: DaHeight(13),
+            count: 2,
+            txs: vec![Hash([7; 32])],
+            found: Timestamp(4),
+        };
+        let bytes = encode(&left_out);
+        assert_eq!(hex(&bytes), format!("0508090d0201{}04", "07".repeat(32)));
+        assert_eq!(decode::<LeftOut>("golden", &bytes), Ok(left_out));
     }
 }

@@ -29,7 +29,7 @@ mod writer;
 
 pub use backend::{Backend, Batch, Direction, Family, StoreError};
 pub use filler::Filler;
-pub use follow::{Evidence, FollowError, FollowRecord};
+pub use follow::{Evidence, FollowError, FollowRecord, LeftOut, MOST_EVIDENCE};
 pub use head::{Head, HeadError};
 pub use jobs::Completion;
 pub use log_store::LogStore;

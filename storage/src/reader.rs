@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::backend::{Direction, Family, StoreError};
 use crate::chain::{self, Chain};
-use crate::follow::{Evidence, FollowRecord};
+use crate::follow::{Evidence, FollowRecord, LeftOut};
 use crate::head::{Head, HeadError};
 use crate::raft_types::{LogId, StoredMembership};
 use crate::records::{RangeRecord, SignatureRecord, decode, number_key, range_key};
@@ -139,6 +139,12 @@ impl Reader {
     #[must_use]
     pub fn evidence(&self) -> Vec<Evidence> {
         self.chain().evidence.clone()
+    }
+
+    /// What the proposer of the chain that is followed has left out, if anything was found.
+    #[must_use]
+    pub fn left_out(&self) -> Option<LeftOut> {
+        self.chain().left_out.clone()
     }
 
     /// The height of the chain's first block.

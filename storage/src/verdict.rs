@@ -4,7 +4,9 @@
 //! The same entry in the same place of the log gets the same verdict on every member, for ever.
 
 use baton_messages::chain::Block;
-use baton_messages::command::{BlockEntry, DaProgress, HeaderSignature, Lane, Refusal, Submitted, Verdict};
+use baton_messages::command::{
+    BlockEntry, DaProgress, ForcedPosition, HeaderSignature, Lane, Refusal, Submitted, Verdict,
+};
 use baton_messages::genesis::Genesis;
 use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{Height, Term, Tip};
@@ -46,6 +48,16 @@ pub fn block(
     entry: &BlockEntry,
 ) -> Decision {
     decide(genesis, tip, standing, log_term, entry, TimeRule::Rises)
+}
+
+/// What of a decision stands, given the position of forced inclusion before the block and the one
+/// that comes with it: it never goes back, or transactions would be forced twice (hazard E7).
+#[must_use]
+pub fn forced(decision: Decision, before: ForcedPosition, after: ForcedPosition) -> Decision {
+    match decision {
+        Decision::Commit(_) if after < before => Decision::Refuse(Refusal::OutOfOrder),
+        decision => decision,
+    }
 }
 
 /// As [`block`], for a block of a chain that is followed: it may have the time of the one before,

@@ -7,7 +7,8 @@ use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 use baton_messages::chain::Block;
 use baton_messages::codec::encode;
 use baton_messages::command::{
-    BlockEntry, Command, FIRST_COMMAND_VERSION, HeaderSignature, Lane, Refusal, Submitted, Verdict,
+    BlockEntry, Command, FIRST_COMMAND_VERSION, FORCED_VERSION, HeaderSignature, Lane, Refusal, Submitted,
+    Verdict,
 };
 use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{DaHeight, Hash, Height, LogIndex, Term, Tip};
@@ -622,6 +623,11 @@ impl Draft<'_> {
         let standing = self.standing(entry.block.hash())?;
         let decide = if self.equal_times { verdict::followed } else { verdict::block };
         let decision = decide(&self.inner.genesis, &self.applied.tip, standing, term, entry);
+        let decision = if self.command_version >= FORCED_VERSION {
+            verdict::forced(decision, self.applied.forced, entry.forced)
+        } else {
+            decision
+        };
         if let Decision::Commit(tip) = decision {
             let header = HeaderRecord { hash: tip.hash, header: entry.block.header().clone() };
             self.batch.put(Family::Headers, number_key(tip.height.0), encode(&header));

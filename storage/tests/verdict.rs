@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use baton_messages::chain::{Block, Data, Header, Metadata};
 use baton_messages::command::{
-    BlockEntry, Command, DaProgress, ForcedPosition, HeaderSignature, Lane, Refusal, Submitted, Verdict,
+    BlockEntry, Command, DaProgress, FORCED_VERSION, ForcedPosition, HeaderSignature, Lane, Refusal,
+    Submitted, Verdict,
 };
 use baton_messages::genesis::Genesis;
 use baton_messages::types::{DaHeight, Hash, Height, Term, Timestamp, Tip, Tx};
@@ -120,6 +121,39 @@ fn a_block_that_stands_already_is_committed_with_its_own_place() {
     let place = tip_of(&entry.block, 2);
     let decision = verdict::block(&genesis(), &tip(), Some(place), TERM, &entry);
     assert_eq!(decision, Decision::Standing(place));
+}
+
+#[test]
+fn a_position_of_forced_inclusion_never_goes_back() {
+    let at = |da_height, tx_index| ForcedPosition { da_height: DaHeight(da_height), tx_index };
+    let entry = changed(|_, _| {});
+    let commit = decide(&entry);
+    for (before, after) in [(at(5, 2), at(5, 2)), (at(5, 2), at(5, 3)), (at(5, 2), at(9, 0))] {
+        assert_eq!(verdict::forced(commit, before, after), commit);
+    }
+    for (before, after) in [(at(5, 2), at(5, 1)), (at(5, 2), at(4, 9)), (at(5, 0), at(0, 0))] {
+        assert_eq!(verdict::forced(commit, before, after), Decision::Refuse(Refusal::OutOfOrder));
+    }
+    let standing = Decision::Standing(tip_of(&entry.block, 2));
+    assert_eq!(verdict::forced(standing, at(5, 2), at(0, 0)), standing, "it stands, whatever is said now");
+}
+
+#[test]
+fn the_position_is_compared_once_every_voter_can() {
+    for (version, refused) in [(FORCED_VERSION - 1, false), (FORCED_VERSION, true)] {
+        let store = create(&Disk::new());
+        let chain = blocks(2);
+        let forced = |da_height| ForcedPosition { da_height: DaHeight(da_height), tx_index: 0 };
+        let block = |block: &Arc<Block>, position| BlockEntry { forced: position, ..block_entry(1, block) };
+        let entries = [
+            normal(1, 1, Command::Activate(version)),
+            normal(1, 2, Command::Block(block(&chain[0], forced(9)))),
+            normal(1, 3, Command::Block(block(&chain[1], forced(8)))),
+        ];
+        store.writer(nobody()).commit(&entries).unwrap();
+        let expected = if refused { (Height(1), forced(9)) } else { (Height(2), forced(8)) };
+        assert_eq!((store.reader().tip().height, store.reader().forced()), expected);
+    }
 }
 
 fn signature_of(height: u64, hash: Hash) -> HeaderSignature {

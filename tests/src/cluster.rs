@@ -116,6 +116,8 @@ pub struct ClusterPlan {
     pub observed: bool,
     /// What a version of baton each node pretends to be, as far as log entries go.
     pub command_versions: BTreeMap<usize, u8>,
+    /// DA blocks per epoch, where transactions can be forced.
+    pub forced_epoch: Option<u64>,
 }
 
 impl Default for ClusterPlan {
@@ -131,6 +133,7 @@ impl Default for ClusterPlan {
             witness: None,
             observed: false,
             command_versions: BTreeMap::new(),
+            forced_epoch: None,
         }
     }
 }
@@ -224,7 +227,11 @@ impl Cluster {
         let index = self.hosts.len();
         let machine = match self.hosts.first() {
             Some(first) => first.machine().another(index),
-            None => Machine::new(self.seed),
+            None => {
+                let mut machine = Machine::new(self.seed);
+                machine.genesis.da_epoch_forced_inclusion = self.plan.forced_epoch.unwrap_or(50);
+                machine
+            }
         };
         let host = self.make_host(index, machine, bootstrap);
         self.hosts.push(Rc::new(host));

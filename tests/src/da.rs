@@ -156,6 +156,31 @@ impl Ledger {
         named.filter(|(_, signed)| !signed.data.txs.is_empty()).collect()
     }
 
+    /// Where the first copy of each header is.
+    #[must_use]
+    pub fn header_places(&self) -> BTreeMap<Height, DaHeight> {
+        let mut places = BTreeMap::new();
+        for (index, block) in self.lock().blocks.iter().enumerate() {
+            for envelope in block.iter().filter_map(|blob| DaHeaderEnvelope::decode(&blob.data).ok()) {
+                if !envelope.envelope_signature.is_empty() {
+                    places.entry(envelope.signed.header.height).or_insert(DaHeight(index as u64 + 1));
+                }
+            }
+        }
+        places
+    }
+
+    /// Everything in a namespace, with its DA height.
+    #[must_use]
+    pub fn places_of(&self, namespace: Namespace) -> Vec<(bytes::Bytes, DaHeight)> {
+        let inner = self.lock();
+        let blocks = inner.blocks.iter().enumerate();
+        let all = blocks.flat_map(|(index, block)| block.iter().map(move |blob| (index, blob)));
+        all.filter(|(_, blob)| blob.namespace == namespace)
+            .map(|(index, blob)| (blob.data.clone(), DaHeight(index as u64 + 1)))
+            .collect()
+    }
+
     /// A DA block of somebody else, before all others.
     pub fn prepend(&self, blobs: Vec<Blob>) {
         self.lock().blocks.insert(0, blobs);

@@ -11,7 +11,7 @@ use baton::wiring::Threads;
 use baton_actors::da::DaLayer;
 use baton_actors::engine::kv::{self, Kv};
 use baton_actors::syncer::candidates::Limits;
-use baton_actors::syncer::{self, follow};
+use baton_actors::syncer::{self, follow, forced};
 use baton_actors::world::World;
 use baton_actors::{da, da_retriever, engine, gatherer};
 use baton_messages::da::Namespace;
@@ -40,6 +40,8 @@ pub struct FollowPlan {
     pub reads_da: bool,
     /// The way to peers.
     pub peers: Option<PeerPorts>,
+    /// Whether forced inclusion is checked.
+    pub forced: bool,
 }
 
 impl FollowPlan {
@@ -53,6 +55,7 @@ impl FollowPlan {
             da_latency: Duration::from_millis(20),
             reads_da: true,
             peers: None,
+            forced: false,
         }
     }
 }
@@ -224,6 +227,7 @@ fn settings(plan: &FollowPlan) -> Settings {
         },
         gatherer: gatherer::Config { count: 16, ..gatherer::Config::default() },
         p2p: None,
+        forced: plan.forced.then(|| forced::Config { namespace: Namespace::of("forced"), reply_within }),
     }
 }
 

@@ -18,6 +18,7 @@ mod deeds;
 mod draw;
 mod drive;
 mod event;
+mod forced;
 mod operator;
 pub(crate) mod panics;
 mod rest;
@@ -74,6 +75,9 @@ pub struct Shape {
     pub clients: usize,
     /// Time between two transactions of a client.
     pub client_ms: u64,
+    /// Time between two transactions that users force through DA; zero: there is no forced inclusion.
+    #[serde(default)]
+    pub forced_ms: u64,
 }
 
 /// How messages travel.
@@ -304,6 +308,7 @@ impl History {
             fsync_ms: 0,
             clients: 2,
             client_ms: 100,
+            forced_ms: 0,
         };
         Self { seed, shape, span_ms: 10_000, deeds: vec![] }
     }

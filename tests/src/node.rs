@@ -18,7 +18,7 @@ use baton_actors::signer::key::{FileKey, Key};
 use baton_actors::signer::slot::ChainId;
 use baton_actors::signer::{self, MemoryGuard};
 use baton_actors::world::{Clock, World};
-use baton_actors::{da, da_submitter, engine, executor, raft, reaper, sequencer, supervisor, syncer};
+use baton_actors::{da, da_submitter, engine, executor, inbox, raft, reaper, sequencer, supervisor, syncer};
 use baton_messages::chain::Signer;
 use baton_messages::command::COMMAND_VERSION;
 use baton_messages::da::Namespace;
@@ -260,6 +260,8 @@ pub struct Plan {
     pub keep_entries: u64,
     /// Whether it has neither engine nor key nor DA layer.
     pub witness: bool,
+    /// Whether transactions can be forced through DA.
+    pub forced: bool,
 }
 
 impl Default for Plan {
@@ -289,6 +291,7 @@ impl Plan {
             snapshot_after: 50,
             keep_entries: 20,
             witness: false,
+            forced: false,
         }
     }
 }
@@ -648,6 +651,14 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             initial_height: genesis.initial_height,
         },
         p2p: None,
+        inbox: plan.forced.then(|| inbox::Config {
+            namespace: Namespace::of("forced"),
+            max_tx_bytes: 15_000,
+            max_bytes: 40_000,
+            max_txs: 1_000,
+            da_block_time,
+            reply_within,
+        }),
     }
 }
 

@@ -1,7 +1,10 @@
 //! What a block holds, as a function of its parent and its batch.
 
+use std::collections::BTreeSet;
+
 use baton_messages::chain::{Block, Data, Header, Metadata};
 use baton_messages::engine::FilterStatus;
+use baton_messages::forced::Forced;
 use baton_messages::genesis::Genesis;
 use baton_messages::types::{Hash, StateRoot, Timestamp, Tx};
 use bytes::Bytes;
@@ -46,27 +49,45 @@ pub fn next_block(
 pub struct Filtered {
     /// What goes into the block, in order.
     pub take: Vec<Tx>,
-    /// What never will.
+    /// What never will; forced transactions are not among them.
     pub remove: Vec<Hash>,
+    /// How many forced transactions are done with: they are in the block, or never will be in one.
+    pub forced: usize,
+    /// How many of them never will be.
+    pub forced_out: usize,
 }
 
-/// Applies the engine's verdicts. The first postponed transaction ends the batch: nothing
-/// overtakes it.
+/// Forced transactions, then what is queued; what is among both is forced.
 #[must_use]
-pub fn filtered(txs: Vec<Tx>, statuses: &[FilterStatus]) -> Filtered {
+pub fn batch(forced: &Forced, queued: Vec<Tx>) -> Vec<Tx> {
+    let forced: Vec<Tx> = forced.txs.iter().map(|forced| forced.tx.clone()).collect();
+    let own: BTreeSet<Hash> = forced.iter().map(Tx::hash).collect();
+    let queued = queued.into_iter().filter(|tx| own.is_empty() || !own.contains(&tx.hash()));
+    forced.iter().cloned().chain(queued).collect()
+}
+
+/// Applies the engine's verdicts; the first so many transactions are forced. The first postponed
+/// one ends the batch: nothing overtakes it.
+#[must_use]
+pub fn filtered(txs: Vec<Tx>, statuses: &[FilterStatus], forced: usize) -> Filtered {
     let mut result = Filtered::default();
-    for (tx, status) in txs.into_iter().zip(statuses) {
+    for (index, (tx, status)) in txs.into_iter().zip(statuses).enumerate() {
+        let is_forced = index < forced;
         match status {
             FilterStatus::Ok => result.take.push(tx),
+            FilterStatus::Remove if is_forced => result.forced_out += 1,
             FilterStatus::Remove => result.remove.push(tx.hash()),
             FilterStatus::Postpone => break,
         }
+        result.forced += usize::from(is_forced);
     }
     result
 }
 
 #[cfg(test)]
 mod tests {
+    use baton_messages::command::ForcedPosition;
+    use baton_messages::forced::ForcedTx;
     use baton_messages::types::{DaHeight, Height};
 
     use super::*;
@@ -109,7 +130,20 @@ mod tests {
     fn nothing_overtakes_a_postponed_transaction() {
         let tx = |byte: u8| Tx(Bytes::copy_from_slice(&[byte]));
         let statuses = [FilterStatus::Ok, FilterStatus::Remove, FilterStatus::Postpone, FilterStatus::Ok];
-        let result = filtered(vec![tx(1), tx(2), tx(3), tx(4)], &statuses);
-        assert_eq!(result, Filtered { take: vec![tx(1)], remove: vec![tx(2).hash()] });
+        let result = filtered(vec![tx(1), tx(2), tx(3), tx(4)], &statuses, 0);
+        let expected = Filtered { take: vec![tx(1)], remove: vec![tx(2).hash()], ..Filtered::default() };
+        assert_eq!(result, expected);
+        let forced = filtered(vec![tx(1), tx(2), tx(3), tx(4)], &statuses, 3);
+        let expected = Filtered { take: vec![tx(1)], forced: 2, forced_out: 1, ..Filtered::default() };
+        assert_eq!(forced, expected, "the position stays before the postponed one");
+    }
+
+    #[test]
+    fn forced_transactions_come_first_and_are_in_the_block_once() {
+        let tx = |byte: u8| Tx(Bytes::copy_from_slice(&[byte]));
+        let shown = |byte| ForcedTx { tx: tx(byte), after: ForcedPosition::default() };
+        let forced = Forced { txs: vec![shown(1), shown(2), shown(1)], ..Forced::default() };
+        assert_eq!(batch(&forced, vec![tx(3), tx(2), tx(4)]), [1, 2, 1, 3, 4].map(tx));
+        assert_eq!(batch(&Forced::default(), vec![tx(3), tx(3)]), [3, 3].map(tx));
     }
 }

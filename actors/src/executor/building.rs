@@ -1,13 +1,17 @@
 //! Building the next block: asking sequencer and engine, without touching the executor.
 
-use baton_messages::chain::Block;
+use std::sync::Arc;
+
+use baton_messages::command::{FORCED_VERSION, ForcedPosition};
 use baton_messages::engine::{EnginePosition, FilterTxs, GetPosition};
+use baton_messages::forced::{Forced, NextForced};
 use baton_messages::sequencer::{DropTxs, NextBatch};
 use baton_messages::types::{Height, StateRoot, Tx};
 use baton_storage::Reader;
 use bytes::Bytes;
+use tracing::warn;
 
-use super::{Config, Error, Links, build};
+use super::{Config, Error, Links, Proposal, build};
 use crate::world::World;
 
 /// Everything the next block is built from, so that the actor is untouched while it is built.
@@ -23,7 +27,7 @@ pub(super) struct Building {
 
 impl Building {
     /// The block after the tip, or nothing when there is nothing to put into one.
-    pub(super) async fn next_block(self) -> Result<Option<Block>, Error> {
+    pub(super) async fn next_block(self) -> Result<Option<Proposal>, Error> {
         let tip = self.reader.tip();
         let parent = match tip.height < self.reader.initial_height() {
             true => None,
@@ -31,13 +35,14 @@ impl Building {
         };
         let height = parent.as_ref().map_or(self.reader.initial_height(), |parent| parent.height().next());
         let root = self.root_before(height).await?;
-        let txs = self.batch(height).await?;
+        let Batch { txs, forced } = self.batch(height).await?;
         if txs.is_empty() && !self.may_be_empty {
             return Ok(None);
         }
         let genesis = self.reader.genesis();
         let now = self.world.now();
-        Ok(Some(build::next_block(genesis, parent.as_deref(), &root, &self.proposer, now, txs)))
+        let block = build::next_block(genesis, parent.as_deref(), &root, &self.proposer, now, txs);
+        Ok(Some(Proposal { block: Arc::new(block), forced }))
     }
 
     async fn root_before(&self, height: Height) -> Result<StateRoot, Error> {
@@ -55,26 +60,58 @@ impl Building {
         Ok(position.root)
     }
 
-    async fn batch(&self, height: Height) -> Result<Vec<Tx>, Error> {
+    /// What goes into the block, and the position of forced inclusion after it: forced transactions
+    /// first, then what is queued.
+    async fn batch(&self, height: Height) -> Result<Batch, Error> {
+        let forced = self.forced().await?;
         let reply_within = self.config.reply_within;
-        let show = NextBatch { height, max_bytes: self.config.max_bytes };
+        let bytes: usize = forced.txs.iter().map(|forced| forced.tx.0.len()).sum();
+        let max_bytes = self.config.max_bytes.max(bytes);
+        let show = NextBatch { height, max_bytes: max_bytes - bytes };
         let batch = self.links.next_batch.send(show).timeout(reply_within).await;
         let batch = batch.map_err(|source| Error::NoReply { who: "sequencer", source })?;
         if !batch.current {
             return Err(Error::SequencerBehind(height.previous()));
         }
-        if batch.txs.is_empty() {
-            return Ok(batch.txs);
+        if let (Some(reason), true) = (&forced.behind, forced.txs.is_empty()) {
+            return Err(Error::ForcedInclusion(reason.clone()));
         }
-        let filter = FilterTxs { txs: batch.txs.clone(), max_bytes: self.config.max_bytes, forced: false };
+        let queued = if forced.behind.is_some() { vec![] } else { batch.txs };
+        let txs = build::batch(&forced, queued);
+        if txs.is_empty() {
+            return Ok(Batch { txs, forced: forced.end });
+        }
+        let filter = FilterTxs { txs: txs.clone(), max_bytes, forced: !forced.txs.is_empty() };
         let statuses = self.links.filter.send(filter).timeout(reply_within).await;
         let statuses = statuses.map_err(|source| Error::NoReply { who: "engine", source })??;
-        let filtered = build::filtered(batch.txs, &statuses);
+        let filtered = build::filtered(txs, &statuses, forced.txs.len());
+        if filtered.forced_out > 0 {
+            warn!(txs = filtered.forced_out, "the engine refused forced transactions for good");
+        }
         if !filtered.remove.is_empty() {
             let drop = DropTxs { hashes: filtered.remove, reason: "invalid for the engine".to_owned() };
             let dropped = self.links.drop_txs.send(drop).timeout(reply_within).await;
             dropped.map_err(|source| Error::NoReply { who: "sequencer", source })?;
         }
-        Ok(filtered.take)
+        Ok(Batch { txs: filtered.take, forced: forced.after(filtered.forced) })
     }
+
+    /// What is forced next. The position stays where it is while nobody reads forced transactions
+    /// here, or a voter is of a version that would build blocks without them.
+    async fn forced(&self) -> Result<Forced, Error> {
+        let in_force = self.reader.command_version() >= FORCED_VERSION;
+        let Some(inbox) = self.links.inbox.as_ref().filter(|_| in_force) else {
+            let position = self.reader.forced();
+            return Ok(Forced { from: position, end: position, ..Forced::default() });
+        };
+        let show = NextForced { max_bytes: self.config.max_bytes };
+        let forced = inbox.next.send(show).timeout(self.config.reply_within).await;
+        forced.map_err(|source| Error::NoReply { who: "inbox", source })
+    }
+}
+
+/// What goes into a block.
+struct Batch {
+    txs: Vec<Tx>,
+    forced: ForcedPosition,
 }

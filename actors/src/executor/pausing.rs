@@ -18,12 +18,12 @@ impl Executor {
     /// proposed again.
     pub(super) fn begin_paused_round(&mut self, reason: &str, ctx: &mut Context<Self>) {
         self.pause(Some(format!("operator: paused: {reason}")), false);
-        let Some(block) = self.in_doubt.clone() else {
+        let Some(proposal) = self.in_doubt.clone() else {
             return self.rest(self.config.retry_after, ctx);
         };
         let settled = self.links.settle.send(Settle).timeout(self.config.reply_within).into_actor(self);
         ctx.spawn(settled.map(move |reply, this, ctx| match reply {
-            Ok(()) => this.end_doubt(&block, ctx),
+            Ok(()) => this.end_doubt(&proposal.block, ctx),
             Err(error) => {
                 warn!(%error, "raft has not decided the last block before the pause");
                 this.rest(this.config.retry_after, ctx);

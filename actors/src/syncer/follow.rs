@@ -35,7 +35,7 @@ use tracing::{debug, error, info, warn};
 use super::candidates::{Candidates, Kept, Limits, Ready, is_empty, links};
 use super::catch_up::{CatchUp, Change, Glance};
 use super::inclusion::Inclusion;
-use super::{Error, Syncer, rules};
+use super::{Error, Syncer, forced, rules};
 use crate::world::World;
 
 /// How a chain is followed.
@@ -117,11 +117,19 @@ pub struct Metrics {
     pub seconds_left: Gauge,
     /// Pairs of headers that cannot both be in one chain. Anything but zero needs a person.
     pub forks: Gauge,
+    /// Transactions that the proposer left out though they were forced. Anything but zero needs a
+    /// person.
+    pub left_out: Counter,
 }
 
 impl Metrics {
     /// Makes the metrics visible.
     pub fn register(&self, registry: &mut Registry) {
+        registry.sub_registry_with_prefix("sequencer").register(
+            "forced_inclusion_txs_malicious",
+            "Forced transactions that the proposer left out",
+            self.left_out.clone(),
+        );
         let registry = registry.sub_registry_with_prefix("sync");
         registry.register("blocks_synchronized", "Blocks that entered the store", self.blocks.clone());
         registry.register("refused", "Headers and data that were not kept", self.refused.clone());
@@ -171,6 +179,8 @@ pub struct Following {
     began: Instant,
     logged: Instant,
     reopening: bool,
+    /// Whether everything forced is in the chain; `None` where nobody asks.
+    pub(super) check: Option<forced::Check>,
 }
 
 /// An offer that waits until there is room for more.
@@ -227,7 +237,35 @@ impl Following {
             began: now,
             logged: now,
             reopening: false,
+            check: None,
         })
+    }
+
+    /// Checks forced inclusion, and takes no block of a proposer who was found to leave something
+    /// out, also in an earlier life.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub fn checking(mut self, config: forced::Config, links: forced::Links) -> Result<Self, StoreError> {
+        let reader = self.store.reader();
+        if let Some(left_out) = reader.left_out() {
+            self.count_left_out(left_out.count);
+        }
+        self.check = Some(forced::Check::new(config, links, &reader)?);
+        Ok(self)
+    }
+
+    pub(super) fn count_left_out(&self, txs: u64) {
+        self.metrics.left_out.inc_by(txs);
+    }
+
+    pub(super) fn writer(&self) -> Writer {
+        self.writer.clone()
+    }
+
+    pub(super) fn wall(&self) -> Timestamp {
+        self.world.wall()
     }
 
     /// From where DA is read.
@@ -420,7 +458,12 @@ impl Following {
     /// What DA is known to hold, up to the tip and below a fork.
     fn inclusions(&mut self, tip: Height) -> Vec<Command> {
         let up_to = self.forked_at.map_or(tip, |fork| tip.min(fork.previous()));
-        self.inclusion.take(&self.store.reader().da_progress(), up_to)
+        let progress = self.store.reader().da_progress();
+        let up_to = match &mut self.check {
+            Some(check) => check.up_to(&self.inclusion, progress.included, up_to),
+            None => up_to,
+        };
+        self.inclusion.take(&progress, up_to)
     }
 
     /// The record as it is right now.
@@ -627,6 +670,11 @@ impl Following {
         self.record = self.store.reader().follow().unwrap_or_else(|| self.record.clone());
         self.restart = Some(self.record.cursor);
         self.read = None;
+        if let Some(check) = &mut self.check
+            && let Err(error) = check.start_over(&self.store.reader())
+        {
+            warn!(%error, "forced inclusion is judged on from where it was");
+        }
     }
 
     fn reread(&mut self) -> Option<DaHeight> {
@@ -721,6 +769,9 @@ impl Syncer {
         let finality_is_due = included.0.saturating_sub(final_height.0) >= FINAL_TOGETHER;
         if at < tip || finality_is_due || self.look || follow.reopening {
             return !follow.reopening;
+        }
+        if follow.check.as_ref().is_some_and(forced::Check::is_halted) {
+            return true;
         }
         match follow.enter(&root) {
             Ok(Some(tip)) => {
@@ -837,6 +888,7 @@ impl Syncer {
         if !self.in_trouble {
             self.begin_step(ctx);
         }
+        self.begin_judging(ctx);
         self.make_room();
     }
 
@@ -867,7 +919,7 @@ impl Syncer {
         self.go_on(ctx);
     }
 
-    fn write_progress(&mut self, ctx: &mut Context<Self>) {
+    pub(super) fn write_progress(&mut self, ctx: &mut Context<Self>) {
         let Some(follow) = &mut self.follow else { return };
         if follow.reopening {
             return;

@@ -78,6 +78,14 @@ impl Inclusion {
         commands
     }
 
+    /// Where on DA a block is whole; `None` while half of it was not seen.
+    #[must_use]
+    pub fn place(&self, height: Height) -> Option<DaHeight> {
+        let places = self.seen.get(&height)?;
+        let header = places.header?;
+        places.data.or_else(|| places.empty.then_some(header)).map(|data| data.max(header))
+    }
+
     /// The lowest place on DA of which something is not recorded.
     #[must_use]
     pub fn lowest_da(&self) -> Option<DaHeight> {

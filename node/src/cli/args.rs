@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::cli::cluster::{ClusterArgs, HandOffArgs, PauseArgs, Running, StopArgs};
+use crate::cli::force::ForceArgs;
 use crate::cli::net_info::NetInfoArgs;
 use crate::config::Flags;
 use crate::dev_da::DevDaConfig;
@@ -59,6 +60,8 @@ pub enum Command {
     Resume(Running),
     /// Show the peer-to-peer network as a running node sees it.
     NetInfo(Box<NetInfoArgs>),
+    /// Put transactions on DA, where no sequencer can leave them out.
+    Force(Box<ForceArgs>),
     /// Look at the cluster of a running node, and change its membership.
     Cluster(ClusterArgs),
     /// Run a dev DA server that speaks Celestia's JSON-RPC.

@@ -49,6 +49,7 @@ const RULES: &str = "
 - `raft.heartbeat_interval` < `raft.election_timeout_min` < `raft.election_timeout_max`, and `raft.election_timeout_max` >
   3 x `raft.heartbeat_interval`.
 - `block.max_bytes` + 64 KiB <= `da.max_blob_bytes`: a block must fit into a blob.
+- `da.forced_inclusion_namespace` differs from `da.namespace` and `da.data_namespace`.
 - `rpc.address`, `kv.listen` and, when used, `instrumentation.prometheus_listen_addr` and `raft.raft_addr` differ.
 - `node.catchup_timeout` and `raft.enable` exclude each other.
 - `raft.peers` and `raft.join` exclude each other; each needs `raft.raft_addr` and `raft.node_id`. `raft.witness` needs one of them.

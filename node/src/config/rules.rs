@@ -23,7 +23,7 @@ const DEFAULT_BACKLOG: u64 = 100_000;
 pub const TX_FRAME: usize = 16;
 
 /// Bytes of a blob that are not transactions.
-const BLOB_OVERHEAD: usize = 64 << 10;
+pub(crate) const BLOB_OVERHEAD: usize = 64 << 10;
 
 /// Applies every rule.
 pub(super) fn build(home: &Path, settings: Settings) -> Result<(Config, Vec<Warning>), ConfigError> {
@@ -105,6 +105,7 @@ fn typed(home: &Path, settings: Settings) -> Config {
             signing_addresses: s.list("da.signing_addresses"),
             submits_per_account: s.size("da.submits_per_account"),
             batching: batching(s),
+            forced_namespace: optional("da.forced_inclusion_namespace"),
             data_namespace: optional("da.data_namespace").unwrap_or_else(|| namespace.clone()),
             namespace,
             block_time: s.duration("da.block_time"),
@@ -247,6 +248,12 @@ fn check(config: &Config) -> Result<(), ConfigError> {
     {
         let rule = "at half of the blocks that may wait for DA a batch goes out anyway: fewer items, or a longer backlog";
         return Err(contradiction(s, "da.batch_min_items", "node.max_pending_headers_and_data", rule));
+    }
+    for other in ["da.namespace", "da.data_namespace"] {
+        if config.da.forced_namespace.as_ref().is_some_and(|forced| *forced == s.text(other)) {
+            let rule = "forced transactions need a namespace of their own: anybody writes there";
+            return Err(contradiction(s, "da.forced_inclusion_namespace", other, rule));
+        }
     }
     check_raft(config)?;
     check_tls(config)?;

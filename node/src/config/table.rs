@@ -66,8 +66,8 @@ pub const KEYS: &[Key] = &[
     Key::same("da.namespace", Text, "")
         .doc("Namespace of header blobs, the same on every node of a chain. `baton init` writes a random one. Needed at start."),
     Key::same("da.data_namespace", Text, "").doc("Namespace of data blobs; empty: `da.namespace`."),
-    Key::unsupported("da.forced_inclusion_namespace", Text, "", &[""], "forced inclusion is not supported yet")
-        .doc("Namespace of transactions forced through DA."),
+    Key::same("da.forced_inclusion_namespace", Text, "")
+        .doc("Namespace in which users post transactions that no sequencer can leave out, the same on every node of a chain and another than the two above; empty: nobody can."),
     Key::same("da.block_time", Duration, "6s").rule(Rule::Positive).doc("Block time of the DA layer: the unit of polling and back-off."),
     Key::ignored("da.mempool_ttl", Count, "0", "ev-node does not use it either").doc("Declared, never used."),
     Key::ignored(

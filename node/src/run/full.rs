@@ -12,7 +12,7 @@ use baton_actors::engine::kv::{self, Kv};
 use baton_actors::engine::{self, Execution};
 use baton_actors::gatherer;
 use baton_actors::record_file::Rotation;
-use baton_actors::syncer::{self, follow};
+use baton_actors::syncer::{self, follow, forced};
 use baton_actors::world::{Clock, World};
 use baton_messages::chain::Signer;
 use baton_messages::da::Namespace;
@@ -213,5 +213,9 @@ fn settings(config: &Config, genesis: &Genesis) -> following::Settings {
         follow: follow::Config::default(),
         gatherer: gatherer::Config::default(),
         p2p: None,
+        forced: config.da.forced_namespace.as_ref().map(|namespace| forced::Config {
+            namespace: Namespace::of(namespace),
+            reply_within: reply_within.max(config.da.request_timeout + Duration::from_secs(2)),
+        }),
     }
 }

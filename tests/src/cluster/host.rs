@@ -378,6 +378,7 @@ pub(super) async fn live(host: Rc<Host>) {
         adjust: Some(Box::new(adjust)),
         execution,
         witness: host.is_witness(),
+        forced: host.plan.forced_epoch.is_some(),
         ..Plan::on(machine, host.power())
     };
     let node = Rc::new(Node::start_over(&plan, store));

@@ -108,6 +108,9 @@ impl Chance {
 pub(super) fn history(seed: u64) -> History {
     let mut chance = Chance::new(seed ^ 0x6869_7374_6f72_7900);
     let shape = shape(&mut chance);
+    // Versions of before do not know where forced inclusion stands.
+    let forced_ms = if shape.older.is_empty() { forced_ms(seed) } else { 0 };
+    let shape = Shape { forced_ms, ..shape };
     let mut deeds = vec![];
     // Between one and six kinds; rarely none, which shows what a calm cluster does.
     let kinds: Vec<Kind> = {
@@ -158,7 +161,15 @@ fn shape(chance: &mut Chance) -> Shape {
         fsync_ms: chance.pick(&[0, 0, 0, 1, 3]),
         clients: chance.index(4) + 1,
         client_ms: chance.spread(20, 300),
+        forced_ms: 0,
     }
+}
+
+/// Every fifth history has forced inclusion. By a chance of its own, so that nothing else follows from
+/// it.
+fn forced_ms(seed: u64) -> u64 {
+    let mut chance = Chance::new(seed ^ 0x666f_7263_6564);
+    if chance.percent(20) { chance.spread(100, 1_500) } else { 0 }
 }
 
 /// Somebody, the leader more often than others.

@@ -13,7 +13,7 @@ use super::deeds::{End, HandingOff};
 use super::draw::Chance;
 use super::operator::Operator;
 use super::sinks::{Asked, Refusals};
-use super::{Broken, Coverage, Deed, EventKind, History, Left, Outcome, Situation, What, panics};
+use super::{Broken, Coverage, Deed, EventKind, History, Left, Outcome, Situation, What, forced, panics};
 use crate::cluster::{Cluster, ClusterPlan};
 use crate::net::Weather;
 
@@ -91,6 +91,7 @@ pub(super) struct Drive {
     pub(super) coverage: Coverage,
     pub(super) chance: Chance,
     pub(super) clients: Clients,
+    pub(super) users: forced::Users,
     pub(super) operator: Operator,
     pub(super) usual: Weather,
     /// What ends or follows, by time and order.
@@ -125,6 +126,7 @@ impl Drive {
             witness: shape.witness.then(|| shape.voters.saturating_sub(1)),
             observed: true,
             command_versions: knows.clone(),
+            forced_epoch: (shape.forced_ms > 0).then_some(forced::EPOCH),
             ..ClusterPlan::default()
         };
         let mut cluster = Cluster::of(shape.voters, history.seed, plan);
@@ -137,6 +139,7 @@ impl Drive {
             coverage: Coverage::default(),
             chance: Chance::new(history.seed ^ 0x6472_6976_6500),
             clients: Clients::new(shape.clients, shape.client_ms),
+            users: forced::Users::new(shape.forced_ms),
             operator: Operator::default(),
             usual,
             later: BTreeMap::new(),
@@ -198,7 +201,7 @@ impl Drive {
     fn next_chore(&self) -> u64 {
         let later = self.later.first_key_value().map_or(u64::MAX, |((at, _), _)| *at);
         let operator = if self.operator.is_busy() { self.operator.next_ms() } else { u64::MAX };
-        later.min(operator).min(self.clients.next_ms())
+        later.min(operator).min(self.clients.next_ms()).min(self.users.next_ms())
     }
 
     /// What is due that is no deed.
@@ -215,7 +218,8 @@ impl Drive {
         }
         self.answers();
         self.refusals.check(&self.cluster);
-        let Self { cluster, clients, operator, chance, .. } = self;
+        let Self { cluster, clients, users, operator, chance, .. } = self;
+        users.step(now, cluster);
         clients.step(now, cluster, chance);
         operator.step(now, cluster);
     }

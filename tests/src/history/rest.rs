@@ -23,6 +23,8 @@ const RESUMED_MS: u64 = 2_000;
 const FIT_MS: u64 = 3_000;
 /// DA must have everything so soon afterwards.
 const DRAINED_MS: u64 = 15_000;
+/// Everything forced must be in the chain so soon afterwards: an epoch, and what spills over.
+const FORCED_MS: u64 = 30_000;
 /// New blocks that must come at full rate.
 const BLOCKS: u64 = 10;
 /// Every so-many-th history hands leadership over at the end.
@@ -50,6 +52,12 @@ impl Drive {
         });
         self.wait("L1: somebody is not fit to lead again", FIT_MS, |drive| {
             drive.voters_up().into_iter().all(|index| drive.can_lead(index))
+        });
+        self.users.end();
+        self.wait("E7: not everything that was forced comes in", FORCED_MS, |drive| {
+            let leader = drive.cluster.leader().filter(|leader| drive.cluster.is_up(*leader));
+            let reader = leader.map(|leader| drive.cluster.reader(leader));
+            reader.is_some_and(|reader| drive.users.are_in(&reader))
         });
         if history.seed.is_multiple_of(HAND_OFF_EVERY) {
             self.hand_off(block_time);

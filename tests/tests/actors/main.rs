@@ -2,6 +2,7 @@
 
 mod the_da_submitter;
 mod the_executor;
+mod the_inbox;
 mod the_notary;
 mod the_raft;
 mod the_reaper;

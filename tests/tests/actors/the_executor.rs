@@ -1,5 +1,8 @@
 //! The executor among probes.
 
+use baton_messages::command::{FORCED_VERSION, ForcedPosition};
+use baton_messages::forced::{Forced, ForcedTx, NextForced};
+
 use super::*;
 
 /// An executor among probes that do their duty, and what they heard.
@@ -69,6 +72,7 @@ impl Rig {
             production,
             integrity_stop,
             publish: None,
+            inbox: None,
         };
         let config = executor::Config {
             block_time: Duration::from_millis(100),
@@ -780,5 +784,111 @@ fn asked_to_stop_in_a_pause_it_does_not_wait_for_a_block_that_nobody_wants() {
         let stop = StopProducing { reason: "scripted".to_owned() };
         executor.send(stop).timeout(REPLY).await.expect("what was on its way is decided");
         assert_eq!((proposed.count(), rig.stage.tip().height), (asked, Height(0)));
+    });
+}
+
+/// An inbox that always shows the same, on a chain whose log can say the position.
+fn with_forced(rig: &mut Rig, behind: Option<&str>, texts: &[&str]) {
+    rig.stage.apply(Command::Activate(FORCED_VERSION));
+    let at = |da_height, tx_index| ForcedPosition { da_height: DaHeight(da_height), tx_index };
+    let forced = |(index, text): (usize, &&str)| ForcedTx { tx: tx(text), after: at(1, index as u64 + 1) };
+    let shown = Forced {
+        from: at(1, 0),
+        txs: texts.iter().enumerate().map(forced).collect(),
+        end: at(51, 0),
+        behind: behind.map(str::to_owned),
+    };
+    let (next, _) = probe(move |_: &NextForced| shown.clone());
+    rig.links.inbox = Some(executor::Inbox { next, every: Duration::from_secs(1) });
+    rig.links.next_batch = probe(|_: &NextBatch| Batch { txs: vec![tx("q=1")], current: true }).0;
+}
+
+#[test]
+fn forced_transactions_come_before_queued_ones_and_their_position_with_the_block() {
+    sim_run(31, || async {
+        let mut rig = Rig::new();
+        with_forced(&mut rig, None, &["f=1", "q=1"]);
+        let _executor = rig.start();
+        pass(150).await;
+        let first = &rig.proposed.take()[0];
+        assert_eq!(first.block.txs(), [tx("f=1"), tx("q=1")], "what is queued too is there once");
+        assert_eq!(first.forced, ForcedPosition { da_height: DaHeight(51), tx_index: 0 });
+    });
+}
+
+#[test]
+fn what_the_engine_postpones_keeps_the_position_before_it_and_what_it_refuses_is_passed() {
+    sim_run(32, || async {
+        let mut rig = Rig::new();
+        with_forced(&mut rig, None, &["f=1", "bad", "f=2", "f=3"]);
+        let verdicts = [FilterStatus::Ok, FilterStatus::Remove, FilterStatus::Ok, FilterStatus::Postpone];
+        rig.links.filter = probe(move |asked: &FilterTxs| {
+            assert!(asked.forced);
+            Ok([verdicts.to_vec(), vec![FilterStatus::Ok; asked.txs.len() - 4]].concat())
+        })
+        .0;
+        let _executor = rig.start();
+        pass(150).await;
+        let first = &rig.proposed.take()[0];
+        assert_eq!(first.block.txs(), [tx("f=1"), tx("f=2")], "nothing overtakes the postponed one");
+        assert_eq!(first.forced, ForcedPosition { da_height: DaHeight(1), tx_index: 3 });
+        assert_eq!(rig.dropped.count(), 0, "the queue never had them");
+    });
+}
+
+#[test]
+fn a_block_in_doubt_is_proposed_again_with_the_position_it_had() {
+    sim_run(33, || async {
+        let mut rig = Rig::new();
+        with_forced(&mut rig, None, &["f=1"]);
+        let (committing, mut answers) = (rig.stage.clone(), 0);
+        let (propose, proposed) = probe(move |asked: &ProposeBlock| {
+            answers += 1;
+            match answers {
+                1 => Err(ProposeError::Unknown("scripted".to_owned())),
+                _ => Ok(committing.committed(&asked.block)),
+            }
+        });
+        rig.links.propose = propose;
+        let _executor = rig.start();
+        pass(400).await;
+        let proposed = proposed.take();
+        assert_eq!((&proposed[0].block, proposed[0].forced), (&proposed[1].block, proposed[1].forced));
+        assert_eq!(proposed[0].forced.da_height, DaHeight(51));
+    });
+}
+
+#[test]
+fn while_an_epoch_may_be_due_blocks_hold_forced_transactions_or_there_is_none() {
+    sim_run(34, || async {
+        let mut rig = Rig::new();
+        with_forced(&mut rig, Some("scripted"), &["f=1"]);
+        let executor = rig.start();
+        pass(150).await;
+        assert_eq!(rig.proposed.take()[0].block.txs(), [tx("f=1")], "nothing queued");
+        drop(executor);
+        let mut rig = Rig::new();
+        with_forced(&mut rig, Some("scripted"), &[]);
+        let _executor = rig.start();
+        pass(1_000).await;
+        assert_eq!(rig.proposed.count(), 0);
+        let paused = rig.paused.take();
+        let said = paused.last().expect("it says why");
+        assert!(said.pause.as_deref().is_some_and(|why| why.contains("scripted")) && !said.due, "{said:?}");
+    });
+}
+
+#[test]
+fn before_every_voter_knows_the_position_nothing_is_forced() {
+    sim_run(35, || async {
+        let mut rig = Rig::new();
+        with_forced(&mut rig, None, &["f=1"]);
+        let inbox = rig.links.inbox.take();
+        let mut old = Rig::new();
+        (old.links.inbox, old.links.next_batch) = (inbox, rig.links.next_batch.clone());
+        let _executor = old.start();
+        pass(150).await;
+        let first = &old.proposed.take()[0];
+        assert_eq!((first.block.txs(), first.forced), (&[tx("q=1")][..], ForcedPosition::default()));
     });
 }

@@ -2,9 +2,11 @@
 
 mod basics;
 mod borrowed;
+mod censored;
 mod chaos;
 mod damage;
 mod failover;
+mod forced;
 mod gossip;
 mod handoff;
 mod log;
