@@ -256,7 +256,7 @@ mod tests {
             found: Timestamp(4),
         };
         let bytes = encode(&left_out);
-        assert_eq!(hex(&bytes), format!("0508090d0201{}04", "07".repeat(32)));
+        assert_eq!(hex(&bytes), format!("010508090d0201{}04", "07".repeat(32)));
         assert_eq!(decode::<LeftOut>("golden", &bytes), Ok(left_out));
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use sim::process::{Footprint, Load, Site};
+use sim::process::{Follower, Footprint, Load, Scrape, Site};
 
 /// Every name of a metric in the documentation; one that ends in `_` is the beginning of names.
 fn documented(directory: &Path, found: &mut BTreeSet<String>) {
@@ -43,7 +43,16 @@ async fn what_is_scraped_is_valid_complete_and_plausible() {
         scrape.series().all(|(_, labels)| labels.get("chain_id").is_some_and(|id| id == "chaos"));
     assert!(all_of_this_chain, "a series without the chain's name");
 
-    let families = scrape.families();
+    // Some things only a node that follows has.
+    let mut follower = Follower::new(&site.home.genesis(), &site.da_url(), &[]).await;
+    follower.start();
+    follower.execute(site.height().await).await;
+    let following = follower.metrics().await;
+    let following = Scrape::parse(&following).unwrap_or_else(|wrong| panic!("not valid: {wrong}"));
+    follower.terminate().await;
+
+    let mut families = scrape.families();
+    families.extend(following.families());
     let mut names = BTreeSet::new();
     documented(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs"), &mut names);
     assert!(names.len() > 15, "{names:?}");

@@ -13,7 +13,7 @@ use baton_messages::types::{Hash, Height};
 use reqwest::{Client, Method};
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
-use sim::process::{Devnet, Scrape, baton, free_ports, pid};
+use sim::process::{Devnet, Follower, Scrape, baton, free_ports, peer_address, pid};
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::{Instant, sleep};
@@ -50,8 +50,12 @@ impl Site {
         PathBuf::from(self.nodes[name]["home"].as_str().expect("a home"))
     }
 
+    fn url(&self, name: &str) -> String {
+        self.nodes[name]["http"].as_str().expect("a URL").to_owned()
+    }
+
     async fn get(&self, name: &str, path: &str) -> Option<(u16, String)> {
-        let url = format!("{}{path}", self.nodes[name]["http"].as_str().expect("a URL"));
+        let url = format!("{}{path}", self.url(name));
         let answer = self.client.get(url).send().await.ok()?;
         Some((answer.status().as_u16(), answer.text().await.ok()?))
     }
@@ -328,7 +332,14 @@ async fn dashboard_and_alert_rules_name_nothing_that_a_running_cluster_does_not_
     let to = site.other_than(&leader);
     assert_eq!(site.command(&leader, &["handoff", "--to", &to]).await.0, 0);
     site.leader().await;
-    let mut families = BTreeSet::new();
+    let place = [("--p2p.peers", &*peer_address(&site.client, &site.url(&leader)).await)];
+    let mut follower = Follower::of(&Home::new(site.home(&leader)).genesis(), &place, &[]).await;
+    follower.start();
+    follower.execute(1).await;
+    let following = follower.metrics().await;
+    let following = Scrape::parse(&following).unwrap_or_else(|wrong| panic!("not valid: {wrong}"));
+    let mut families: BTreeSet<String> = following.families().into_iter().map(str::to_owned).collect();
+    follower.terminate().await;
     let is_exported = |families: &BTreeSet<String>, name: &str| {
         let suffixes = ["", "_total", "_bucket", "_sum", "_count", "_info"];
         suffixes.iter().filter_map(|suffix| name.strip_suffix(suffix)).any(|family| families.contains(family))
