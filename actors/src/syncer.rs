@@ -464,14 +464,16 @@ impl Engine {
         };
         self.links.init_chain.send(init).timeout(self.reply_within).await??;
         let mut position = self.links.position.send(GetPosition).timeout(self.reply_within).await??;
+        let before_first = genesis.initial_height.previous();
         loop {
-            let tip = self.reader.tip().height;
+            // An engine without a block stands below the first one, wherever that is.
+            let tip = self.reader.tip().height.max(before_first);
             if position.height > tip {
                 if !self.tip_is_known {
                     return Err(Error::Ahead { engine: position.height, tip });
                 }
                 warn!(engine = position.height.0, tip = tip.0, "the engine is ahead: rolling it back");
-                position = self.roll_back(tip.max(genesis.initial_height.previous())).await?;
+                position = self.roll_back(tip).await?;
                 continue;
             }
             if position.height < genesis.initial_height {
