@@ -48,7 +48,7 @@ pub async fn run(args: ForceArgs) -> Result<(), ExitError> {
 }
 
 fn setting(settings: &Settings, key: &str) -> Result<String, ExitError> {
-    let text = settings.text_of(key);
+    let text = settings.text(key);
     match text.is_empty() {
         true => Err(ExitError::config(format!("{key} is not set: say --{key}, as the chain has it"))),
         false => Ok(text),
@@ -56,14 +56,14 @@ fn setting(settings: &Settings, key: &str) -> Result<String, ExitError> {
 }
 
 fn config(settings: &Settings) -> Result<celestia::Config, ExitError> {
-    let options = settings.text_of("da.submit_options");
+    let options = settings.text("da.submit_options");
     let options = if options.trim().is_empty() { "{}" } else { options.trim() };
     let submit_options = serde_json::from_str(options).map_err(|error| {
         ExitError::config(format!("da.submit_options is not what a DA node takes: {error}"))
     })?;
     Ok(celestia::Config {
         address: setting(settings, "da.address")?,
-        auth_token: Some(settings.text_of("da.auth_token"))
+        auth_token: Some(settings.text("da.auth_token"))
             .filter(|text| !text.is_empty())
             .map(|text| AuthToken::new(&text)),
         request_timeout: WITHIN,
