@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 seconds=${FUZZ_SECONDS:-60}
-targets=(wire codec text)
+targets=(wire codec text exchange gossip)
 fuzz=$root/messages/fuzz
 out=${CARGO_TARGET_DIR:-$root/target}/fuzz
 host=$(rustc -vV | sed -n 's/^host: //p')

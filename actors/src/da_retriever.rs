@@ -187,6 +187,13 @@ impl DaRetriever {
         }
     }
 
+    /// This retriever knows where the proposer began to sign envelopes.
+    #[must_use]
+    pub fn strict_from(mut self, height: Option<DaHeight>) -> Self {
+        self.decoder = self.decoder.remember(height);
+        self
+    }
+
     fn begin_round(&mut self, ctx: &mut Context<Self>) {
         if self.busy {
             return;
@@ -291,8 +298,8 @@ impl DaRetriever {
     }
 
     fn follow_decoder(&mut self, decoder: Decoder) {
-        if decoder.is_strict() && !self.decoder.is_strict() {
-            info!("the proposer signs envelopes: headers without one are not taken any more");
+        if let (Some(from), None) = (decoder.strict_from(), self.decoder.strict_from()) {
+            info!(from = from.0, "the proposer signs envelopes: headers without one are not taken any more");
         }
         self.decoder = decoder;
     }
@@ -401,7 +408,7 @@ impl Reading {
             let candidates = self.decode(height, blobs);
             next = DaHeight(height.0 + 1);
             self.metrics.heights.inc();
-            let read = Some(DaRead { next, head });
+            let read = Some(DaRead { next, head, strict_from: self.decoder.strict_from() });
             if let Some(reread) = self.offer(Offer { candidates, read }).await? {
                 return Ok(Round::Read { next: reread, decoder: self.decoder, reread: true });
             }
@@ -416,10 +423,10 @@ impl Reading {
     fn decode(&mut self, height: DaHeight, blobs: Vec<Blob>) -> Vec<Candidate> {
         let mut candidates = vec![];
         for blob in blobs {
-            let kind = match self.decoder.read(&blob) {
+            let kind = match self.decoder.read(height, &blob) {
                 Found::Piece(piece) => {
                     let kind = match &piece {
-                        Piece::Header(_) => "header",
+                        Piece::Header(_) | Piece::Checked(_) => "header",
                         Piece::Data(_) => "data",
                     };
                     candidates.push(Candidate { piece, origin: Origin::Da(height) });

@@ -11,11 +11,12 @@ use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, MailboxError, Recipient, SpawnHandle, WrapFuture,
 };
 use baton_messages::chain::{P2pData, P2pSignedHeader};
-use baton_messages::follow::{Candidate, DaHint, Judged, Offer, Origin, Piece};
+use baton_messages::follow::{Candidate, CheckHeaders, DaHint, Judged, Offer, Origin, Piece};
 use baton_messages::p2p::{
     FetchData, FetchError, FetchHead, FetchHeaders, Fetched, Offence, PeerChanged, PeerId, ReportPeer,
 };
 use baton_messages::types::{DaHeight, Height};
+use baton_messages::wire::validate::Invalid;
 use baton_storage::Reader;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -55,6 +56,8 @@ pub struct Links {
     pub headers: Recipient<FetchHeaders>,
     /// Asks peers for data.
     pub data: Recipient<FetchData>,
+    /// Checks the signatures of the headers they give.
+    pub check: Recipient<CheckHeaders>,
     /// Takes what they give.
     pub offer: Recipient<Offer>,
     /// Hears who gave what was wrong.
@@ -134,14 +137,22 @@ impl Plan {
         self.highest = self.highest.max(tip);
         if self.asked < self.highest {
             let from = self.asked.next().max(first);
-            return Next::Range(from, count.min((self.highest.0 + 1).saturating_sub(from.0)).max(1));
+            return Next::Range(
+                from,
+                count.min(self.highest.0.saturating_add(1).saturating_sub(from.0)).max(1),
+            );
         }
         if rested && !grew && self.asked <= tip { Next::Head } else { Next::Nothing }
     }
 
+    /// The proposer has signed a header of this height: there are blocks up to it.
+    fn saw(&mut self, height: Height) {
+        self.highest = self.highest.max(height);
+    }
+
     /// These came of a range that was asked for.
     fn came(&mut self, from: Height, headers: u64) {
-        let last = Height(from.0 + headers).previous();
+        let last = Height(from.0.saturating_add(headers)).previous();
         self.asked = self.asked.max(last);
         if headers == 0 {
             // Nobody has it, whoever said so.
@@ -155,8 +166,8 @@ impl Plan {
 enum Round {
     /// Peers are that far.
     Heads(Height),
-    /// Of a range so many headers came.
-    Came { from: Height, headers: u64, data: u64, wrong: u64 },
+    /// Of a range so many headers came; `seen` is the highest header that was seen anywhere.
+    Came { from: Height, headers: u64, data: u64, wrong: u64, seen: Height },
 }
 
 /// The gatherer.
@@ -208,11 +219,14 @@ impl Gatherer {
                     return self.begin_round(false, ctx);
                 }
             }
-            Ok(Round::Came { from, headers, data, wrong }) => {
+            Ok(Round::Came { from, headers, data, wrong, seen }) => {
                 self.metrics.headers.inc_by(headers);
                 self.metrics.data.inc_by(data);
                 self.metrics.wrong.inc_by(wrong);
                 self.plan.came(from, headers);
+                if headers > 0 {
+                    self.plan.saw(seen);
+                }
                 // A range that was not wholly right is asked for again, after a pause.
                 if headers > 0 && wrong == 0 {
                     return self.begin_round(false, ctx);
@@ -264,10 +278,11 @@ impl Asking {
         let heads = self.links.head.send(FetchHead).timeout(self.config.reply_within).await;
         let heads = heads.map_err(|source| Error::NoReply { who: "peer-to-peer actor", source })??;
         let candidates = heads.iter().map(|given| header(&given.peer, &given.item)).collect();
-        let judged = self.offer(candidates).await?;
+        let (judged, seen) = self.offer(candidates).await?;
         let good = heads.iter().zip(&judged).filter(|(_, judged)| !is_wrong(judged));
         let highest = good.map(|(given, _)| given.item.signed.header.height).max();
-        Ok(Round::Heads(highest.unwrap_or_default()))
+        // Those who were asked may be behind, or say so: gossip and DA tell of what they do not.
+        Ok(Round::Heads(highest.unwrap_or_default().max(seen)))
     }
 
     async fn range(self, from: Height, count: u64) -> Result<Round, Error> {
@@ -285,15 +300,44 @@ impl Asking {
         let data = data.map_err(|source| Error::NoReply { who, source })?.unwrap_or_default();
         let (of_headers, of_data) = (headers.len() as u64, data.len() as u64);
         self.hint(&headers, &data);
-        let judged = self.offer(in_order(&headers, &data)).await?;
+        let (headers, forged) = self.check(&headers).await?;
+        let (judged, seen) = self.offer(in_order(headers, &data)).await?;
         let wrong = judged.iter().filter(|judged| is_wrong(judged)).count() as u64;
-        Ok(Round::Came { from, headers: of_headers, data: of_data, wrong })
+        Ok(Round::Came { from, headers: of_headers, data: of_data, wrong: wrong + forged, seen })
     }
 
-    /// Offers pieces, and reports who gave those that are wrong.
-    async fn offer(&self, candidates: Vec<Candidate>) -> Result<Vec<Judged>, Error> {
+    /// Headers that are what they seem, and how many are not: who gave those is reported.
+    async fn check(&self, headers: &Fetched<P2pSignedHeader>) -> Result<(Vec<Candidate>, u64), Error> {
+        let signed: Vec<_> = headers.iter().map(|given| Arc::new(given.item.signed.clone())).collect();
+        let verdicts = self.links.check.send(CheckHeaders(signed.clone())).timeout(self.config.reply_within);
+        let verdicts = verdicts.await.map_err(|source| Error::NoReply { who: "checker", source })?;
+        let (mut good, mut forged) = (Vec::with_capacity(signed.len()), 0);
+        for ((given, signed), verdict) in headers.iter().zip(signed).zip(verdicts) {
+            let origin = Origin::Peer(given.peer.0.clone());
+            match verdict {
+                Ok(()) => good.push(Candidate { piece: Piece::Checked(signed), origin }),
+                // Time may cure it: the syncer says what it does with it.
+                Err(Invalid::FromTheFuture { .. }) => {
+                    good.push(Candidate { piece: Piece::Header(signed), origin });
+                }
+                Err(wrong) => {
+                    forged += 1;
+                    self.report(&given.peer, wrong.to_string());
+                }
+            }
+        }
+        Ok((good, forged))
+    }
+
+    fn report(&self, peer: &PeerId, reason: String) {
+        self.links.report.do_send(ReportPeer { peer: peer.clone(), offence: Offence::Lie, reason });
+    }
+
+    /// Offers pieces, and reports who gave those that are wrong. What became of them, and the highest
+    /// header that the syncer has seen.
+    async fn offer(&self, candidates: Vec<Candidate>) -> Result<(Vec<Judged>, Height), Error> {
         if candidates.is_empty() {
-            return Ok(vec![]);
+            return Ok((vec![], Height(0)));
         }
         let origins: Vec<Origin> = candidates.iter().map(|candidate| candidate.origin.clone()).collect();
         let offer = Offer { candidates, read: None };
@@ -301,11 +345,10 @@ impl Asking {
         let taken = taken.map_err(|source| Error::NoReply { who: "syncer", source })?;
         for (origin, judged) in origins.iter().zip(&taken.judged) {
             if let (Origin::Peer(peer), Judged::Invalid(reason)) = (origin, judged) {
-                let (peer, reason) = (PeerId(peer.clone()), reason.clone());
-                self.links.report.do_send(ReportPeer { peer, offence: Offence::Lie, reason });
+                self.report(&PeerId(peer.clone()), reason.clone());
             }
         }
-        Ok(taken.judged)
+        Ok((taken.judged, taken.highest))
     }
 
     /// The last hint is enough: what is on DA before it is read in its turn.
@@ -329,12 +372,15 @@ fn header(peer: &PeerId, item: &P2pSignedHeader) -> Candidate {
 }
 
 /// Headers and data by height, each header before its data.
-fn in_order(headers: &Fetched<P2pSignedHeader>, data: &Fetched<P2pData>) -> Vec<Candidate> {
+fn in_order(headers: Vec<Candidate>, data: &Fetched<P2pData>) -> Vec<Candidate> {
     let mut data = data.iter().peekable();
     let mut all = Vec::with_capacity(headers.len() + data.len());
-    for given in headers {
-        all.push(header(&given.peer, &given.item));
-        let height = given.item.signed.header.height;
+    for header in headers {
+        let height = match &header.piece {
+            Piece::Header(signed) | Piece::Checked(signed) => signed.header.height,
+            Piece::Data(_) => continue,
+        };
+        all.push(header);
         let is_next =
             |item: &P2pData| item.data.metadata.as_ref().is_some_and(|metadata| metadata.height <= height);
         while let Some(given) = data.next_if(|given| is_next(&given.item)) {
@@ -394,6 +440,17 @@ mod tests {
         assert_eq!(plan.next(Height(5), FIRST, 10, false), Next::Range(Height(6), 10));
         plan.came(Height(6), 0);
         assert_eq!(plan.next(Height(5), FIRST, 10, true), Next::Head);
+    }
+
+    #[test]
+    fn what_was_seen_of_the_chain_elsewhere_is_asked_for_too() {
+        let mut plan = Plan { highest: Height(6), ..Plan::default() };
+        assert_eq!(plan.next(Height(5), FIRST, 10, false), Next::Range(Height(6), 1));
+        plan.came(Height(6), 1);
+        plan.saw(Height(30));
+        assert_eq!(plan.next(Height(5), FIRST, 10, false), Next::Range(Height(7), 10));
+        plan.saw(Height(3));
+        assert_eq!(plan.highest, Height(30));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The journal records what happened, one JSON object per line: every committed block, every
 //! change of leadership and of the membership, every command of an operator, every connection
-//! that was turned away.
+//! that was turned away. On a node that follows: every block that it took, and every fork.
 //!
 //! It is for people and for comparing members after an incident; nothing in the node depends on
 //! it. A line survives the end of the process. Blocks that were applied while nothing was
@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use actix::{Actor, Context, Handler};
 use baton_messages::cluster::{CommandAudited, HandshakeRefused, MembersChanged};
-use baton_messages::raft::BlocksApplied;
+use baton_messages::follow::ForkFound;
+use baton_messages::raft::{Applied, BlocksApplied};
 use baton_messages::supervisor::LeadershipAudited;
 use baton_messages::types::{Hash, Height, LogIndex, MemberId, Term, Timestamp, Tip};
 use baton_storage::Reader;
@@ -109,6 +110,13 @@ pub enum Event {
         /// What was wrong.
         reason: String,
     },
+    /// The proposer signed two chains, as a node that follows has seen.
+    Fork {
+        /// Where they part.
+        height: Height,
+        /// Which two, and where they came from.
+        reason: String,
+    },
 }
 
 /// What the journal counts.
@@ -169,7 +177,7 @@ impl Journal {
     ) -> std::io::Result<Self> {
         let recorded = last_recorded(path)?.unwrap_or_else(|| {
             // A record that begins now does not repeat the chain from its first block.
-            reader.tip().height
+            reader.tip().height.max(reader.initial_height().previous())
         });
         let file = RecordFile::open(path, rotation)?;
         let (names, members) = (BTreeMap::new(), None);
@@ -284,6 +292,26 @@ impl Handler<BlocksApplied> for Journal {
 
     fn handle(&mut self, message: BlocksApplied, _: &mut Context<Self>) {
         self.blocks(message.blocks);
+    }
+}
+
+impl Handler<Applied> for Journal {
+    type Result = ();
+
+    /// Told by the syncer of a node that follows. Whatever was taken meanwhile is recorded with it: one
+    /// that catches up takes blocks faster than lines are written.
+    fn handle(&mut self, _: Applied, _: &mut Context<Self>) {
+        let tip = self.reader.tip().height;
+        self.fill(tip.next());
+    }
+}
+
+impl Handler<ForkFound> for Journal {
+    type Result = ();
+
+    fn handle(&mut self, message: ForkFound, _: &mut Context<Self>) {
+        let ForkFound { height, reason } = message;
+        self.record(vec![Event::Fork { height, reason }]);
     }
 }
 
@@ -440,6 +468,19 @@ mod tests {
             number => events(&numbered(&path, number)),
         });
         assert_eq!(all.collect::<Vec<_>>(), (2..=5).map(recorded).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_a_node_that_follows_takes_is_recorded_without_a_place_in_a_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("events.jsonl");
+        let mut journal = journal(&path, Rotation::NEVER);
+        let mut ctx = Context::new();
+        journal.handle(Applied { tip: Tip::default() }, &mut ctx);
+        assert_eq!(events(&path), [], "there is no block yet");
+        let (height, reason) = (Height(7), "two headers".to_owned());
+        journal.handle(ForkFound { height, reason: reason.clone() }, &mut ctx);
+        assert_eq!(events(&path), [Event::Fork { height, reason }]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! One file per actor; no actor imports another. They talk only by typed messages from
 //! `baton-messages`, through `actix::Recipient`s that the node's wiring hands them.
 
+pub mod checker;
 pub mod child;
 pub mod da;
 pub mod da_retriever;

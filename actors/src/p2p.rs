@@ -25,7 +25,7 @@ use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, MailboxError, Recipient, StreamHandler, WrapFuture,
 };
 use baton_messages::chain::Signer;
-use baton_messages::p2p::{Gossiped, Item, MAX_JUDGED, NetView, PeerChanged, PeerId, Verdict};
+use baton_messages::p2p::{Gossiped, Item, MAX_JUDGED, MeetMembers, NetView, PeerChanged, PeerId, Verdict};
 use baton_messages::types::Term;
 use baton_messages::wire::exchange::HeaderRequest;
 use baton_messages::wire::p2p::{MAX_PUBSUB_RPC, Service};
@@ -39,13 +39,13 @@ use tracing::{debug, error, info, warn};
 use crate::world::World;
 use dialling::Dialling;
 use fetching::Fetches;
-use intake::{Intake, Key};
+use intake::{Intake, Key, Stopped};
 use judge::{Judge, Judgement};
 use library::Library;
 pub use metrics::Metrics;
 use network::{AskId, Command, Event, Network, Token};
 use peers::{Consequence, Deed, Peers};
-use telling::Telling;
+use telling::{ENVELOPE, Telling};
 
 /// How the actor behaves.
 #[derive(Clone, Debug)]
@@ -74,6 +74,8 @@ pub struct Config {
     pub wanted_peers: usize,
     /// Time between two searches for others.
     pub discover_every: Duration,
+    /// Time between two looks where the other members of the cluster are.
+    pub meet_every: Duration,
 }
 
 impl Config {
@@ -93,6 +95,7 @@ impl Config {
             remember: NonZeroUsize::new(16_384).expect("not zero"),
             wanted_peers: 16,
             discover_every: Duration::from_secs(60),
+            meet_every: Duration::from_secs(5),
         }
     }
 }
@@ -104,6 +107,8 @@ pub struct Links {
     pub gossiped: Option<Recipient<Gossiped>>,
     /// Hear who comes and goes.
     pub peers: Vec<Recipient<PeerChanged>>,
+    /// Knows where the other members of the cluster are; `None` on nodes that follow.
+    pub members: Option<Recipient<MeetMembers>>,
 }
 
 /// What is outside of the actor.
@@ -120,6 +125,10 @@ impl std::fmt::Debug for Parts {
     }
 }
 
+/// What data that overtook their header may take in memory together.
+const MAX_EARLY: usize = 16 << 20;
+/// What items that the syncer judges may take in memory together; one is always let through.
+const MAX_JUDGING: usize = 64 << 20;
 /// How often what takes too long is looked for.
 const TICK: Duration = Duration::from_millis(250);
 /// How often scores move towards zero.
@@ -144,19 +153,31 @@ pub struct P2p {
     term: Term,
     /// Gossiped items that wait for a verdict of the syncer.
     judging: usize,
+    /// What they take in memory.
+    judging_bytes: usize,
     /// Data that overtook its header, on a member.
     early: Vec<Early>,
     listening: BTreeSet<String>,
     aged: Instant,
     discovered: Option<Instant>,
+    met: Option<Instant>,
     /// Forks that were told already, so that gossip cannot fill the log.
     forks: BTreeSet<baton_messages::types::Height>,
+}
+
+/// Whom a message came from.
+#[derive(Clone)]
+struct Sender {
+    /// Who handed it to this node.
+    forwarder: PeerId,
+    /// Who made it, and signed that.
+    publisher: PeerId,
 }
 
 /// Data that waits for its header.
 struct Early {
     token: Token,
-    peer: PeerId,
+    from: Sender,
     item: Item,
     key: Key,
     since: Instant,
@@ -192,10 +213,12 @@ impl P2p {
             fetches: Fetches::new(config.range, config.max_fetches, reader.chain_id()),
             term: Term(0),
             judging: 0,
+            judging_bytes: 0,
             early: vec![],
             listening: BTreeSet::new(),
             aged: now,
             discovered: None,
+            met: None,
             forks: BTreeSet::new(),
             config,
             links,
@@ -227,8 +250,34 @@ impl P2p {
         self.metrics.banned.set(gauge(self.peers.banned(Instant::now())));
     }
 
-    fn tick(&mut self, _: &mut Context<Self>) {
+    /// Keeps connected to the other members of the cluster: what the leader tells gets over them to
+    /// whoever is not connected to the leader.
+    fn meet_members(&mut self, now: Instant, ctx: &mut Context<Self>) {
+        let Some(members) = &self.links.members else { return };
+        if self.met.is_some_and(|at| now.duration_since(at) < self.config.meet_every) {
+            return;
+        }
+        // Until something listens there is nothing to tell, and it is asked again soon.
+        self.met = (!self.listening.is_empty()).then_some(now);
+        let asked = members.send(MeetMembers { own: self.listening.iter().cloned().collect() });
+        ctx.spawn(asked.timeout(self.config.meet_every).into_actor(self).map(|answer, this, _| {
+            let Ok(addresses) = answer else { return };
+            let peers = addresses.into_iter().filter_map(|address| {
+                let peer = PeerId::from(address.rsplit_once("/p2p/")?.1);
+                let fits = peer != this.config.id && !this.config.blocked.contains(&peer);
+                fits.then_some((peer, address))
+            });
+            let peers: Vec<_> = peers.collect();
+            this.dialling.meet(&peers, Instant::now());
+            for (peer, _) in peers.iter().filter(|(peer, _)| this.peers.is_connected(peer)) {
+                this.dialling.connected(peer);
+            }
+        }));
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
+        self.meet_members(now, ctx);
         for (peer, addresses) in self.dialling.due(now) {
             if !self.peers.is_banned(&peer, now) {
                 self.tell(Command::Dial { peer, addresses });
@@ -276,11 +325,18 @@ impl P2p {
                 if !self.peers.is_connected(&peer)
                     && let Some(pause) = self.dialling.failed(&peer, Instant::now())
                 {
-                    debug!(%peer, reason, pause = pause.as_secs(), "a configured peer cannot be reached");
+                    // Said once for as long as it lasts.
+                    match pause == dialling::FIRST {
+                        true => warn!(%peer, reason, "a peer of p2p.peers cannot be reached: trying again"),
+                        false => debug!(%peer, reason, pause = pause.as_secs(), "still not reached"),
+                    }
                 }
             }
             Event::Discovered { peer } => self.on_discovered(peer),
-            Event::Gossip { token, peer, service, data } => self.on_gossip(token, peer, service, &data, ctx),
+            Event::Gossip { token, peer, publisher, service, data } => {
+                let from = Sender { forwarder: peer, publisher };
+                self.on_gossip(token, from, service, &data, ctx);
+            }
             Event::Asked { token, peer, service, request } => self.on_asked(token, &peer, service, &request),
             Event::Answered { id, outcome, took } => {
                 self.on_answered(id, outcome, took);
@@ -336,38 +392,45 @@ impl P2p {
     fn on_gossip(
         &mut self,
         token: Token,
-        peer: PeerId,
+        from: Sender,
         service: Service,
         data: &Bytes,
         ctx: &mut Context<Self>,
     ) {
-        if !self.peers.may_gossip(&peer, Instant::now()) {
+        let peer = &from.forwarder;
+        if !self.peers.may_gossip(peer, Instant::now()) {
             self.metrics.gossiped(service, "flood");
-            self.note(&peer, Deed::TooMuch);
+            self.note(peer, Deed::TooMuch);
             self.tell(Command::Judge { token, verdict: Verdict::Ignore });
             return;
         }
-        if data.len() > MAX_PUBSUB_RPC {
-            // Others would lose us if it were forwarded.
-            debug!(%peer, bytes = data.len(), "a message is too large");
-            return self.settle(token, &peer, service, Verdict::Reject);
+        if data.len() + ENVELOPE > MAX_PUBSUB_RPC {
+            // ev-node's nodes would reset the stream if it were forwarded. Those that publish look
+            // at no size, so nobody is to blame.
+            debug!(%peer, bytes = data.len(), "a message is too large to be forwarded");
+            return self.settle(token, peer, service, Verdict::Ignore);
         }
         let (item, key) = match self.intake.look(service, data, self.world.wall()) {
             Ok(fresh) => fresh,
             Err(stopped) => {
                 debug!(%peer, service = metrics::name(service), ?stopped, "a message goes no further");
-                return self.settle(token, &peer, service, stopped.verdict());
+                return match stopped {
+                    Stopped::Refused(_) => self.settle(token, peer, service, Verdict::Reject),
+                    Stopped::Copy | Stopped::Early | Stopped::Forged(_) => {
+                        self.settle_unseen(token, &from, service, stopped.verdict());
+                    }
+                };
             }
         };
         if let Item::Header(header) = &item {
             self.library.learn(&header.signed);
         }
         match self.links.gossiped.clone() {
-            Some(judge) => self.begin_judging(judge, token, peer, item, key, ctx),
+            Some(judge) => self.begin_judging(judge, token, from, item, key, ctx),
             None => {
                 let since = Instant::now();
                 let came = (item.service() == Service::Headers).then(|| item.height());
-                self.judge(Early { token, peer, item, key, since });
+                self.judge(Early { token, from, item, key, since });
                 if let Some(height) = came {
                     self.judge_early(|early| early.item.height() == height);
                 }
@@ -379,24 +442,28 @@ impl P2p {
         &mut self,
         judge: Recipient<Gossiped>,
         token: Token,
-        peer: PeerId,
+        from: Sender,
         item: Item,
         key: Key,
         ctx: &mut Context<Self>,
     ) {
-        if self.judging >= MAX_JUDGED {
+        let weight = item.weight();
+        if self.judging >= MAX_JUDGED || (self.judging > 0 && self.judging_bytes + weight > MAX_JUDGING) {
             self.intake.settled(key, Verdict::Ignore);
-            return self.settle(token, &peer, key.0, Verdict::Ignore);
+            return self.settle_unseen(token, &from, key.0, Verdict::Ignore);
         }
         self.judging += 1;
+        self.judging_bytes += weight;
         self.metrics.judging.set(gauge(self.judging));
-        let verdict = judge.send(Gossiped { peer: peer.clone(), item }).timeout(self.config.judge_within);
+        let Sender { forwarder: peer, publisher } = from.clone();
+        let verdict = judge.send(Gossiped { peer, publisher, item }).timeout(self.config.judge_within);
         ctx.spawn(verdict.into_actor(self).map(move |verdict, this, _| {
-            this.end_judging(token, &peer, key, verdict);
+            this.judging_bytes -= weight;
+            this.end_judging(token, &from, key, verdict);
         }));
     }
 
-    fn end_judging(&mut self, token: Token, peer: &PeerId, key: Key, verdict: Result<Verdict, MailboxError>) {
+    fn end_judging(&mut self, token: Token, from: &Sender, key: Key, verdict: Result<Verdict, MailboxError>) {
         self.judging -= 1;
         self.metrics.judging.set(gauge(self.judging));
         let verdict = verdict.unwrap_or_else(|error| {
@@ -404,7 +471,14 @@ impl P2p {
             Verdict::Ignore
         });
         self.intake.settled(key, verdict);
-        self.settle(token, peer, key.0, verdict);
+        self.settle_unseen(token, from, key.0, verdict);
+    }
+
+    /// What ev-node's nodes forward without looking is held against who published it, not against
+    /// who forwarded it.
+    fn settle_unseen(&mut self, token: Token, from: &Sender, service: Service, verdict: Verdict) {
+        let whose = if verdict == Verdict::Reject { &from.publisher } else { &from.forwarder };
+        self.settle(token, whose, service, verdict);
     }
 
     fn settle(&mut self, token: Token, peer: &PeerId, service: Service, verdict: Verdict) {
@@ -418,7 +492,9 @@ impl P2p {
         let verdict = match self.judge.judge(&early.item) {
             Ok(Judgement::Verdict(verdict)) => verdict,
             Ok(Judgement::TooEarly) => {
-                if self.early.len() < MAX_JUDGED && early.since.elapsed() < self.config.judge_within {
+                let held: usize = self.early.iter().map(|early| early.item.weight()).sum();
+                let room = self.early.len() < MAX_JUDGED && held + early.item.weight() <= MAX_EARLY;
+                if room && early.since.elapsed() < self.config.judge_within {
                     return self.early.push(early);
                 }
                 Verdict::Ignore
@@ -426,7 +502,8 @@ impl P2p {
             Ok(Judgement::Fork { height, one, other }) => {
                 if self.forks.len() < 1024 && self.forks.insert(height) {
                     self.metrics.forks.inc();
-                    error!(%height, ours = %one, %other, peer = %early.peer, "two headers of one height are \
+                    let publisher = &early.from.publisher;
+                    error!(%height, ours = %one, %other, %publisher, "two headers of one height are \
                         signed with the sequencer's key: find out who else holds it");
                 }
                 Verdict::Reject
@@ -437,7 +514,7 @@ impl P2p {
             }
         };
         self.intake.settled(early.key, verdict);
-        self.settle(early.token, &early.peer, early.key.0, verdict);
+        self.settle_unseen(early.token, &early.from, early.key.0, verdict);
     }
 
     /// Looks again at the data that waits.

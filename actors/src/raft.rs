@@ -10,6 +10,7 @@ pub mod bootstrap;
 mod change;
 mod joining;
 mod kept;
+mod meeting;
 pub mod members;
 pub mod metrics;
 pub mod network;

@@ -332,7 +332,7 @@ impl Sequencer {
             Next::Wait(at) => self.forward_at(at, ctx),
             Next::Send(batch) => {
                 debug!(txs = batch.txs.len(), again = batch.repeated, "forwarding");
-                let message = ForwardTxs { txs: batch.txs.clone(), checked: self.seen };
+                let message = ForwardTxs { leader: batch.leader, txs: batch.txs.clone(), checked: self.seen };
                 let answer = forward.send(message).timeout(self.config.forward.reply_within);
                 let done = answer
                     .into_actor(self)

@@ -268,6 +268,7 @@ impl Syncer {
         self.idle = false;
         self.look = false;
         ctx.spawn(step.into_actor(self).map(|step, this, ctx| this.end_step(step, ctx)));
+        self.begin_preparing(ctx);
     }
 
     fn end_step(&mut self, step: Result<Step, Error>, ctx: &mut Context<Self>) {
@@ -347,6 +348,9 @@ impl Syncer {
     fn followed(&mut self, height: Height, root: StateRoot) {
         self.metrics.height.set(i64::try_from(height.0).unwrap_or(i64::MAX));
         self.position = Some((height, root.clone()));
+        if !self.follow.as_ref().is_none_or(|follow| follow.tells_of(height)) {
+            return;
+        }
         for link in &self.links.followed {
             link.do_send(ExecutionFollowed { height, root: root.clone() });
         }

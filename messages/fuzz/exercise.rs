@@ -90,6 +90,51 @@ pub fn wire(bytes: &[u8]) {
     protobuf::<GetP2pStoreInfoResponse>(bytes);
 }
 
+/// What comes on a stream of the header exchange: frames with questions, or with answers whose
+/// items come after one another.
+pub fn exchange(bytes: &[u8]) {
+    let mut left = bytes;
+    let (mut header, mut data) = (None::<P2pSignedHeader>, None::<P2pData>);
+    while let Ok(Some(Framed { message, rest })) = split_frame(left) {
+        assert!(rest.len() < left.len(), "a stream is read to its end");
+        left = rest;
+        if let Some(request) = again(message, HeaderRequest::decode, HeaderRequest::encode) {
+            let frame = request.to_frame();
+            let framed = split_frame(&frame).expect("it was framed here").expect("it is whole");
+            assert_eq!((HeaderRequest::decode(framed.message), framed.rest.len()), (Ok(request), 0));
+        }
+        let Some(response) = again(message, HeaderResponse::decode, HeaderResponse::encode) else { continue };
+        if let Some(item) = again(&response.body, P2pSignedHeader::decode, P2pSignedHeader::encode) {
+            let after = header.as_ref().map(|before| &before.signed.header);
+            let _ = after.map(|before| item.signed.header.verify_after(before, NOW));
+            let _ = item.signed.header.validate(NOW);
+            header = Some(item);
+        }
+        if let Some(item) = again(&response.body, P2pData::decode, P2pData::encode) {
+            let _ = data.as_ref().map(|before| item.data.verify_after(&before.data, NOW));
+            let _ = item.data.validate(NOW);
+            data = Some(item);
+        }
+    }
+}
+
+/// What is gossiped of one block: two bytes with the length of the header, the header, the data.
+pub fn gossip(bytes: &[u8]) {
+    let Some((length, both)) = bytes.split_first_chunk::<2>() else { return };
+    let (header, data) = both.split_at(both.len().min(u16::from_le_bytes(*length).into()));
+    let header = again(header, P2pSignedHeader::decode, P2pSignedHeader::encode);
+    let data = again(data, P2pData::decode, P2pData::encode);
+    if let Some(header) = &header {
+        let _ = (header.signed.validate(NOW), header.signed.verify_signature(), header.signed.header.hash());
+    }
+    if let Some(data) = &data {
+        let _ = (data.data.validate(NOW), data.data.hash(), data.data.commitment());
+    }
+    if let (Some(header), Some(data)) = (header, data) {
+        let _ = header.signed.header.validate_data(&data.data);
+    }
+}
+
 fn coded<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
     if let Ok(value) = codec::decode::<T>(bytes) {
         assert_eq!(codec::decode(&codec::encode(&value)), Ok(value));

@@ -160,6 +160,9 @@ pub enum TransferError {
 #[derive(Clone, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "Result<Vec<Receipt>, ForwardError>")]
 pub struct ForwardTxs {
+    /// They are for this leader: it has taken what this node accepted before them. Another one,
+    /// which may lead by now without the sequencer knowing, must not get them first (B7).
+    pub leader: MemberId,
     /// The transactions.
     pub txs: Vec<Tx>,
     /// None of them is in a block at or below this height: the sender has looked. The leader

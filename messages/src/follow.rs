@@ -10,6 +10,7 @@ use actix::Message;
 
 use crate::chain::{Data, SignedHeader};
 use crate::types::{DaHeight, Height};
+use crate::wire::validate::Invalid;
 
 /// Where a piece came from: who is to blame when it is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,9 @@ impl fmt::Display for Origin {
 pub enum Piece {
     /// A signed header; nothing of it is checked yet.
     Header(Arc<SignedHeader>),
+    /// A header that is well-formed and bears its signer's signature, as [`CheckHeaders`] has found.
+    /// Whether that is the chain's proposer is not checked yet.
+    Checked(Arc<SignedHeader>),
     /// A block's data, with metadata. From DA, its signature is the proposer's.
     Data(Arc<Data>),
 }
@@ -65,7 +69,18 @@ pub struct DaRead {
     pub next: DaHeight,
     /// The newest DA block known.
     pub head: DaHeight,
+    /// Above this height headers without an envelope are not the proposer's; `None`: no envelope of
+    /// the proposer was seen.
+    pub strict_from: Option<DaHeight>,
 }
+
+/// Check headers as far as that takes nothing but themselves: form, time and signature.
+///
+/// The gatherer asks the checker, which has a thread of its own, so that what costs most goes on
+/// beside storing and executing. Replies with one verdict for each, in order.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Vec<Result<(), Invalid>>")]
+pub struct CheckHeaders(pub Vec<Arc<SignedHeader>>);
 
 /// Offer pieces to the syncer.
 ///
@@ -88,6 +103,8 @@ pub struct Taken {
     /// Go on reading DA here instead of at `DaRead::next`: something that is needed now did not
     /// find room when it was read.
     pub reread: Option<DaHeight>,
+    /// The highest header of the proposer that was seen, from wherever it came.
+    pub highest: Height,
 }
 
 /// What became of one piece.

@@ -66,6 +66,15 @@ impl Item {
         }
     }
 
+    /// What it takes in memory, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Header(header) => header.signed.weight(),
+            Self::Data(data) => data.data.weight(),
+        }
+    }
+
     /// The height it says it belongs to; zero for data without metadata.
     #[must_use]
     pub fn height(&self) -> Height {
@@ -160,6 +169,8 @@ pub enum Verdict {
 pub struct Gossiped {
     /// Who forwarded it to this node: not necessarily who published it.
     pub peer: PeerId,
+    /// Who published it, and is to blame for what nodes of ev-node forward unseen.
+    pub publisher: PeerId,
     /// What it is; its encoding has at most [`crate::wire::p2p::MAX_PUBSUB_RPC`] bytes.
     pub item: Item,
 }
@@ -182,6 +193,19 @@ pub struct Given<T> {
 /// Checked by the actor: decodable, of this chain, of the expected heights, linked within what one
 /// peer gave in one answer. Everything else is the caller's to check; see [`ReportPeer`].
 pub type Fetched<T> = Vec<Given<T>>;
+
+/// The members of a cluster are each other's peers. Says where this one's network is reached, and the
+/// reply is where those of the other members are, as they said: multiaddresses that end in
+/// `/p2p/<id>`, of at most [`MAX_ADDRESS`] bytes. The peer-to-peer actor asks Raft every few seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "Vec<String>")]
+pub struct MeetMembers {
+    /// Where this node listens.
+    pub own: Vec<String>,
+}
+
+/// Most bytes of an address that members tell each other.
+pub const MAX_ADDRESS: usize = 256;
 
 /// Ask peers for the headers from a height upwards.
 ///

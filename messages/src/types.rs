@@ -13,10 +13,10 @@ use crate::mutation::{Mutation, planted};
 pub struct Height(pub u64);
 
 impl Height {
-    /// The height after this one.
+    /// The height after this one; the last stays the last.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 
     /// The height before this one; zero stays zero.

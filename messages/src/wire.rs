@@ -30,11 +30,23 @@ pub enum WireError {
         /// What is wrong.
         reason: String,
     },
+    /// ev-node decodes it, and may have forwarded it; but nobody honest makes it.
+    #[error("{what} as nobody makes it: {reason}")]
+    Excessive {
+        /// Which type.
+        what: &'static str,
+        /// What is too much.
+        reason: String,
+    },
 }
 
 impl WireError {
     pub(crate) const fn malformed(what: &'static str, reason: String) -> Self {
         Self::Malformed { what, reason }
+    }
+
+    pub(crate) const fn excessive(what: &'static str, reason: String) -> Self {
+        Self::Excessive { what, reason }
     }
 }
 

@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 use baton_messages::chain::{
-    Block, DaHeaderEnvelope, Data, Header, Metadata, SignedData, SignedHeader, Signer, State,
+    Block, DaHeaderEnvelope, Data, Header, Metadata, P2pSignedHeader, SignedData, SignedHeader, Signer, State,
 };
 use baton_messages::genesis::Genesis;
 use baton_messages::types::{DaHeight, Hash, Height, StateRoot, Timestamp, Tx};
+use baton_messages::wire::WireError;
 use baton_messages::wire::keys::{KeyError, KeyType, PublicKey};
 use baton_messages::wire::validate::{EnvelopeKind, Invalid, MAX_DRIFT, MAX_P2P_DRIFT, NotNext};
 use bytes::Bytes;
@@ -176,6 +177,33 @@ fn other_kinds_of_keys_parse_by_their_structure_and_say_that_they_are_not_checke
     }
     for missing in [&[][..], &[8, 1], &[0x12, 0]] {
         assert!(PublicKey::parse(missing).is_err(), "both fields are required");
+    }
+}
+
+/// No signature covers the key in a header: anybody could make a true header as large as they like.
+#[test]
+fn a_key_has_one_encoding_and_a_header_with_bytes_around_its_key_is_refused() {
+    let whole = signer(1).pub_key;
+    let padding = [&[0x1a, 0x80, 0x80, 0x40][..], &vec![0; 1 << 20]].concat();
+    let padded = [
+        [&whole[..], &padding].concat(),
+        [&whole[..], &[0x1a, 0]].concat(),
+        [&padding[..], &whole[..]].concat(),
+        // The type as a longer varint, the fields in another order, the key twice.
+        [&[8, 0x81, 0][..], &whole[2..]].concat(),
+        [&whole[2..], &whole[..2]].concat(),
+        [&whole[..], &whole[2..]].concat(),
+        // What no kind of key needs.
+        [&[8, 0, 0x12, 0x84, 0x10, 0x30, 0x82, 0x08, 0][..], &[0; 2048]].concat(),
+    ];
+    for pub_key in padded {
+        let length = pub_key.len();
+        assert_eq!(PublicKey::parse(&pub_key), Err(KeyError::Padded(length)), "{length} bytes");
+        let mut odd = signed(first());
+        odd.signer.pub_key = pub_key.into();
+        assert_eq!(odd.validate(NOW), Err(Invalid::Key(KeyError::Padded(length))));
+        let decoded = P2pSignedHeader::decode(&P2pSignedHeader { signed: odd, da_height_hint: 0 }.encode());
+        assert!(matches!(decoded, Err(WireError::Excessive { .. })), "{length} bytes");
     }
 }
 

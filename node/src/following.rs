@@ -8,6 +8,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, Recipient};
+use baton_actors::checker::Checker;
 use baton_actors::da::{self, Da, DaLayer};
 use baton_actors::da_retriever::{self, DaRetriever};
 use baton_actors::engine::{self, Engine, Execution};
@@ -16,7 +17,7 @@ use baton_actors::observer::{self, Observer};
 use baton_actors::p2p::{self, P2p};
 use baton_actors::syncer::{self, Syncer, follow, forced};
 use baton_actors::world::World;
-use baton_messages::follow::{DaHint, GetObserverView, GetSyncView, Offer};
+use baton_messages::follow::{DaHint, ForkFound, GetObserverView, GetSyncView, Offer};
 use baton_messages::p2p::{
     FetchData, FetchHead, FetchHeaders, GetNetInfo, Gossiped, PeerChanged, ReportPeer,
 };
@@ -130,6 +131,8 @@ pub struct Following {
     pub parts: Parts,
     /// Hear that a block entered the store.
     pub applied: Vec<Recipient<Applied>>,
+    /// Hear that the proposer signed two chains, beside the observer.
+    pub forks: Vec<Recipient<ForkFound>>,
     /// Hears that a person is needed and the process must end.
     pub integrity_stop: Recipient<IntegrityStop>,
 }
@@ -168,7 +171,7 @@ impl Following {
     ///
     /// `FollowError` when the store belongs to a node that produces, or fails.
     pub async fn start(self) -> Result<FullNode, FollowError> {
-        let Self { settings, metrics, parts, applied, integrity_stop } = self;
+        let Self { settings, metrics, parts, applied, forks, integrity_stop } = self;
         let Parts { world, store, execution, da, p2p, peers, threads } = parts;
         let reader = store.reader();
         let observer_ctx = context::<Observer>();
@@ -181,6 +184,7 @@ impl Following {
             let links = p2p::Links {
                 gossiped: Some(syncer.clone().recipient()),
                 peers: vec![gatherer.clone().recipient()],
+                members: None,
             };
             let (metrics, world, reader) = (metrics.p2p, world.clone(), reader.clone());
             start_blocking(threads, move || P2p::new(config, links, metrics, world, reader, parts))
@@ -190,10 +194,16 @@ impl Following {
         let retriever_ctx =
             da.map(|da| (Da::new(da, da_config, da_metrics).start(), context::<DaRetriever>()));
         let hint = retriever_ctx.as_ref().map(|(_, ctx)| ctx.address().recipient());
-        let links = follow::Links { applied, fork: observer.clone().recipient(), hint: hint.clone() };
-        let following = follow::Following::begin(settings.follow, links, metrics.follow, world, store);
+        let links = follow::Links {
+            applied,
+            forks: forks.into_iter().chain([observer.clone().recipient()]).collect(),
+            hint: hint.clone(),
+            report: peers.as_ref().map(|peers| peers.report.clone()),
+        };
+        let following =
+            follow::Following::begin(settings.follow, links, metrics.follow, world.clone(), store);
         let following = following.await?;
-        let cursor = following.cursor();
+        let (cursor, strict_from) = (following.cursor(), following.strict_from());
 
         let links = engine::Links {
             executed: vec![observer.clone().recipient()],
@@ -217,7 +227,8 @@ impl Following {
         };
 
         let evidence = reader.evidence();
-        let fork = evidence.first().map(|evidence| {
+        // The lowest: from there on nothing becomes final.
+        let fork = evidence.iter().min_by_key(|evidence| evidence.height).map(|evidence| {
             format!(
                 "the proposer signed two chains, which fork at height {}: {} and {}; nothing from there on becomes \
                  final here",
@@ -251,13 +262,15 @@ impl Following {
                 offer: syncer.clone().recipient(),
                 state: observer.clone().recipient(),
             };
-            ctx.run(DaRetriever::new(config, links, metrics.retriever));
+            ctx.run(DaRetriever::new(config, links, metrics.retriever).strict_from(strict_from));
         }
         let peers = peers.map(|peers| {
+            let check = start_blocking(threads, move || Checker::new(world)).recipient();
             let links = gatherer::Links {
                 head: peers.head,
                 headers: peers.headers,
                 data: peers.data,
+                check,
                 offer: syncer.clone().recipient(),
                 report: peers.report,
                 hint: hint.clone(),

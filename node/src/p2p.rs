@@ -4,6 +4,7 @@
 //! since v1.1.1; the header exchange; the public DHT to find others. Everything that knows about
 //! the chain is in the actor, behind [`baton_actors::p2p::network::Network`].
 
+mod answering;
 mod behaviour;
 mod codec;
 mod host;

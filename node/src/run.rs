@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler};
+use actix::{Actor, Addr, Context, Handler};
 use baton_actors::da::DaLayer;
 use baton_actors::da::celestia::{self, AuthToken, Celestia};
 use baton_actors::engine::kv::{Kv, Roots};
@@ -46,6 +46,7 @@ use crate::config::rules::{BLOB_OVERHEAD, TX_FRAME};
 use crate::disk::{self, DiskWatch};
 use crate::exit::ExitError;
 use crate::failpoints;
+use crate::home::Home;
 use crate::import;
 use crate::keys;
 use crate::kv_http::pool::PoolIntake;
@@ -185,17 +186,8 @@ async fn serve(start: Start) -> Result<(), ExitError> {
         Some(key) => Some(signer_parts(&config, key, rotation, now.clone(), signer_metrics.clone())?),
         None => None,
     };
-    let (journal_metrics, cluster_metrics) = (journal::Metrics::default(), cluster::Metrics::default());
-    let journal = {
-        let (path, reader, metrics) = (config.files.events(), store.reader(), journal_metrics.clone());
-        let journal = Journal::open(&path, rotation, reader, now.clone(), metrics);
-        let journal =
-            journal.map_err(|error| ExitError::retry_later(format!("{}: {error}", path.display())))?;
-        Journal::start_in_arbiter(&actix_rt::Arbiter::new().handle(), |ctx| {
-            ctx.set_mailbox_capacity(JOURNAL);
-            journal
-        })
-    };
+    let cluster_metrics = cluster::Metrics::default();
+    let (journal, journal_metrics) = open_journal(&config.files, rotation, store.reader(), now.clone())?;
     let world = World::bounded(clock, seed(), config.node.max_clock_drift);
     let heard = journal.clone().recipient();
     let transport =
@@ -348,6 +340,23 @@ async fn open_network(
     let parts =
         p2p::open(&network, &key, &genesis.chain_id, metrics).await.map_err(ExitError::retry_later)?;
     Ok((Some(parts), Some(network.for_actor(&key, signer.clone()))))
+}
+
+/// Opens the record of events and starts to write it, on a thread of its own.
+fn open_journal(
+    files: &Home,
+    rotation: Rotation,
+    reader: Reader,
+    now: journal::Now,
+) -> Result<(Addr<Journal>, journal::Metrics), ExitError> {
+    let (path, metrics) = (files.events(), journal::Metrics::default());
+    let journal = Journal::open(&path, rotation, reader, now, metrics.clone());
+    let journal = journal.map_err(|error| ExitError::retry_later(format!("{}: {error}", path.display())))?;
+    let journal = Journal::start_in_arbiter(&actix_rt::Arbiter::new().handle(), |ctx| {
+        ctx.set_mailbox_capacity(JOURNAL);
+        journal
+    });
+    Ok((journal, metrics))
 }
 
 /// Refuses a start with a transaction in the queue that fits into no block any more: it was

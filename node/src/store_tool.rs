@@ -130,7 +130,7 @@ pub fn run_generate(args: &GenerateArgs) -> Result<(), ExitError> {
     let store = place.open_store(&genesis)?;
     let name = place.settings.node_id();
     let made = Generator::begin(&store, &genesis, key, &name)
-        .and_then(|generator| generator.run(args.blocks, args.txs, &mut progress(args.blocks)));
+        .and_then(|generator| generator.run(args, &mut progress(args.blocks)));
     store.close();
     let committed = made?;
     keys::guard_from_committed(&place.files, &genesis, &committed, true)?;
@@ -211,13 +211,13 @@ impl<'a> Generator<'a> {
 
     fn run(
         mut self,
-        blocks: u64,
-        txs: u32,
+        args: &GenerateArgs,
         progress: &mut dyn FnMut(u64),
     ) -> Result<keys::Committed, ExitError> {
+        let blocks = args.blocks;
         let mut entries = vec![];
         for number in 1..=blocks {
-            let block = self.next_block(txs);
+            let block = self.next_block(args.txs, args.tx_bytes as usize);
             let entry = BlockEntry {
                 term: Term(TERM),
                 block: block.clone(),
@@ -240,7 +240,7 @@ impl<'a> Generator<'a> {
         Ok(keys::Committed { tip: self.store.reader().tip(), last_signed: Some(signed) })
     }
 
-    fn next_block(&self, txs: u32) -> Arc<Block> {
+    fn next_block(&self, txs: u32, tx_bytes: usize) -> Arc<Block> {
         let height = self.state.last_block_height.next();
         let begin = self.state.last_block_time.unwrap_or(self.genesis.start_time);
         let first = height == self.genesis.initial_height;
@@ -248,8 +248,11 @@ impl<'a> Generator<'a> {
         let chain_id = self.genesis.chain_id.clone();
         let last_data_hash = self.last_data_hash.clone();
         let metadata = Metadata { chain_id: chain_id.clone(), height, time, last_data_hash };
-        let txs =
-            (0..txs).map(|number| Tx(Bytes::from(format!("key-{height}-{number}=value-{height}-{number}"))));
+        let tx = |number| {
+            let tx = format!("key-{height}-{number}=value-{height}-{number}");
+            Tx(Bytes::from(format!("{tx:.<tx_bytes$}")))
+        };
+        let txs = (0..txs).map(tx);
         let data = Data { metadata: Some(metadata), txs: txs.collect() };
         let header = Header {
             height,

@@ -586,7 +586,8 @@ impl Wiring {
 
         let p2p = p2p.zip(settings.p2p).map(|(parts, config)| {
             // A member takes blocks from the log only: the actor judges gossip by the store.
-            let (links, metrics) = (p2p::Links::default(), metrics.p2p.clone());
+            let links = p2p::Links { members: Some(port(&raft)), ..p2p::Links::default() };
+            let metrics = metrics.p2p.clone();
             let (world, reader) = (world.clone(), reader.clone());
             start_blocking(threads, move || P2p::new(config, links, metrics, world, reader, parts))
         });

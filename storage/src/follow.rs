@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, Batch, Direction, Family, StoreError};
 use crate::jobs::Kind;
-use crate::records::{decode, meta};
+use crate::records::{decode, key_number, meta, number_key};
 use crate::writer::Writer;
 
 /// Where following stands. Written with the blocks, so that it is never ahead of them.
@@ -25,6 +25,10 @@ pub struct FollowRecord {
     pub cursor: DaHeight,
     /// Who signs the chain's headers; the key is empty before the first block.
     pub signer: Signer,
+    /// Above this DA height headers need an envelope. A record of its own, which older versions leave
+    /// alone; absent before an envelope was seen.
+    #[serde(skip)]
+    pub strict_from: Option<DaHeight>,
 }
 
 /// Two signed headers that cannot both be in one chain.
@@ -101,12 +105,19 @@ pub(crate) fn load_left_out(backend: &dyn Backend) -> Result<Option<LeftOut>, St
 
 /// The follow record; `None` in the store of a node that produces.
 pub(crate) fn load(backend: &dyn Backend) -> Result<Option<FollowRecord>, StoreError> {
-    let found = backend.get(Family::Meta, meta::FOLLOW)?;
-    found.map(|bytes| decode("follow record", &bytes)).transpose()
+    let Some(bytes) = backend.get(Family::Meta, meta::FOLLOW)? else { return Ok(None) };
+    let mut record: FollowRecord = decode("follow record", &bytes)?;
+    if let Some(bytes) = backend.get(Family::Meta, meta::STRICT_FROM)? {
+        record.strict_from = Some(DaHeight(key_number("strict_from", &bytes)?));
+    }
+    Ok(Some(record))
 }
 
 pub(crate) fn put(batch: &mut Batch, record: &FollowRecord) {
     batch.put(Family::Meta, meta::FOLLOW, encode(record));
+    if let Some(height) = record.strict_from {
+        batch.put(Family::Meta, meta::STRICT_FROM, number_key(height.0));
+    }
 }
 
 impl Writer {
@@ -128,7 +139,7 @@ impl Writer {
         if has_log || inner.log.lock().last.is_some() {
             return Err(FollowError::HasLog);
         }
-        let record = FollowRecord { cursor: from, signer: Signer::default() };
+        let record = FollowRecord { cursor: from, ..FollowRecord::default() };
         let mut batch = Batch::default();
         put(&mut batch, &record);
         inner.jobs.run(Kind::Other, batch, true).await?;
@@ -161,6 +172,8 @@ impl Writer {
     /// `StoreError` when the device fails.
     pub async fn keep_evidence(&self, evidence: Evidence) -> Result<(), StoreError> {
         let inner = &*self.inner;
+        // One after the other: each has a number of its own, also when several are kept at once.
+        let _repair = inner.repair.lock().await;
         let number = {
             let chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
             let known = |kept: &Evidence| kept.first == evidence.first && kept.second == evidence.second;
@@ -211,7 +224,7 @@ mod tests {
     #[test]
     fn what_a_following_node_keeps_has_fixed_bytes() {
         let signer = Signer { address: Bytes::from_static(&[1, 2]), pub_key: Bytes::from_static(&[3]) };
-        let record = FollowRecord { cursor: DaHeight(7), signer: signer.clone() };
+        let record = FollowRecord { cursor: DaHeight(7), signer: signer.clone(), strict_from: None };
         let bytes = encode(&record);
         assert_eq!(hex(&bytes), "01070201020103");
         assert_eq!(decode::<FollowRecord>("golden", &bytes), Ok(record));

@@ -117,11 +117,13 @@ impl QueueStore {
         let mut from = Bound::Unbounded;
         loop {
             let range = (from.as_ref().map(|key: &bytes::Bytes| &key[..]), Bound::Unbounded);
-            let chunk = self.inner.backend.scan(Family::Queue, range, Direction::Forward, CHUNK)?;
+            let chunk = self.inner.backend.scan(Family::Queue, range, Direction::Forward, CHUNK);
+            let chunk = self.inner.seen(chunk)?;
             let Some((last, _)) = chunk.last() else { return Ok(found) };
             from = Bound::Excluded(last.clone());
             for (key, value) in chunk {
-                found.push((key_number("queue entry", &key)?, decode("queued transaction", &value)?));
+                let number = self.inner.seen(key_number("queue entry", &key))?;
+                found.push((number, self.inner.seen(decode("queued transaction", &value))?));
             }
         }
     }
@@ -133,8 +135,8 @@ impl QueueStore {
     ///
     /// `StoreError` when the device fails or the data is damaged.
     pub fn checked(&self) -> Result<Option<Height>, StoreError> {
-        let found = self.inner.backend.get(Family::Meta, meta::QUEUE_CHECKED)?;
-        found.map(|bytes| key_number("checked height", &bytes).map(Height)).transpose()
+        let found = self.inner.seen(self.inner.backend.get(Family::Meta, meta::QUEUE_CHECKED))?;
+        self.inner.seen(found.map(|bytes| key_number("checked height", &bytes).map(Height)).transpose())
     }
 
     /// Notes that no block up to this height holds anything that is in the queue: what they hold
@@ -207,6 +209,28 @@ mod tests {
                 1 => assert_eq!((checked, left.len()), (Some(Height(7)), 1), "low is right"),
                 _ => assert_eq!((checked, left), (Some(Height(9)), vec![(1, tx("b"))])),
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn damage_in_the_queue_is_trouble_of_the_store() {
+        let damage: [fn(&Disk); 2] = [
+            |disk| disk.damage_record(Family::Queue, number_key(1)),
+            |disk| disk.damage_record(Family::Meta, meta::QUEUE_CHECKED),
+        ];
+        for damage in damage {
+            let disk = Disk::new();
+            let store = Store::create_in_memory(&disk, options(), Uuid::nil()).expect("an empty disk");
+            assert_eq!(store.queue().append(vec![tx("a"), tx("b")], Height(7)).await, Ok(vec![0, 1]));
+            damage(&disk);
+            let read = store.queue().load().and_then(|_| store.queue().checked());
+            let trouble = read.expect_err("its checksum does not fit");
+            assert!(matches!(trouble, StoreError::Corrupt(_)), "{trouble:?}");
+            assert_eq!(
+                store.trouble(),
+                Some(trouble),
+                "P8: nobody else would look at it before the next start"
+            );
         }
     }
 

@@ -41,17 +41,6 @@ impl Reader {
         self.inner.chain.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers an error before it is handed on: a store that fails to read is in trouble. One that
-    /// is being opened again was in trouble before, and may be open by now.
-    fn seen<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Err(error) = &result
-            && !error.is_reopening()
-        {
-            self.inner.jobs.report(error);
-        }
-        result
-    }
-
     /// The last applied block.
     #[must_use]
     pub fn tip(&self) -> Tip {
@@ -190,7 +179,7 @@ impl Reader {
     /// `StoreError` when the device fails or the data is damaged.
     pub fn missing(&self) -> Result<Option<(Height, Hash)>, StoreError> {
         let Some((_, height)) = self.chain().missing.last().copied() else { return Ok(None) };
-        self.seen(chain::wanted_hash(&*self.inner.backend, height)).map(|hash| Some((height, hash)))
+        self.inner.seen(chain::wanted_hash(&*self.inner.backend, height)).map(|hash| Some((height, hash)))
     }
 
     /// The ranges of committed heights, both ends inclusive and ascending, whose bodies are missing.
@@ -208,7 +197,7 @@ impl Reader {
         if let Some(block) = self.chain().recent.get(height) {
             return Ok(Some(block.header().clone()));
         }
-        let found = self.seen(chain::header(&*self.inner.backend, height))?;
+        let found = self.inner.seen(chain::header(&*self.inner.backend, height))?;
         Ok(found.map(|record| record.header))
     }
 
@@ -221,7 +210,7 @@ impl Reader {
         if let Some(block) = self.chain().recent.get(height) {
             return Ok(Some(block.hash()));
         }
-        let found = self.seen(chain::header(&*self.inner.backend, height))?;
+        let found = self.inner.seen(chain::header(&*self.inner.backend, height))?;
         Ok(found.map(|record| record.hash))
     }
 
@@ -234,7 +223,7 @@ impl Reader {
         if let Some(block) = self.chain().recent.get(height) {
             return Ok(Some(block.clone()));
         }
-        self.seen(chain::block(&*self.inner.backend, height))
+        self.inner.seen(chain::block(&*self.inner.backend, height))
     }
 
     /// The signature of the committed header at a height, once it is known here.
@@ -243,9 +232,9 @@ impl Reader {
     ///
     /// `StoreError` when the device fails or the data is damaged.
     pub fn signature(&self, height: Height) -> Result<Option<Bytes>, StoreError> {
-        let found = self.seen(self.inner.backend.get(Family::Signatures, &number_key(height.0)))?;
+        let found = self.inner.seen(self.inner.backend.get(Family::Signatures, &number_key(height.0)))?;
         let Some(bytes) = found else { return Ok(None) };
-        let record: SignatureRecord = self.seen(decode("signature", &bytes))?;
+        let record: SignatureRecord = self.inner.seen(decode("signature", &bytes))?;
         // A signature that came before its header may be for another one.
         let fits = self.hash(height)?.is_some_and(|hash| hash == record.hash);
         Ok(fits.then_some(record.signature))
@@ -269,7 +258,7 @@ impl Reader {
     ///
     /// `StoreError` when the device fails or the data is damaged.
     pub fn height_of(&self, hash: &Hash) -> Result<Option<Height>, StoreError> {
-        let found = self.seen(chain::place(&*self.inner.backend, *hash))?;
+        let found = self.inner.seen(chain::place(&*self.inner.backend, *hash))?;
         Ok(found.map(|place| place.height))
     }
 
@@ -281,9 +270,10 @@ impl Reader {
     pub fn da_height(&self, lane: Lane, height: Height) -> Result<Option<DaHeight>, StoreError> {
         let (from, to) = (range_key(lane, height), range_key(lane, Height(u64::MAX)));
         let range = (Bound::Included(&from[..]), Bound::Included(&to[..]));
-        let found = self.seen(self.inner.backend.scan(Family::DaHeights, range, Direction::Forward, 1))?;
+        let found =
+            self.inner.seen(self.inner.backend.scan(Family::DaHeights, range, Direction::Forward, 1))?;
         let Some((_, bytes)) = found.first() else { return Ok(None) };
-        let record: RangeRecord = self.seen(decode("range on DA", bytes))?;
+        let record: RangeRecord = self.inner.seen(decode("range on DA", bytes))?;
         Ok((record.from <= height).then_some(record.da_height))
     }
 

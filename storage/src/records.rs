@@ -54,6 +54,8 @@ pub(crate) mod meta {
     pub(crate) const QUEUE_CHECKED: &[u8] = b"queue_checked";
     /// `FollowRecord`: present on a node that follows a chain and has no log.
     pub(crate) const FOLLOW: &[u8] = b"follow";
+    /// A DA height, eight bytes, big-endian: above it headers have envelopes. Absent before one was seen.
+    pub(crate) const STRICT_FROM: &[u8] = b"strict_from";
     /// `Evidence`, with a number of one byte behind it.
     pub(crate) const EVIDENCE: &[u8] = b"evidence";
     /// `LeftOut`.

@@ -137,6 +137,19 @@ pub(crate) struct Inner {
     path: Option<PathBuf>,
 }
 
+impl Inner {
+    /// Remembers an error before it is handed on: a store that fails to read is in trouble. One that
+    /// is being opened again was in trouble before, and may be open by now.
+    pub(crate) fn seen<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error) = &result
+            && !error.is_reopening()
+        {
+            self.jobs.report(error);
+        }
+        result
+    }
+}
+
 /// An open store. Clones are the same store; it closes with `close` or its last handle.
 #[derive(Clone)]
 pub struct Store {

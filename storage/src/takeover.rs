@@ -140,6 +140,7 @@ impl Writer {
         };
         let mut batch = Batch::default();
         batch.delete(Family::Meta, meta::FOLLOW);
+        batch.delete(Family::Meta, meta::STRICT_FROM);
         batch.put(Family::Meta, meta::CLUSTER, encode(&cluster));
         batch.put(Family::Meta, meta::MEMBERSHIP, encode(&head.membership));
         batch.put(Family::Meta, meta::APPLIED, encode(&applied));

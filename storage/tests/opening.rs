@@ -3,9 +3,12 @@
 
 mod common;
 
-use baton_messages::types::{Height, Timestamp, Tx};
+use baton_messages::chain::{Header, SignedHeader};
+use baton_messages::types::{DaHeight, Height, Timestamp, Tx};
 use baton_storage::memory::{Disk, Keep};
-use baton_storage::{Backend, Batch, Completion, Family, OpenError, OpenOptions, Store, StoreError};
+use baton_storage::{
+    Backend, Batch, Completion, Evidence, Family, FollowRecord, OpenError, OpenOptions, Store, StoreError,
+};
 use bytes::Bytes;
 use common::*;
 use uuid::Uuid;
@@ -168,4 +171,32 @@ async fn everything_synced_is_there_after_a_restart_of_rocksdb() {
         assert_eq!(reader.height_of(&block.hash()).unwrap(), Some(block.height()));
     }
     assert_eq!(store.queue().load().unwrap(), [(0, Tx(Bytes::from_static(b"waiting")))]);
+}
+
+/// Found in one answer, all of them are kept at once, while the storage thread is at the first.
+#[tokio::test]
+async fn evidence_that_comes_at_once_is_kept_whole_and_so_is_where_envelopes_began() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::create(on_disk(&directory), STORAGE).unwrap();
+    let writer = store.writer(nobody());
+    writer.begin_follow(DaHeight(1)).await.unwrap();
+    let evidence = |height: u64| {
+        let header = Header { height: Height(height), ..Header::default() };
+        let first = SignedHeader { header, ..SignedHeader::default() };
+        let second = SignedHeader { signature: vec![1].into(), ..first.clone() };
+        let (first_from, second_from) = ("here".to_owned(), "there".to_owned());
+        Evidence { height: Height(height), first, first_from, second, second_from, found: Timestamp(1) }
+    };
+    let heights = [9, 7, 8, 7];
+    let kept = heights.map(|height| writer.keep_evidence(evidence(height)));
+    for kept in futures::future::join_all(kept).await {
+        kept.unwrap();
+    }
+    let record = FollowRecord { strict_from: Some(DaHeight(5)), ..store.reader().follow().unwrap() };
+    writer.follow(&[], &record).unwrap();
+    store.close();
+    let store = Store::open(on_disk(&directory)).unwrap();
+    let heights: Vec<_> = store.reader().evidence().iter().map(|evidence| evidence.height.0).collect();
+    assert_eq!(heights, [9, 7, 8], "the same twice is kept once");
+    assert_eq!(store.reader().follow(), Some(record));
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use baton_messages::chain::{Block, SignedHeader, Signer};
+use baton_messages::chain::{Block, SignedHeader};
 use baton_messages::command::{Command, Verdict};
 use baton_messages::types::{DaHeight, Hash, Height, LogIndex, Member, MemberId, Term};
 use baton_storage::memory::{Disk, Keep};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 const CLUSTER: Uuid = Uuid::from_u128(7);
 
 fn record(cursor: u64) -> FollowRecord {
-    FollowRecord { cursor: DaHeight(cursor), signer: Signer::default() }
+    FollowRecord { cursor: DaHeight(cursor), ..FollowRecord::default() }
 }
 
 /// A store that has followed a chain of so many blocks; the last one may lack its signature.

@@ -147,13 +147,13 @@ impl Oracle {
         }
         for (node, sitting) in memory.sittings.values() {
             let once = |hash: &&Hash| memory.attempts.get(*hash).is_some_and(|attempt| !attempt.repeated);
-            let stand = |hash: &Hash| Some((places.get(hash)?.first()?, *hash));
-            let stand: Vec<(&Place, Hash)> = sitting.iter().filter(once).filter_map(stand).collect();
+            let stand = |hash: &Hash| Some((places.get(hash)?.first()?, &memory.attempts.get(hash)?.tx));
+            let stand: Vec<(&Place, &Tx)> = sitting.iter().filter(once).filter_map(stand).collect();
             for pair in stand.windows(2) {
                 let [(before, first), (after, second)] = pair else { continue };
                 assert!(
                     (before.height, before.index) < (after.height, after.index),
-                    "B7: n{node} accepted {first} before {second}, and it stands behind it"
+                    "B7: n{node} accepted {first:?} before {second:?}, and it stands behind it: {before:?}, {after:?}"
                 );
             }
         }

@@ -118,6 +118,7 @@ impl FollowingNode {
                 threads: Threads::Shared,
             },
             applied: vec![],
+            forks: vec![],
             integrity_stop,
         };
         match following.start().await {

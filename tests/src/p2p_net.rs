@@ -30,8 +30,8 @@ struct State {
     chance: StdRng,
     peers: BTreeMap<PeerId, Peer>,
     links: BTreeSet<(PeerId, PeerId)>,
-    /// What waits for the word of a node: the message, and who forwarded it.
-    gossip: BTreeMap<Token, (PeerId, Service, Bytes)>,
+    /// What waits for the word of a node: who published and who forwarded it, and the message.
+    gossip: BTreeMap<Token, (PeerId, PeerId, Service, Bytes)>,
     /// Who asked what under which name.
     asked: BTreeMap<Token, (PeerId, AskId)>,
     tokens: u64,
@@ -158,7 +158,13 @@ impl P2pNet {
 
     /// A scripted peer gossips to a node.
     pub fn gossip(&self, from: &str, to: &str, service: Service, data: impl Into<Bytes>) {
-        self.carry(&PeerId::from(from), &PeerId::from(to), service, data.into());
+        self.relay(from, from, to, service, data);
+    }
+
+    /// A scripted peer forwards to a node what somebody has published.
+    pub fn relay(&self, publisher: &str, from: &str, to: &str, service: Service, data: impl Into<Bytes>) {
+        let (publisher, from, to) = (PeerId::from(publisher), PeerId::from(from), PeerId::from(to));
+        self.carry(&publisher, &from, &to, service, data.into());
     }
 
     /// A node asks a node, or a scripted peer does.
@@ -223,16 +229,18 @@ impl P2pNet {
         })
     }
 
-    fn carry(&self, from: &PeerId, to: &PeerId, service: Service, data: Bytes) {
+    fn carry(&self, publisher: &PeerId, from: &PeerId, to: &PeerId, service: Service, data: Bytes) {
         let lost = self.with(|state| state.loss > 0.0 && state.chance.random_bool(state.loss));
         if lost || !self.with(|state| state.links.contains(&(from.clone(), to.clone()))) {
             return;
         }
         let (from, to, delay) = (from.clone(), to.clone(), self.delay());
+        let publisher = publisher.clone();
         self.after(delay, move |net| {
             let token = net.token();
-            net.with(|state| state.gossip.insert(token, (from.clone(), service, data.clone())));
-            net.tell(&to, Event::Gossip { token, peer: from, service, data });
+            let kept = (publisher.clone(), from.clone(), service, data.clone());
+            net.with(|state| state.gossip.insert(token, kept));
+            net.tell(&to, Event::Gossip { token, peer: from, publisher, service, data });
         });
     }
 
@@ -248,18 +256,19 @@ impl P2pNet {
                 for (service, data) in messages {
                     self.with(|state| state.published.push((node.clone(), service, data.clone())));
                     for peer in self.neighbours(node) {
-                        self.carry(node, &peer, service, data.clone());
+                        self.carry(node, node, &peer, service, data.clone());
                     }
                 }
             }
             Command::Judge { token, verdict } => {
-                let Some((from, service, data)) = self.with(|state| state.gossip.remove(&token)) else {
+                let Some((publisher, from, service, data)) = self.with(|state| state.gossip.remove(&token))
+                else {
                     return;
                 };
                 self.with(|state| state.verdicts.push((from.clone(), service, verdict)));
                 if verdict == Verdict::Accept {
                     for peer in self.neighbours(node).into_iter().filter(|peer| *peer != from) {
-                        self.carry(node, &peer, service, data.clone());
+                        self.carry(&publisher, node, &peer, service, data.clone());
                     }
                 }
             }

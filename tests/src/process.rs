@@ -25,7 +25,7 @@ mod verify;
 
 pub use child::{Child, baton, free_ports};
 pub use devnet::{Devnet, pid};
-pub use evnode::EvNode;
+pub use evnode::{EvNode, peer_address};
 pub use follower::{Follower, hashes};
 pub use footprint::Footprint;
 pub use link::{Link, Weather};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use baton_messages::types::{Hash, Height};
 use serde_json::json;
-use sim::process::{Follower, Load, Members, Site, Wish, hashes};
+use sim::process::{Follower, Load, Members, Site, Wish, hashes, peer_address};
 use tokio::time::sleep;
 
 const FAST: [&str; 4] = ["--evnode.node.block_time", "100ms", "--evnode.da.block_time", "1s"];
@@ -100,8 +100,53 @@ async fn a_full_node_catches_up_over_a_thousand_blocks_and_says_how_far_it_is() 
     let metrics = follower.metrics().await;
     assert!(metrics.contains("blocks_left") && metrics.contains("seconds_left"), "{metrics}");
     follower.terminate().await;
+
+    // One that is not killed says when it begins and when it is done, however soon that is.
+    let mut another = Follower::new(&site.home.genesis(), &site.da_url(), &FOLLOW).await;
+    another.start();
+    another.reach(goal).await;
+    let read = || std::fs::read_to_string(another.log()).unwrap_or_default();
+    another.until("the end of the catch-up", || async { read().contains("caught up") }).await;
+    let log = read();
+    let line = |what: &str| log.lines().find(|line| line.contains(what)).unwrap_or_default().to_owned();
+    assert!(line("catching up").contains("blocks_left"), "{log}");
+    assert!(line("caught up").contains("blocks_per_second"), "{log}");
+    another.terminate().await;
     assert_eq!(node.terminate().await, Some(0));
-    same(&follower.hashes(), &hashes(&site.home, &site.genesis()), 1_000);
+    let chain = hashes(&site.home, &site.genesis());
+    same(&follower.hashes(), &chain, 1_000);
+    same(&another.hashes(), &chain, 1_000);
+}
+
+/// It is connected to one member only, which does not lead: what the leader tells comes over the
+/// members, who know each other without being told by anybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_node_hears_the_leader_over_a_member_that_does_not_lead() {
+    let mut members = Members::new(Wish::of(3, &[&FAST[..], &CALM].concat())).await;
+    members.start_all().await;
+    let load = Load::over(&members.kv_urls(), &members.oracle, 1, Duration::from_millis(50));
+    let leader = members.leader().await;
+    let near = (leader + 1) % 3;
+    let peer = peer_address(&reqwest::Client::new(), &members.rpc_url(near)).await;
+    let place = [("--p2p.peers", peer.as_str())];
+    let mut follower = Follower::of(&members.home(0).genesis(), &place, &[]).await;
+    follower.start();
+    follower.execute(members.height_of(leader).await + 20).await;
+    members.kill(leader).await;
+    let next = members.leader().await;
+    let goal = members.height_of(next).await + 20;
+    members.reach(goal).await;
+    follower.execute(goal).await;
+    let metrics = follower.metrics().await;
+    let gossiped = metrics.lines().filter(|line| {
+        line.starts_with("evnode_p2p_gossip_total") && line.contains("accept") && !line.ends_with(" 0")
+    });
+    assert!(gossiped.count() > 0, "it has heard gossip: {metrics}");
+    members.start(leader, &[]);
+    load.stop().await;
+    follower.terminate().await;
+    let found = members.verify().await;
+    assert!(found.blocks > 40);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

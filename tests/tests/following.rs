@@ -10,8 +10,9 @@ use baton_messages::chain::{
     Block, DaHeaderEnvelope, Data, Header, Metadata, SignedData, SignedHeader, Signer,
 };
 use baton_messages::da::{Blob, Namespace};
+use baton_messages::follow::{Candidate, DaRead, Judged, Offer, Origin, Piece, Taken};
 use baton_messages::p2p::{Gossiped, Item, PeerId, Verdict};
-use baton_messages::types::{Height, StateRoot, Timestamp, Tx};
+use baton_messages::types::{DaHeight, Height, StateRoot, Timestamp, Tx};
 use baton_storage::memory::Keep;
 use bytes::Bytes;
 use sim::{
@@ -100,7 +101,7 @@ fn little_room_makes_a_full_node_slow_and_not_wrong() {
     let machine = produced(7, 60);
     let goal = included(&machine);
     let follower = machine.another(1);
-    let limits = Limits { ahead: 4, bytes: 200, per_height: 2 };
+    let limits = Limits { ahead: 4, bytes: 3_000, per_height: 2 };
     follow(FollowPlan { limits, ..FollowPlan::on(follower.clone(), Power::default()) }, goal);
     check_follows(&follower, &machine);
 }
@@ -155,6 +156,183 @@ fn what_strangers_write_into_the_namespaces_changes_nothing() {
     let follower = machine.another(1);
     follow(FollowPlan::on(follower.clone(), Power::default()), goal);
     check_follows(&follower, &machine);
+}
+
+/// The proposer's name and a time that comes in a year, written by anybody: read again until then,
+/// it would be all that is ever read.
+#[test]
+fn a_header_from_the_future_that_nobody_signed_keeps_nobody_from_reading_da() {
+    let machine = produced(12, 12);
+    let goal = included(&machine);
+    let year = Duration::from_secs(365 * 24 * 3600);
+    let forged = |height| {
+        let header = block(&machine, height).header().clone();
+        let header = Header { time: header.time.plus(year), ..header };
+        let signature = Bytes::from_static(&[7; 64]);
+        // Without an envelope: there was none so far.
+        blob("headers", SignedHeader { header, signature, signer: machine.signer() }.encode())
+    };
+    machine.ledger.prepend(vec![forged(1), forged(2), forged(9)]);
+    let follower = machine.another(1);
+    let plan = FollowPlan::on(follower.clone(), Power::default());
+    sim_run(3, move || async move {
+        let node = FollowingNode::start(&plan).await.expect("on");
+        node.reach(goal).await;
+        assert_eq!(node.metrics.retriever.rereads.get(), 0);
+    });
+    check_follows(&follower, &machine);
+    // The envelopes that came then are remembered: what is written without one is foreign.
+    let strict_from = follower.open().reader().follow().expect("it follows").strict_from;
+    assert!(strict_from.is_some_and(|from| from > DaHeight(1)), "{strict_from:?}");
+}
+
+/// Judges what is offered as from DA or from peers, without either.
+async fn offer(node: &FollowingNode, pieces: Vec<(Piece, Origin)>, read: Option<DaRead>) -> Taken {
+    let candidates = pieces.into_iter().map(|(piece, origin)| Candidate { piece, origin }).collect();
+    node.wired.offer.send(Offer { candidates, read }).await.expect("the syncer lives")
+}
+
+fn header_of(peers: &Neighbours, height: u64) -> Piece {
+    Piece::Header(Arc::new(peers.header(Height(height)).signed))
+}
+
+fn data_of(peers: &Neighbours, height: u64) -> Piece {
+    Piece::Data(Arc::new(peers.data(Height(height)).data))
+}
+
+fn peer(name: &str) -> Origin {
+    Origin::Peer(name.into())
+}
+
+#[test]
+fn a_true_header_with_a_signature_that_is_none_is_not_on_da() {
+    let machine = produced(14, 12);
+    let plan = FollowPlan { reads_da: false, ..FollowPlan::on(machine.another(1), Power::default()) };
+    let source = machine.clone();
+    sim_run(1, move || async move {
+        let peers = Neighbours::of(source.open().reader(), source.signer(), None);
+        let node = FollowingNode::start(&plan).await.expect("on");
+        let read = |next| Some(DaRead { next: DaHeight(next), head: DaHeight(99), strict_from: None });
+        let on_da =
+            |signed: SignedHeader, at| vec![(Piece::Header(Arc::new(signed)), Origin::Da(DaHeight(at)))];
+        // One that is included with its header.
+        let empty = (1..10).find(|height| peers.data(Height(*height)).data.txs.is_empty());
+        let height = empty.expect("two of three are empty");
+        for height in 1..height {
+            let pieces = [header_of(&peers, height), data_of(&peers, height)];
+            offer(&node, pieces.map(|piece| (piece, Origin::Da(DaHeight(2)))).into(), read(3)).await;
+        }
+        let below = Height(height - 1);
+        node.until("those below", |node| node.reader().da_progress().included == below).await;
+        let first = peers.header(Height(height)).signed;
+        let none = |signed: &SignedHeader| {
+            let signature = Bytes::from_static(&[7; 64]);
+            SignedHeader { signature, ..signed.clone() }
+        };
+        // While it waits, and when it is in the chain.
+        let second = peers.header(Height(height + 1)).signed;
+        offer(&node, vec![(header_of(&peers, height + 1), peer("honest"))], None).await;
+        let taken = offer(&node, on_da(none(&second), 4), read(5)).await;
+        assert!(matches!(taken.judged[0], Judged::Invalid(_)), "{taken:?}");
+        offer(&node, vec![(header_of(&peers, height), peer("honest"))], None).await;
+        node.until("the block", |node| node.tip().height >= Height(height)).await;
+        let taken = offer(&node, on_da(none(&first), 5), read(6)).await;
+        assert!(matches!(taken.judged[0], Judged::Invalid(_)), "{taken:?}");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(node.reader().da_progress().included, below);
+        let taken = offer(&node, on_da(first, 6), read(7)).await;
+        assert_eq!(taken.judged, [Judged::Known]);
+        node.until("inclusion", |node| node.reader().da_progress().included >= Height(height)).await;
+    });
+}
+
+/// The right transactions after made-up ones: nothing but the block before tells them apart.
+#[test]
+fn data_that_peers_made_up_stop_a_follower_at_no_height() {
+    let machine = produced(15, 12);
+    let plan = FollowPlan { reads_da: false, ..FollowPlan::on(machine.another(1), Power::default()) };
+    let source = machine.clone();
+    sim_run(1, move || async move {
+        let peers = Neighbours::of(source.open().reader(), source.signer(), None);
+        let node = FollowingNode::start(&plan).await.expect("on");
+        let with_txs = (3..10).find(|height| !peers.data(Height(*height)).data.txs.is_empty());
+        let height = with_txs.expect("there are transactions");
+        let made_up = |liar: usize| {
+            let mut data = peers.data(Height(height)).data;
+            let metadata = data.metadata.as_mut().expect("it has some");
+            metadata.last_data_hash = vec![liar as u8; 32].into();
+            vec![(Piece::Data(Arc::new(data)), peer(&format!("liar {liar}")))]
+        };
+        for liar in 0..8 {
+            let taken = offer(&node, made_up(liar), None).await;
+            let expected = if liar < 4 { Judged::Unproven } else { Judged::Ignored };
+            assert_eq!(taken.judged, [expected]);
+        }
+        for height in 1..height {
+            let pieces = [header_of(&peers, height), data_of(&peers, height)];
+            offer(&node, pieces.map(|piece| (piece, peer("honest"))).into(), None).await;
+        }
+        node.until("the blocks before", |node| node.tip().height >= Height(height - 1)).await;
+        let taken = offer(&node, made_up(9), None).await;
+        assert!(matches!(taken.judged[0], Judged::Invalid(_)), "it shows now: {taken:?}");
+        let pieces = [header_of(&peers, height), data_of(&peers, height)];
+        let taken = offer(&node, pieces.map(|piece| (piece, peer("honest"))).into(), None).await;
+        assert_eq!(taken.judged, [Judged::New, Judged::New]);
+        node.until("the block", |node| node.tip().height >= Height(height)).await;
+    });
+}
+
+/// Peers and DA offer at the same time: only who reads DA can go back.
+#[test]
+fn the_order_to_read_again_waits_for_who_reads() {
+    let machine = produced(16, 12);
+    let limits = Limits { ahead: 4, ..Limits::default() };
+    let on = FollowPlan::on(machine.another(1), Power::default());
+    let plan = FollowPlan { reads_da: false, limits, ..on };
+    let source = machine.clone();
+    sim_run(1, move || async move {
+        let peers = Neighbours::of(source.open().reader(), source.signer(), None);
+        let node = FollowingNode::start(&plan).await.expect("on");
+        let read = |next| Some(DaRead { next: DaHeight(next), head: DaHeight(99), strict_from: None });
+        let far = vec![(header_of(&peers, 6), Origin::Da(DaHeight(7)))];
+        let taken = offer(&node, far, read(8)).await;
+        assert_eq!((taken.judged, taken.reread), (vec![Judged::Ignored], None));
+        for height in 1..6 {
+            let pieces = [header_of(&peers, height), data_of(&peers, height)];
+            offer(&node, pieces.map(|piece| (piece, peer("honest"))).into(), None).await;
+        }
+        node.until("the blocks before", |node| node.tip().height >= Height(5)).await;
+        assert_eq!(offer(&node, vec![], None).await.reread, None, "a peer's blocks are not on DA");
+        assert_eq!(offer(&node, vec![], read(9)).await.reread, Some(DaHeight(7)));
+        assert_eq!(offer(&node, vec![], read(9)).await.reread, None, "once");
+    });
+}
+
+/// A chain that goes on with another's heights.
+#[test]
+fn a_chain_whose_first_height_is_far_up_is_followed_from_there() {
+    let mut machine = Machine::new(18);
+    machine.genesis.initial_height = Height(10_000);
+    let made = machine.clone();
+    sim_run(18, move || async move {
+        let node = Node::start(&Plan::on(made, Power::default()));
+        node.submit("k=v").await.expect("accepted");
+        node.reach(10_006).await;
+        node.drain().await;
+    });
+    let goal = included(&machine);
+    assert!(goal >= Height(10_006));
+    let follower = machine.another(1);
+    follow(FollowPlan::on(follower.clone(), Power::default()), goal);
+    check_follows(&follower, &machine);
+    let source = machine.clone();
+    let plan = FollowPlan { reads_da: false, ..FollowPlan::on(machine.another(2), Power::default()) };
+    sim_run(2, move || async move {
+        let peers = Neighbours::of(source.open().reader(), source.signer(), None);
+        let plan = FollowPlan { peers: Some(peers.start_here()), ..plan };
+        let node = FollowingNode::start(&plan).await.expect("on");
+        node.until("the chain", |node| node.tip().height >= goal).await;
+    });
 }
 
 #[test]
@@ -301,7 +479,8 @@ fn gossip_is_spread_only_when_it_is_new_and_right() {
         let peers = Neighbours::of(source.open().reader(), source.signer(), None);
         let node = FollowingNode::start(&plan).await.expect("on");
         let judge = |item: Item| {
-            let gossiped = Gossiped { peer: PeerId::from("p"), item };
+            let (peer, publisher) = (PeerId::from("p"), PeerId::from("p"));
+            let gossiped = Gossiped { peer, publisher, item };
             let judge = node.wired.gossiped.clone();
             async move { judge.send(gossiped).await.expect("the syncer lives") }
         };

@@ -217,7 +217,8 @@ async fn check_records(site: &Site, paused: &str) {
                 }
                 Event::Leadership { .. } => led = true,
                 Event::Members { voters, .. } => members |= voters.len() == 3,
-                Event::Unrecorded { .. } | Event::Command { .. } | Event::HandshakeRefused { .. } => {}
+                Event::Unrecorded { .. } | Event::Command { .. } => {}
+                Event::HandshakeRefused { .. } | Event::Fork { .. } => {}
             }
         }
         assert!(led && members && last > Height(10), "{name}: {lines:?}");

@@ -8,18 +8,19 @@ use actix::{Actor, Addr};
 use baton_actors::p2p::network::AskFailure;
 use baton_actors::p2p::{Config, Links, Metrics, P2p};
 use baton_actors::world::{Clock, World};
-use baton_messages::chain::{Block, P2pData, P2pSignedHeader, SignedHeader};
+use baton_messages::chain::{Block, LegacyHeaderFields, P2pData, P2pSignedHeader, SignedHeader};
 use baton_messages::command::{Command, HeaderSignature};
 use baton_messages::p2p::{
     FetchByHash, FetchData, FetchError, FetchHead, FetchHeaders, GetNetInfo, Gossiped, Item, NotPublished,
     Offence, PeerChanged, PeerId, PublishBlock, PublishTail, ReportPeer, Verdict,
 };
 use baton_messages::raft::LeadershipChanged;
-use baton_messages::types::{Grant, Height, Role, Term, Timestamp};
+use baton_messages::types::{Grant, Height, Role, Term, Timestamp, Tx};
 use baton_messages::wire::exchange::{HeaderRequest, HeaderResponse};
-use baton_messages::wire::p2p::{MAX_PUBSUB_RPC, Service};
+use baton_messages::wire::p2p::{MAX_PUBSUB_RPC, MAX_TXS, Service};
 use bytes::Bytes;
 use sim::{GRANT, P2pNet, Probe, SimClock, Stage, probe, root_of, seeds, sim_run};
+use tokio::time::Instant;
 
 const NOW: Timestamp = Timestamp(1_700_000_100_000_000_000);
 
@@ -61,7 +62,8 @@ impl Node {
         }
         let (gossiped_link, gossiped) = probe(|_: &Gossiped| Verdict::Accept);
         let (changes_link, changes) = probe(|_: &PeerChanged| ());
-        let links = Links { gossiped: follows.then_some(gossiped_link), peers: vec![changes_link] };
+        let links =
+            Links { gossiped: follows.then_some(gossiped_link), peers: vec![changes_link], members: None };
         let mut config = Config::new(PeerId::from(id), stage.signer());
         config.discover_every = Duration::from_secs(3600);
         let metrics = Metrics::default();
@@ -370,15 +372,47 @@ fn one_honest_peer_among_hostile_ones_is_enough() {
     });
 }
 
+/// More than was asked for, of a chain that is right: it would be of no use, and asked for for ever.
+#[test]
+fn who_answers_with_more_than_was_asked_for_is_banned_and_somebody_else_asked() {
+    sim_run(18, || async {
+        let net = P2pNet::new(18);
+        let chain = Stage::new();
+        (0..64).for_each(|_| grow(&chain));
+        let soon = Duration::from_millis(1);
+        let answers = library(&chain, 64);
+        net.script("greedy", move |service, _| {
+            let all = HeaderRequest::Range { from: Height(1), amount: 64 };
+            Some((soon, Ok(answers(service, &all))))
+        });
+        let answers = library(&chain, 64);
+        net.script("honest", move |service, request| {
+            Some((Duration::from_millis(500), Ok(answers(service, request))))
+        });
+        let follower = Node::follower(&net, "follower");
+        net.connect("follower", "greedy");
+        pass(100).await;
+        let asked = follower.p2p.send(FetchHeaders { from: Height(1), count: 10 });
+        pass(100).await;
+        net.connect("follower", "honest");
+        let began = Instant::now();
+        let refused = asked.await.expect("it runs");
+        assert!(refused.is_err(), "nobody else was there");
+        let asked = follower.p2p.send(FetchHeaders { from: Height(1), count: 10 });
+        assert_eq!(asked.await.expect("it runs").expect("one is honest").len(), 10);
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!(net.bans(), [(PeerId::from("follower"), PeerId::from("greedy"))]);
+    });
+}
+
 #[test]
 fn hostile_gossip_is_not_forwarded_and_its_sender_is_banned() {
     sim_run(3, || async {
         let net = P2pNet::new(3);
         let member = Node::member(&net, "member", 3);
         type Attack = fn(&Stage) -> (Service, Bytes);
-        let attacks: [(&str, Attack); 5] = [
+        let attacks: [(&str, Attack); 4] = [
             ("garbage", |_| (Service::Headers, Bytes::from_static(b"garbage"))),
-            ("oversized", |_| (Service::Data, Bytes::from(vec![0; MAX_PUBSUB_RPC + 1]))),
             ("foreign", |stage| {
                 let mut header = header_item(stage, 2);
                 header.signed.header.chain_id = "another".to_owned();
@@ -421,6 +455,102 @@ fn hostile_gossip_is_not_forwarded_and_its_sender_is_banned() {
     });
 }
 
+/// ev-node's nodes forward headers without looking at their signatures, and data without their
+/// headers.
+#[test]
+fn who_forwards_what_ev_node_cannot_see_is_wrong_is_not_to_blame_and_its_publisher_is() {
+    sim_run(16, || async {
+        let net = P2pNet::new(16);
+        let member = Node::member(&net, "member", 3);
+        for name in ["relay", "forger"] {
+            net.script(name, |_, _| None);
+            net.connect("member", name);
+        }
+        pass(50).await;
+        let mut forged = header_item(&member.stage, 2);
+        forged.signed.header.validator_hash = Bytes::from_static(b"forged");
+        let mut stolen = data_item(&member.stage, 2);
+        stolen.data.txs.push(sim::tx("stolen=1"));
+        let mut padded = header_item(&member.stage, 2);
+        padded.signed.signer.pub_key = [&padded.signed.signer.pub_key[..], &[0x1a, 1, 0]].concat().into();
+        let wrong = [
+            (Service::Headers, forged.encode()),
+            (Service::Data, stolen.encode()),
+            (Service::Headers, padded.encode()),
+            (Service::Headers, forged.encode()),
+        ];
+        for (service, bytes) in wrong.iter().cycle().take(20).cloned() {
+            net.relay("stranger", "relay", "member", service, bytes);
+            pass(20).await;
+        }
+        assert_eq!(net.verdicts().len(), 20);
+        for (service, bytes) in wrong {
+            net.relay("forger", "relay", "member", service, bytes);
+            pass(50).await;
+        }
+        assert!(net.verdicts().iter().all(|(.., verdict)| *verdict == Verdict::Reject));
+        assert_eq!(net.bans(), [(PeerId::from("member"), PeerId::from("forger"))]);
+        let info = member.p2p.send(GetNetInfo).await.expect("it runs");
+        assert_eq!(info.peers.iter().map(|peer| peer.score).collect::<Vec<_>>(), [0], "{info:?}");
+        // What every node looks at before it forwards anything is the forwarder's fault.
+        for _ in 0..4 {
+            net.relay("stranger", "relay", "member", Service::Headers, Bytes::from_static(b"garbage"));
+            pass(50).await;
+        }
+        assert!(net.bans().contains(&(PeerId::from("member"), PeerId::from("relay"))));
+    });
+}
+
+/// ev-node's nodes publish without looking at the size, and reset the stream when more comes.
+#[test]
+fn a_message_without_room_for_its_envelope_is_not_forwarded_and_nobody_is_to_blame() {
+    sim_run(17, || async {
+        let net = P2pNet::new(17);
+        let member = Node::member(&net, "member", 3);
+        for name in ["peer", "bystander"] {
+            net.script(name, |_, _| None);
+            net.connect("member", name);
+        }
+        pass(50).await;
+        let mut data = data_item(&member.stage, 3);
+        let rest = data.encode().len() + 1000;
+        data.data.txs.push(Tx(vec![0; MAX_PUBSUB_RPC - rest].into()));
+        let whole = data.encode();
+        assert!(whole.len() < MAX_PUBSUB_RPC);
+        for bytes in [whole, vec![0; MAX_PUBSUB_RPC], vec![0; MAX_PUBSUB_RPC + 1]] {
+            net.gossip("peer", "member", Service::Data, bytes);
+            pass(50).await;
+            assert_eq!(net.verdicts(), [(PeerId::from("peer"), Service::Data, Verdict::Ignore)]);
+        }
+        let info = member.p2p.send(GetNetInfo).await.expect("it runs");
+        assert!(info.peers.iter().all(|peer| peer.score == 0), "{info:?}");
+    });
+}
+
+#[test]
+fn heights_and_places_at_the_end_of_all_numbers_are_as_good_as_any() {
+    sim_run(19, || async {
+        let net = P2pNet::new(19);
+        let member = Node::member(&net, "member", 100);
+        net.script("peer", |_, _| None);
+        net.connect("member", "peer");
+        pass(50).await;
+        let mut data = data_item(&member.stage, 3);
+        for height in [u64::MAX, u64::MAX - 1, u64::MAX - 64] {
+            data.data.metadata.as_mut().expect("it has some").height = Height(height);
+            data.da_height_hint = u64::MAX;
+            net.gossip("peer", "member", Service::Data, data.encode());
+            pass(50).await;
+            assert_eq!(net.verdicts(), [(PeerId::from("peer"), Service::Data, Verdict::Ignore)]);
+            let range = HeaderRequest::Range { from: Height(height), amount: 64 };
+            net.ask("peer", "member", Service::Data, range);
+        }
+        pass(50).await;
+        assert!(member.p2p.send(GetNetInfo).await.is_ok(), "it runs");
+        assert_eq!(Height(u64::MAX).next(), Height(u64::MAX));
+    });
+}
+
 #[test]
 fn two_headers_of_one_height_by_the_sequencers_key_are_a_fork_that_a_person_hears_of() {
     sim_run(4, || async {
@@ -436,6 +566,70 @@ fn two_headers_of_one_height_by_the_sequencers_key_are_a_fork_that_a_person_hear
         pass(50).await;
         assert_eq!(net.verdicts(), [(PeerId::from("peer"), Service::Headers, Verdict::Reject)]);
         assert_eq!(member.metrics.forks.get(), 1);
+    });
+}
+
+/// Each message that a member forwards goes to every peer: what came once does not go out again
+/// because somebody says it in other words.
+#[test]
+fn a_header_is_forwarded_once_however_often_it_comes_in_other_words() {
+    sim_run(14, || async {
+        let net = P2pNet::new(14);
+        let member = Node::member(&net, "member", 3);
+        for name in ["peer", "padder"] {
+            net.script(name, |_, _| None);
+            net.connect("member", name);
+        }
+        pass(50).await;
+        let mut old = header_item(&member.stage, 3).signed;
+        old.header.height = Height(4);
+        let legacy = old.header.legacy.insert(LegacyHeaderFields::default());
+        legacy.last_commit_hash = Bytes::from_static(&[7; 32]);
+        old.signature = member.stage.machine.sign(&old.header.legacy_payload());
+        let mut same = old.clone();
+        // What a missing one stands for: hash and signature are the same.
+        same.header.legacy.as_mut().expect("it has them").consensus_hash = Bytes::from_static(&[0; 32]);
+        assert_eq!(same.header.hash(), old.header.hash());
+        let mut verdicts = vec![];
+        for signed in [old.clone(), same] {
+            let item = P2pSignedHeader { signed, da_height_hint: 0 };
+            net.gossip("peer", "member", Service::Headers, item.encode());
+            pass(50).await;
+            verdicts.extend(net.verdicts().into_iter().map(|(.., verdict)| verdict));
+        }
+        assert_eq!(verdicts, [Verdict::Accept, Verdict::Ignore]);
+        let mut padded = old;
+        padded.signer.pub_key = [&padded.signer.pub_key[..], &[0x1a, 1, 0]].concat().into();
+        let item = P2pSignedHeader { signed: padded, da_height_hint: 0 };
+        net.gossip("padder", "member", Service::Headers, item.encode());
+        pass(50).await;
+        assert_eq!(net.verdicts(), [(PeerId::from("padder"), Service::Headers, Verdict::Reject)]);
+    });
+}
+
+#[test]
+fn data_that_wait_for_their_header_take_a_bounded_amount_of_memory() {
+    sim_run(15, || async {
+        let net = P2pNet::new(15);
+        let member = Node::member(&net, "member", 3);
+        net.script("peer", |_, _| None);
+        net.connect("member", "peer");
+        pass(50).await;
+        let mut data = data_item(&member.stage, 3);
+        data.data.txs = vec![Tx(Bytes::new()); MAX_TXS];
+        for height in [4, 5, 6] {
+            data.data.metadata.as_mut().expect("it has some").height = Height(height);
+            net.gossip("peer", "member", Service::Data, data.encode());
+            pass(50).await;
+        }
+        assert_eq!(net.verdicts().len(), 2, "one takes 8 MB: there is no room for two more");
+        pass(6000).await;
+        let verdicts = net.verdicts();
+        assert_eq!(
+            verdicts,
+            [(PeerId::from("peer"), Service::Data, Verdict::Ignore)],
+            "its header did not come"
+        );
     });
 }
 

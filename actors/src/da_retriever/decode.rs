@@ -9,6 +9,7 @@ use std::sync::Arc;
 use baton_messages::chain::{DaHeaderEnvelope, SignedData, SignedHeader};
 use baton_messages::da::Blob;
 use baton_messages::follow::Piece;
+use baton_messages::types::DaHeight;
 use baton_messages::wire::validate::EnvelopeKind;
 use bytes::Bytes;
 
@@ -27,48 +28,58 @@ pub struct Decoder {
     chain_id: String,
     proposer: Bytes,
     max_blob: usize,
-    /// Once the proposer signs envelopes, headers without one are not taken any more.
-    strict: bool,
+    /// Where the proposer began to sign envelopes: above, headers without one are not taken.
+    strict_from: Option<DaHeight>,
 }
 
 impl Decoder {
     /// A decoder for the chain of this proposer. Larger blobs are not looked at.
     #[must_use]
     pub const fn new(chain_id: String, proposer: Bytes, max_blob: usize) -> Self {
-        Self { chain_id, proposer, max_blob, strict: false }
+        Self { chain_id, proposer, max_blob, strict_from: None }
     }
 
-    /// Whether headers need an envelope signature now.
+    /// A decoder that remembers where envelopes began.
     #[must_use]
-    pub const fn is_strict(&self) -> bool {
-        self.strict
+    pub const fn remember(mut self, strict_from: Option<DaHeight>) -> Self {
+        self.strict_from = strict_from;
+        self
     }
 
-    /// Says what a blob is, whatever namespace it is from: ev-node may be told to use one for both.
-    pub fn read(&mut self, blob: &Blob) -> Found {
+    /// Above which height headers need an envelope signature; `None`: nowhere yet.
+    #[must_use]
+    pub const fn strict_from(&self) -> Option<DaHeight> {
+        self.strict_from
+    }
+
+    /// Says what a blob at a DA height is, whatever namespace it is from: ev-node may be told to use
+    /// one for both.
+    pub fn read(&mut self, at: DaHeight, blob: &Blob) -> Found {
         if blob.data.is_empty() || blob.data.len() > self.max_blob {
             return Found::Foreign("size");
         }
-        if let Some(found) = self.header(&blob.data) {
+        if let Some(found) = self.header(at, &blob.data) {
             return found;
         }
         self.data(&blob.data)
     }
 
     /// `None`: it may be data.
-    fn header(&mut self, bytes: &[u8]) -> Option<Found> {
+    fn header(&mut self, at: DaHeight, bytes: &[u8]) -> Option<Found> {
+        // What lies below is read again now and then, and was signed before there were envelopes.
+        let strict = self.strict_from.is_some_and(|from| at > from);
         let (signed, kind) = match DaHeaderEnvelope::decode(bytes) {
             Ok(envelope) => {
                 // Signed data decode as an envelope too now and then: a header names its proposer.
                 if envelope.signed.header.proposer_address.is_empty() {
                     return None;
                 }
-                match envelope.verify(self.strict) {
+                match envelope.verify(strict) {
                     Ok(kind) => (envelope.signed, kind),
                     Err(_) => return Some(Found::Foreign("envelope")),
                 }
             }
-            Err(_) if self.strict => return None,
+            Err(_) if strict => return None,
             Err(_) => (SignedHeader::decode(bytes).ok()?, EnvelopeKind::Plain),
         };
         let header = &signed.header;
@@ -79,7 +90,9 @@ impl Decoder {
             return Some(Found::Foreign("proposer"));
         }
         // Only the proposer's own envelope says that there are envelopes on this chain.
-        self.strict |= kind == EnvelopeKind::Signed;
+        if kind == EnvelopeKind::Signed {
+            self.strict_from = Some(self.strict_from.map_or(at, |known| known.min(at)));
+        }
         Some(Found::Piece(Piece::Header(Arc::new(signed))))
     }
 

@@ -293,9 +293,10 @@ const SEARCH_PAUSE: Duration = Duration::from_millis(100);
 const MAX_HEIGHTS: usize = 10_000;
 
 /// The ranges that can be recorded: from the first item on, without a gap. Blocks without a
-/// blob belong to the range before them.
+/// blob belong to the range before them, and those at the beginning to the first.
 fn found_ranges(lane: Lane, items: &[Item], on_da: &BTreeMap<Bytes, DaHeight>) -> Vec<Submitted> {
     let mut ranges: Vec<Submitted> = Vec::new();
+    let first = items.first().map(|(height, _)| *height);
     for (height, blob) in items {
         let da_height = match blob {
             Some(blob) => match on_da.get(blob) {
@@ -304,12 +305,13 @@ fn found_ranges(lane: Lane, items: &[Item], on_da: &BTreeMap<Bytes, DaHeight>) -
             },
             None => match ranges.last() {
                 Some(last) => last.da_height,
-                None => break,
+                None => continue,
             },
         };
         match ranges.last_mut() {
             Some(last) if last.da_height == da_height => last.to = *height,
-            _ => ranges.push(Submitted { lane, from: *height, to: *height, da_height }),
+            Some(_) => ranges.push(Submitted { lane, from: *height, to: *height, da_height }),
+            None => ranges.push(Submitted { lane, from: first.unwrap_or(*height), to: *height, da_height }),
         }
     }
     ranges
@@ -333,6 +335,21 @@ mod tests {
         let expected =
             Submitted { lane: Lane::Data, from: Height(4), to: Height(6), da_height: DaHeight(10) };
         assert_eq!(ranges, [expected]);
+    }
+
+    #[test]
+    fn blocks_without_a_blob_at_the_beginning_belong_to_the_first_range() {
+        let items = [item(4, None), item(5, None), item(6, Some("a")), item(7, None), item(8, Some("b"))];
+        let on_da: BTreeMap<_, _> = [(Bytes::from_static(b"a"), DaHeight(10))].into();
+        let ranges = found_ranges(Lane::Data, &items, &on_da);
+        let expected =
+            Submitted { lane: Lane::Data, from: Height(4), to: Height(7), da_height: DaHeight(10) };
+        assert_eq!(ranges, [expected]);
+        assert_eq!(
+            found_ranges(Lane::Data, &items, &BTreeMap::new()),
+            [],
+            "nothing is known of the empty ones"
+        );
     }
 
     #[test]

@@ -12,6 +12,8 @@ use baton_messages::wire::WireError;
 use baton_messages::wire::exchange::{HeaderResponse, Status};
 use baton_messages::wire::validate::Invalid;
 
+use super::network::MAX_ANSWER;
+
 /// Something that gossip and exchange carry.
 pub trait Carried: Sized {
     /// Decodes it.
@@ -29,6 +31,9 @@ pub trait Carried: Sized {
 
     /// Its hash, by which it can be asked for.
     fn item_hash(&self) -> Hash;
+
+    /// What it takes in memory, about.
+    fn weight(&self) -> usize;
 
     /// Checks it alone; of a header not the signature.
     ///
@@ -62,6 +67,10 @@ impl Carried for P2pSignedHeader {
         self.signed.header.hash()
     }
 
+    fn weight(&self) -> usize {
+        self.signed.weight()
+    }
+
     fn check(&self, now: Timestamp) -> Result<(), Invalid> {
         self.signed.header.validate(now)
     }
@@ -73,7 +82,7 @@ impl Carried for P2pSignedHeader {
 
 impl Carried for P2pData {
     fn decode_item(bytes: &[u8]) -> Result<Self, WireError> {
-        Self::decode(bytes)
+        Self::decode_from_peer(bytes)
     }
 
     fn height(&self) -> Height {
@@ -86,6 +95,10 @@ impl Carried for P2pData {
 
     fn item_hash(&self) -> Hash {
         self.data.hash()
+    }
+
+    fn weight(&self) -> usize {
+        self.data.weight()
     }
 
     fn check(&self, now: Timestamp) -> Result<(), Invalid> {
@@ -156,7 +169,8 @@ pub struct Expected<'a> {
 }
 
 impl Expected<'_> {
-    /// Checks a range: at most `amount` items from a height upwards. None when the peer has none.
+    /// Checks a range: at most `amount` items from a height upwards. None when the peer has none;
+    /// fewer than came when they would take more memory than [`MAX_ANSWER`].
     ///
     /// # Errors
     ///
@@ -172,6 +186,7 @@ impl Expected<'_> {
             return Err(Wrong::TooMany { found, asked: amount });
         }
         let mut items: Vec<Arc<T>> = Vec::with_capacity(found);
+        let mut weight = 0;
         for (response, height) in responses.iter().zip(from.0..) {
             let Some(item) = self.one::<T>(response)? else {
                 // Where there is nothing, nothing follows.
@@ -183,7 +198,12 @@ impl Expected<'_> {
             }
             if let Some(before) = items.last() {
                 item.check_after(before, self.now)?;
+                // Many small transactions are more here than on the wire: a short answer, then.
+                if weight + item.weight() > MAX_ANSWER {
+                    return Ok(items);
+                }
             }
+            weight += item.weight();
             items.push(Arc::new(item));
         }
         Ok(items)
@@ -239,6 +259,7 @@ impl Expected<'_> {
 #[cfg(test)]
 mod tests {
     use baton_messages::chain::{Data, Header, Metadata, SignedHeader};
+    use baton_messages::types::Tx;
     use bytes::Bytes;
 
     use super::*;
@@ -340,5 +361,26 @@ mod tests {
         assert_eq!(other, Err(Wrong::Hash { found: hash, expected: "07".repeat(32) }));
         let none = EXPECTED.with_hash::<P2pData>(&hash.0, &[HeaderResponse::not_found()]);
         assert_eq!(none, Ok(None));
+    }
+
+    #[test]
+    fn an_answer_of_many_small_transactions_is_cut_where_it_would_fill_the_memory() {
+        let mut last_data_hash = Bytes::new();
+        let mut data = |height| {
+            let metadata = Metadata {
+                chain_id: "chain".to_owned(),
+                height: Height(height),
+                time: Timestamp(height),
+                last_data_hash: last_data_hash.clone(),
+            };
+            let data = Data { metadata: Some(metadata), txs: vec![Tx(Bytes::new()); 200_000] };
+            last_data_hash = data.hash().to_bytes();
+            HeaderResponse::item(P2pData { data, da_height_hint: 0 }.encode().into())
+        };
+        let responses: Vec<_> = (1..=5).map(&mut data).collect();
+        let sent: usize = responses.iter().map(|response| response.body.len()).sum();
+        assert!(sent < 3 << 20, "{sent} bytes came");
+        let items = EXPECTED.range::<P2pData>(Height(1), 64, &responses).expect("they are right");
+        assert_eq!(items.len(), 2, "two of them take 13 MB, three would take 19 MB");
     }
 }

@@ -9,7 +9,7 @@ use baton_messages::p2p::PeerId;
 use tokio::time::Instant;
 
 /// The first pause.
-const FIRST: Duration = Duration::from_secs(1);
+pub(super) const FIRST: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(30);
 /// A dial that is not heard of again is over.
@@ -27,6 +27,8 @@ struct Seed {
     addresses: Vec<String>,
     failures: u32,
     state: State,
+    /// A member of this node's cluster, and in no configuration.
+    met: bool,
 }
 
 /// The configured peers.
@@ -42,10 +44,28 @@ impl Dialling {
     pub fn new(peers: &[(PeerId, String)], now: Instant) -> Self {
         let mut seeds: BTreeMap<PeerId, Seed> = BTreeMap::new();
         for (peer, address) in peers {
-            let fresh = || Seed { addresses: vec![], failures: 0, state: State::Waiting { until: now } };
+            let fresh =
+                || Seed { addresses: vec![], failures: 0, state: State::Waiting { until: now }, met: false };
             seeds.entry(peer.clone()).or_insert_with(fresh).addresses.push(address.clone());
         }
         Self { seeds }
+    }
+
+    /// Also keeps connected to these, each with its one address, and no more to those of an earlier
+    /// time that are not among them. Who was configured stays as it was.
+    pub fn meet(&mut self, peers: &[(PeerId, String)], now: Instant) {
+        self.seeds.retain(|peer, seed| !seed.met || peers.iter().any(|(met, _)| met == peer));
+        for (peer, address) in peers {
+            let addresses = vec![address.clone()];
+            match self.seeds.get_mut(peer) {
+                Some(seed) if seed.met => seed.addresses = addresses,
+                Some(_) => {}
+                None => {
+                    let state = State::Waiting { until: now };
+                    self.seeds.insert(peer.clone(), Seed { addresses, failures: 0, state, met: true });
+                }
+            }
+        }
     }
 
     /// Whom to dial now, and where. They count as being dialled then.
@@ -99,6 +119,24 @@ impl Dialling {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn members_that_are_met_are_dialled_where_they_are_now_and_forgotten_with_the_membership() {
+        let now = Instant::now();
+        let (a, b) = (PeerId::from("a"), PeerId::from("b"));
+        let at = |peer: &PeerId, port: u16| (peer.clone(), format!("/ip4/1.2.3.4/tcp/{port}/p2p/{peer}"));
+        let mut dialling = Dialling::new(&[at(&a, 1)], now);
+        dialling.meet(&[at(&a, 9), at(&b, 2)], now);
+        let due = dialling.due(now);
+        assert_eq!(due, [(a.clone(), vec![at(&a, 1).1]), (b.clone(), vec![at(&b, 2).1])], "as configured");
+        dialling.connected(&b);
+        dialling.meet(&[at(&b, 3)], now);
+        assert!(dialling.due(now).is_empty(), "it is connected");
+        let pause = dialling.failed(&b, now).expect("it is known");
+        assert_eq!(dialling.due(now + pause), [(b.clone(), vec![at(&b, 3).1])]);
+        dialling.meet(&[], now);
+        assert!(dialling.knows(&a) && !dialling.knows(&b));
+    }
 
     #[test]
     fn the_pauses_double_and_begin_anew_after_a_connection() {

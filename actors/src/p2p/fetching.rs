@@ -67,6 +67,8 @@ pub(super) struct Fetches {
     next: JobId,
     jobs: BTreeMap<JobId, Job>,
     asks: BTreeMap<AskId, Ask>,
+    /// How often heads were asked for.
+    heads: usize,
 }
 
 /// A question that the network has not come back on. It may outlive its request.
@@ -103,6 +105,7 @@ impl Fetches {
             next: 0,
             jobs: BTreeMap::new(),
             asks: BTreeMap::new(),
+            heads: 0,
         }
     }
 
@@ -201,10 +204,10 @@ impl Fetches {
         let expected = Expected { chain_id: &self.chain_id, now };
         match job {
             Job::Headers(RangeJob { range, .. }) => {
-                answered_range(range, Service::Headers, self.config.piece, id, outcome, took, expected)
+                answered_range(range, Service::Headers, id, outcome, took, expected)
             }
             Job::Data(RangeJob { range, .. }) => {
-                answered_range(range, Service::Data, self.config.piece, id, outcome, took, expected)
+                answered_range(range, Service::Data, id, outcome, took, expected)
             }
             Job::Head(head) => head.answered(id, outcome, took, expected),
             Job::Hash(hash) => {
@@ -252,6 +255,21 @@ fn ranges(service: Service, questions: Vec<range::Question>) -> Vec<Asking> {
     questions.into_iter().map(asking).collect()
 }
 
+/// Whom to ask for heads of these, the best first: half of them are the best, which may be those
+/// who answer fast and know little; the others are a few of the rest in turn.
+fn heads_of(mut peers: Vec<PeerId>, round: usize) -> Vec<PeerId> {
+    const BEST: usize = MAX_HEADS / 2;
+    if peers.len() > MAX_HEADS {
+        let mut rest = peers.split_off(BEST);
+        // By name: their ranks change with every answer.
+        rest.sort();
+        let turn = (round % rest.len()) * BEST % rest.len();
+        rest.rotate_left(turn);
+        peers.extend(rest.into_iter().take(MAX_HEADS - BEST));
+    }
+    peers
+}
+
 fn bytes_of(responses: &[HeaderResponse]) -> usize {
     responses.iter().map(|response| response.body.len()).sum()
 }
@@ -268,13 +286,12 @@ const fn deed_of(failure: &AskFailure) -> Deed {
 fn answered_range<T: Carried>(
     range: &mut Range<T>,
     service: Service,
-    piece: u64,
     id: AskId,
     outcome: &Result<Vec<HeaderResponse>, AskFailure>,
     took: Duration,
     expected: Expected<'_>,
 ) -> Option<Report> {
-    let (peer, from) = range.asked(id)?;
+    let (peer, from, amount) = range.asked(id)?;
     let report = |deed, items, outcome, wrong| {
         Some(Report { peer: peer.clone(), service, deed, items, outcome, wrong })
     };
@@ -285,14 +302,15 @@ fn answered_range<T: Carried>(
             return report(deed_of(failure), 0, "failed", None);
         }
     };
-    match expected.range::<T>(from, piece, responses) {
+    match expected.range::<T>(from, amount, responses) {
         Ok(items) if items.is_empty() => {
             range.answered(id, items, 0);
             report(Deed::HadNothing, 0, "nothing", None)
         }
         Ok(items) => {
             let (count, bytes) = (items.len(), bytes_of(responses));
-            range.answered(id, items, bytes);
+            let weight = items.iter().map(|item| item.weight()).sum();
+            range.answered(id, items, weight);
             report(Deed::Served { bytes, took }, count, "items", None)
         }
         Err(wrong) => {
@@ -318,6 +336,8 @@ impl HeadJob {
             head.signed.validate(expected.now)?;
             Ok(Some(head))
         });
+        let deed = if matches!(report.deed, Deed::Served { .. }) { Deed::Told } else { report.deed };
+        let report = Report { deed, ..report };
         let peer = report.peer.clone();
         self.found.extend(head.map(|head| Given { peer, item: Arc::new(head) }));
         Some(report)
@@ -419,8 +439,9 @@ impl P2p {
 
     pub(super) fn begin_head(&mut self, reply: Reply<Fetched<P2pSignedHeader>>) {
         let now = Instant::now();
-        let fit = self.peers.to_ask().into_iter().filter(|(_, room)| *room > 0).take(MAX_HEADS);
-        let fit: Vec<PeerId> = fit.map(|(peer, _)| peer).collect();
+        let fit = self.peers.to_ask().into_iter().filter(|(_, room)| *room > 0);
+        let fit = heads_of(fit.map(|(peer, _)| peer).collect(), self.fetches.heads);
+        self.fetches.heads = self.fetches.heads.wrapping_add(1);
         let open: BTreeMap<AskId, PeerId> =
             fit.into_iter().map(|peer| (self.fetches.names.next(), peer)).collect();
         let questions = open.clone();
@@ -473,6 +494,29 @@ impl P2p {
             debug!(%peer, "no answer in time");
             self.metrics.asked(service, "failed");
             self.note(&peer, Deed::Silent);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn everybody_has_a_turn_to_say_how_far_the_chain_is() {
+        for count in 1..12 {
+            let all: Vec<_> = (0..count).map(|number| PeerId::from(&*format!("peer {number:02}"))).collect();
+            let mut asked = BTreeSet::new();
+            for round in 0..all.len() {
+                let heads = heads_of(all.clone(), round);
+                assert_eq!(heads.len(), all.len().min(MAX_HEADS));
+                assert_eq!(heads.iter().collect::<BTreeSet<_>>().len(), heads.len(), "nobody twice");
+                assert!(heads.contains(&all[0]), "the best is always asked");
+                asked.extend(heads);
+            }
+            assert_eq!(asked.len(), all.len(), "{count} peers");
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use baton_messages::chain::{P2pData, P2pSignedHeader};
 use baton_messages::p2p::{Item, Verdict};
 use baton_messages::types::{Hash, Timestamp};
+use baton_messages::wire::WireError;
 use baton_messages::wire::p2p::Service;
 use baton_messages::wire::validate::{Invalid, MAX_P2P_DRIFT};
 use lru::LruCache;
@@ -23,6 +24,8 @@ pub type Key = (Service, Hash);
 enum Seen {
     BeingJudged,
     Settled(Verdict),
+    /// Refused by what every node sees.
+    Refused,
 }
 
 /// Why a message goes no further.
@@ -32,8 +35,12 @@ pub enum Stopped {
     Copy,
     /// A clock is wrong, perhaps this node's.
     Early,
-    /// It was refused before, or is refused now.
+    /// It is refused, by what every node looks at before it forwards anything: whoever forwarded
+    /// it saw it too.
     Refused(String),
+    /// It is refused, by what nodes of ev-node forward unseen, such as a signature that does not
+    /// verify: only who published it is to blame.
+    Forged(String),
 }
 
 impl Stopped {
@@ -42,7 +49,7 @@ impl Stopped {
     pub const fn verdict(&self) -> Verdict {
         match self {
             Self::Copy | Self::Early => Verdict::Ignore,
-            Self::Refused(_) => Verdict::Reject,
+            Self::Refused(_) | Self::Forged(_) => Verdict::Reject,
         }
     }
 }
@@ -87,7 +94,10 @@ impl Intake {
     }
 
     fn decode<T: Carried>(&self, bytes: &[u8]) -> Result<T, Stopped> {
-        let item = T::decode_item(bytes).map_err(|error| Stopped::Refused(error.to_string()))?;
+        let item = T::decode_item(bytes).map_err(|error| match error {
+            WireError::Malformed { .. } => Stopped::Refused(error.to_string()),
+            WireError::Excessive { .. } => Stopped::Forged(error.to_string()),
+        })?;
         // As in go-header: case makes no difference to the chain.
         if !item.chain_id().eq_ignore_ascii_case(&self.chain_id) {
             let shown: String = item.chain_id().chars().take(64).collect();
@@ -99,7 +109,8 @@ impl Intake {
     fn is_new(&mut self, key: Key) -> Result<(), Stopped> {
         match self.seen.get(&key) {
             None => Ok(()),
-            Some(Seen::Settled(Verdict::Reject)) => Err(Stopped::Refused("it was refused before".to_owned())),
+            Some(Seen::Refused) => Err(Stopped::Refused("it was refused before".to_owned())),
+            Some(Seen::Settled(Verdict::Reject)) => Err(Stopped::Forged("it was refused before".to_owned())),
             Some(Seen::BeingJudged | Seen::Settled(_)) => Err(Stopped::Copy),
         }
     }
@@ -113,9 +124,13 @@ impl Intake {
     ) -> Result<(), Stopped> {
         match valid {
             Err(Invalid::FromTheFuture { .. }) => return Err(Stopped::Early),
+            Err(error) if is_basic(&error) => {
+                self.seen.put(key, Seen::Refused);
+                return Err(Stopped::Refused(error.to_string()));
+            }
             Err(error) => {
                 self.seen.put(key, Seen::Settled(Verdict::Reject));
-                return Err(Stopped::Refused(error.to_string()));
+                return Err(Stopped::Forged(error.to_string()));
             }
             Ok(()) if time > now.plus(MAX_P2P_DRIFT) => return Err(Stopped::Early),
             Ok(()) => {}
@@ -131,6 +146,20 @@ impl Intake {
             Verdict::Ignore => self.seen.pop(&key),
         };
     }
+}
+
+/// Whether ev-node looks for it before it forwards a message (wire section 6.3): not for the
+/// signer and the signature.
+const fn is_basic(invalid: &Invalid) -> bool {
+    matches!(
+        invalid,
+        Invalid::NoProposer
+            | Invalid::Time(_)
+            | Invalid::NoMetadata
+            | Invalid::NoChain
+            | Invalid::NoHeight
+            | Invalid::Chain { .. }
+    )
 }
 
 #[cfg(test)]
@@ -177,7 +206,7 @@ mod tests {
         intake.settled(key, Verdict::Ignore);
         assert_eq!(look(&mut intake, &header("chain", NOW, 5)), Ok(key), "it is looked at again");
         intake.settled(key, Verdict::Reject);
-        assert!(matches!(look(&mut intake, &header("chain", NOW, 0)), Err(Stopped::Refused(_))));
+        assert!(matches!(look(&mut intake, &header("chain", NOW, 0)), Err(Stopped::Forged(_))));
     }
 
     #[test]
@@ -188,10 +217,18 @@ mod tests {
         assert!(matches!(look(&mut intake, &header("other", NOW, 0)), Err(Stopped::Refused(_))));
         let mut forged = header("chain", NOW, 0);
         forged.signed.header.validator_hash = Bytes::from_static(b"forged");
-        assert!(matches!(look(&mut intake, &forged), Err(Stopped::Refused(_))));
+        assert!(matches!(look(&mut intake, &forged), Err(Stopped::Forged(_))));
         let mut stolen = header("chain", NOW, 0);
         stolen.signed.signer.address = Bytes::from_static(&[9; 32]);
-        assert!(matches!(look(&mut intake, &stolen), Err(Stopped::Refused(_))));
+        assert!(matches!(look(&mut intake, &stolen), Err(Stopped::Forged(_))));
+        let mut nobodys = header("chain", NOW, 0);
+        nobodys.signed.header.proposer_address = Bytes::new();
+        for _ in 0..2 {
+            assert!(matches!(look(&mut intake, &nobodys), Err(Stopped::Refused(_))), "ev-node sees it too");
+        }
+        let mut padded = header("chain", NOW, 0);
+        padded.signed.signer.pub_key = [&padded.signed.signer.pub_key[..], &[0x1a, 0]].concat().into();
+        assert!(matches!(look(&mut intake, &padded), Err(Stopped::Forged(_))));
     }
 
     #[test]

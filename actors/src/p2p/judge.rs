@@ -34,8 +34,18 @@ pub enum Judgement {
 const OLD: u64 = 64;
 /// So far above the tip an item is taken: the member may be behind.
 const AHEAD: u64 = 100_000;
-/// Headers above the tip that are remembered.
+/// Headers above the tip that are remembered, and heights of which something was forwarded.
 const REMEMBERED: usize = 4096;
+/// Different data of one height that are forwarded: while only their header is known, not their
+/// whole metadata are.
+const DATA_VARIANTS: u8 = 4;
+
+/// What was forwarded of a height.
+#[derive(Clone, Copy, Debug, Default)]
+struct Forwarded {
+    header: bool,
+    data: u8,
+}
 
 /// The judge of a member.
 #[derive(Debug)]
@@ -45,13 +55,16 @@ pub struct Judge {
     proposer: Bytes,
     /// Headers above the tip by the sequencer's key: their hashes, and what their data must be.
     ahead: BTreeMap<Height, (Hash, Bytes)>,
+    /// One message in is one message out to every peer: what came once is not forwarded in other
+    /// words again.
+    forwarded: BTreeMap<Height, Forwarded>,
 }
 
 impl Judge {
     /// A judge over a store whose chain this address proposes.
     #[must_use]
     pub const fn new(reader: Reader, proposer: Bytes) -> Self {
-        Self { reader, proposer, ahead: BTreeMap::new() }
+        Self { reader, proposer, ahead: BTreeMap::new(), forwarded: BTreeMap::new() }
     }
 
     /// Judges an item that was looked at by itself already.
@@ -64,7 +77,7 @@ impl Judge {
         if height < self.reader.initial_height() {
             return Ok(Judgement::Verdict(Verdict::Reject));
         }
-        if height.0 + OLD < tip.0 || height.0 > tip.0.saturating_add(AHEAD) {
+        if height.0.saturating_add(OLD) < tip.0 || height.0 > tip.0.saturating_add(AHEAD) {
             return Ok(Judgement::Verdict(Verdict::Ignore));
         }
         match item {
@@ -91,7 +104,20 @@ impl Judge {
                 self.forget();
             }
         }
-        Ok(Judgement::Verdict(Verdict::Accept))
+        let forwarded = self.forwarded(height);
+        let verdict = if forwarded.header { Verdict::Ignore } else { Verdict::Accept };
+        forwarded.header = true;
+        Ok(Judgement::Verdict(verdict))
+    }
+
+    /// What was forwarded of a height that is neither old nor far ahead.
+    fn forwarded(&mut self, height: Height) -> &mut Forwarded {
+        let oldest = Height(self.reader.tip().height.0.saturating_sub(OLD));
+        self.forwarded = self.forwarded.split_off(&oldest);
+        while self.forwarded.len() >= REMEMBERED && !self.forwarded.contains_key(&height) {
+            self.forwarded.pop_last();
+        }
+        self.forwarded.entry(height).or_default()
     }
 
     /// What the tip has reached is in the store; of the rest the lowest are of use first.
@@ -103,12 +129,18 @@ impl Judge {
         }
     }
 
-    fn data(&self, item: &P2pData, height: Height) -> Result<Judgement, StoreError> {
+    fn data(&mut self, item: &P2pData, height: Height) -> Result<Judgement, StoreError> {
         let fits = match (self.reader.block(height)?, self.ahead.get(&height)) {
             (Some(block), _) => block.data().hash() == item.data.hash(),
             (None, Some((_, commitment))) => item.data.commitment().0 == commitment[..],
             (None, None) => return Ok(Judgement::TooEarly),
         };
-        Ok(Judgement::Verdict(if fits { Verdict::Accept } else { Verdict::Reject }))
+        if !fits {
+            return Ok(Judgement::Verdict(Verdict::Reject));
+        }
+        let forwarded = self.forwarded(height);
+        let verdict = if forwarded.data < DATA_VARIANTS { Verdict::Accept } else { Verdict::Ignore };
+        forwarded.data = forwarded.data.saturating_add(1);
+        Ok(Judgement::Verdict(verdict))
     }
 }

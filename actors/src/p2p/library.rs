@@ -4,6 +4,8 @@
 //! executed itself, or to the block before the tip, since whoever made the tip had executed it.
 //! Answers are gapless and bounded; a peer continues a short one.
 
+use std::collections::HashMap;
+
 use baton_messages::chain::{P2pData, P2pSignedHeader, SignedHeader, Signer};
 use baton_messages::command::Lane;
 use baton_messages::types::{Hash, Height};
@@ -20,6 +22,8 @@ const RESPONSE_FRAME: usize = 16;
 const UNSIGNED_TAIL: u64 = 64;
 /// Data is found by its hash among so many of the newest blocks.
 const FOUND_BY_HASH: u64 = 512;
+/// Bodies that are read to look for data by its hash, for one question.
+const READ_FOR_A_HASH: usize = 4;
 
 /// The history that this node can give.
 #[derive(Debug)]
@@ -29,13 +33,55 @@ pub struct Library {
     signer: Signer,
     /// What this node has executed.
     executed: Height,
+    hashes: Hashes,
+}
+
+/// The hashes of the data of a run of the newest blocks. Each body is read for it once, and a few
+/// for a question: a peer that asks for what nobody has costs no more than one that asks for what
+/// is there.
+#[derive(Debug, Default)]
+struct Hashes {
+    heights: HashMap<Hash, Height>,
+    /// The blocks whose bodies were read, from the first to the last of them.
+    read: Option<(Height, Height)>,
+}
+
+impl Hashes {
+    /// The next body to read: new blocks first, then further down.
+    fn next(&self, newest: Height, lowest: Height) -> Option<Height> {
+        match self.read {
+            Some((_, last)) if last < newest && newest.0 - last.0 <= FOUND_BY_HASH => Some(last.next()),
+            Some((first, last)) if last >= newest => (first > lowest).then(|| first.previous()),
+            _ => Some(newest),
+        }
+    }
+
+    /// The data of a block have this hash.
+    fn is(&mut self, hash: Hash, height: Height) {
+        self.heights.insert(hash, height);
+    }
+
+    /// The body of a block was read.
+    fn was_read(&mut self, height: Height) {
+        self.read = match self.read {
+            Some((first, last)) if height == last.next() => Some((first, height)),
+            Some((first, last)) if height.next() == first => Some((height, last)),
+            // The chain has gone on far from what was read.
+            _ => Some((height, height)),
+        };
+        if self.heights.len() as u64 > 2 * FOUND_BY_HASH {
+            let lowest = Height(height.0.saturating_sub(FOUND_BY_HASH));
+            self.heights.retain(|_, known| *known >= lowest);
+            self.read = self.read.map(|(first, last)| (first.max(lowest), last));
+        }
+    }
 }
 
 impl Library {
     /// A library over a store. The signer's key may be unknown.
     #[must_use]
-    pub const fn new(reader: Reader, signer: Signer) -> Self {
-        Self { reader, signer, executed: Height(0) }
+    pub fn new(reader: Reader, signer: Signer) -> Self {
+        Self { reader, signer, executed: Height(0), hashes: Hashes::default() }
     }
 
     /// This node has executed up to a height.
@@ -106,7 +152,7 @@ impl Library {
     ///
     /// `StoreError` when the store cannot be read.
     pub fn answer(
-        &self,
+        &mut self,
         service: Service,
         request: &HeaderRequest,
     ) -> Result<Option<Vec<HeaderResponse>>, StoreError> {
@@ -156,25 +202,60 @@ impl Library {
         Ok(responses)
     }
 
-    fn height_of(&self, service: Service, hash: Hash, newest: Height) -> Result<Option<Height>, StoreError> {
+    fn height_of(
+        &mut self,
+        service: Service,
+        hash: Hash,
+        newest: Height,
+    ) -> Result<Option<Height>, StoreError> {
         if service == Service::Headers {
             return self.reader.height_of(&hash);
         }
-        // The hash of a block's data stands in the data of the block after it.
-        let mut height = newest;
         let lowest = Height(newest.0.saturating_sub(FOUND_BY_HASH)).max(self.reader.initial_height());
-        let Some(block) = self.reader.block(height)? else { return Ok(None) };
-        if block.data().hash() == hash {
-            return Ok(Some(height));
-        }
-        while height >= lowest {
-            let Some(block) = self.reader.block(height)? else { return Ok(None) };
-            let before = block.data().metadata.as_ref().map(|metadata| &metadata.last_data_hash);
-            if before.is_some_and(|before| before[..] == hash.0) {
-                return Ok(Some(height.previous()));
+        let mut left = READ_FOR_A_HASH;
+        loop {
+            if let Some(height) = self.hashes.heights.get(&hash) {
+                return Ok(Some(*height));
             }
-            height = height.previous();
+            let Some(next) = self.hashes.next(newest, lowest).filter(|_| left > 0) else { return Ok(None) };
+            left -= 1;
+            let Some(block) = self.reader.block(next)? else { return Ok(None) };
+            self.hashes.is(block.data().hash(), next);
+            // The hash of a block's data stands in the data of the block after it, too.
+            if let Some(metadata) = &block.data().metadata
+                && let Ok(before) = <[u8; 32]>::try_from(&metadata.last_data_hash[..])
+            {
+                self.hashes.is(Hash(before), next.previous());
+            }
+            self.hashes.was_read(next);
         }
-        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_body_is_read_once_the_new_ones_first() {
+        let mut hashes = Hashes::default();
+        let read = |hashes: &mut Hashes, newest, times| {
+            let read = |_| {
+                let next = hashes.next(Height(newest), Height(1))?;
+                hashes.is(Hash::of(&next.0.to_be_bytes()), next);
+                hashes.was_read(next);
+                Some(next.0)
+            };
+            (0..times).filter_map(read).collect::<Vec<u64>>()
+        };
+        assert_eq!(read(&mut hashes, 10, 3), [10, 9, 8]);
+        assert_eq!(read(&mut hashes, 12, 4), [11, 12, 7, 6]);
+        assert_eq!(read(&mut hashes, 12, 9), [5, 4, 3, 2, 1]);
+        assert_eq!(read(&mut hashes, 12, 9), [] as [u64; 0]);
+        assert_eq!(read(&mut hashes, 10_000, 2), [10_000, 9_999], "what lies between is of no interest");
+        for newest in 10_001..20_000 {
+            read(&mut hashes, newest, 1);
+        }
+        assert!(hashes.heights.len() as u64 <= 2 * FOUND_BY_HASH + 1, "{}", hashes.heights.len());
     }
 }

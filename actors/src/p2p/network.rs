@@ -152,6 +152,8 @@ pub enum Event {
         token: Token,
         /// Who forwarded it.
         peer: PeerId,
+        /// Who published it: its signature is checked. Maybe nobody who is connected.
+        publisher: PeerId,
         /// Headers or data.
         service: Service,
         /// The payload.

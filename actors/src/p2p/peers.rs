@@ -64,6 +64,8 @@ pub enum Deed {
         /// From question to answer.
         took: Duration,
     },
+    /// It said how far it is: no merit, or who only ever says that were never asked last.
+    Told,
     /// It had nothing of what was asked for.
     HadNothing,
     /// It did not answer, or too slowly.
@@ -211,8 +213,12 @@ impl Peers {
         known.is_some_and(|peer| peer.questions.take(per_second, per_second, now))
     }
 
-    /// Takes a deed into account.
+    /// Takes a deed into account. Of a peer that is banned nothing more is noted: what it did before
+    /// may be looked at after it was banned, and is paid for already.
     pub fn did(&mut self, peer: &PeerId, deed: Deed, now: Instant) -> Consequence {
+        if self.is_banned(peer, now) {
+            return Consequence::None;
+        }
         let Some(known) = self.connected.get_mut(peer) else {
             // A liar that was faster to leave is banned all the same.
             return if deed == Deed::Lied { self.ban(peer, now) } else { Consequence::None };
@@ -221,7 +227,7 @@ impl Peers {
         let harmless = |change: i32, score: i32| (score + change).max(score.min(WORST / 2));
         known.score = match deed {
             Deed::Gossiped(Verdict::Accept) => known.score + 1,
-            Deed::Gossiped(Verdict::Ignore) => known.score,
+            Deed::Gossiped(Verdict::Ignore) | Deed::Told => known.score,
             Deed::Gossiped(Verdict::Reject) => known.score - 25,
             Deed::TooMuch => harmless(-1, known.score),
             Deed::Served { bytes, took } => {
@@ -406,6 +412,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_peer_did_before_it_was_banned_makes_the_ban_no_longer() {
+        let (mut peers, now) = book(&["a"]);
+        let a = PeerId::from("a");
+        let first = Duration::from_secs(600);
+        assert_eq!(peers.did(&a, Deed::Lied, now), Consequence::Banned(first));
+        for _ in 0..100 {
+            assert_eq!(peers.did(&a, Deed::Gossiped(Verdict::Reject), now), Consequence::None);
+            assert_eq!(peers.did(&a, Deed::Lied, now), Consequence::None);
+        }
+        peers.disconnected(&a);
+        assert_eq!(peers.did(&a, Deed::Lied, now), Consequence::None);
+        assert!(!peers.is_banned(&a, now + first));
+        assert_eq!(peers.did(&a, Deed::Lied, now + first), Consequence::Banned(first * 2));
+    }
+
+    #[test]
     fn a_few_rejected_messages_ban_and_time_forgives_fewer() {
         let (mut peers, now) = book(&["a", "b"]);
         let (a, b) = (PeerId::from("a"), PeerId::from("b"));
@@ -433,6 +455,21 @@ mod tests {
             assert_eq!(peers.did(&a, Deed::TooMuch, now), Consequence::None);
         }
         assert_eq!(order(&peers), ["b", "a"], "it is asked last");
+    }
+
+    #[test]
+    fn who_tells_of_blocks_and_has_none_of_them_comes_to_be_asked_last() {
+        let (mut peers, now) = book(&["a", "b"]);
+        let (a, b) = (PeerId::from("a"), PeerId::from("b"));
+        let served = |millis| Deed::Served { bytes: 100_000, took: Duration::from_millis(millis) };
+        peers.did(&a, served(1), now);
+        peers.did(&b, served(1000), now);
+        assert_eq!(order(&peers), ["a", "b"]);
+        for _ in 0..20 {
+            peers.did(&a, Deed::Told, now);
+            peers.did(&a, Deed::HadNothing, now);
+        }
+        assert_eq!(order(&peers), ["b", "a"]);
     }
 
     #[test]

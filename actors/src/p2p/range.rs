@@ -30,7 +30,7 @@ pub struct Config {
     pub tries: usize,
     /// The whole range ends after this with what there is.
     pub end_after: Duration,
-    /// Bytes of the whole answer.
+    /// Bytes of the whole answer, as it is in memory.
     pub max_bytes: usize,
 }
 
@@ -79,6 +79,8 @@ struct Open {
     peer: PeerId,
     /// Where the piece stood when it was asked for.
     from: Height,
+    /// How many were asked for.
+    amount: u64,
     since: Instant,
     /// Another peer was asked for the same.
     doubled: bool,
@@ -154,7 +156,7 @@ impl<T> Range<T> {
             }
             let Piece { from, left, .. } = self.pieces[piece];
             let question = Question { id: id(), peer: peer.clone(), from, amount: left };
-            let open = Open { piece, peer: peer.clone(), from, since: now, doubled: false };
+            let open = Open { piece, peer: peer.clone(), from, amount: left, since: now, doubled: false };
             self.open.insert(question.id, open);
             self.everybody.insert(peer.clone());
             questions.push(question);
@@ -195,10 +197,10 @@ impl<T> Range<T> {
         self.pieces[piece].ended = true;
     }
 
-    /// Whom a question went to, and from where on it asked.
+    /// Whom a question went to, from where on it asked, and for how many.
     #[must_use]
-    pub fn asked(&self, id: AskId) -> Option<(PeerId, Height)> {
-        self.open.get(&id).map(|open| (open.peer.clone(), open.from))
+    pub fn asked(&self, id: AskId) -> Option<(PeerId, Height, u64)> {
+        self.open.get(&id).map(|open| (open.peer.clone(), open.from, open.amount))
     }
 
     /// A question was answered with these items, none when the peer had nothing.
@@ -215,6 +217,9 @@ impl<T> Range<T> {
         let known = usize::try_from(piece.from.0 - from.0).unwrap_or(usize::MAX);
         let fresh = items.len().saturating_sub(known) as u64;
         if fresh == 0 || fresh > piece.left {
+            // Of no use: others have their turn before it is asked for this again.
+            piece.tried.insert(peer);
+            piece.ended |= piece.left > 0 && piece.tried.len() >= tries;
             return;
         }
         let given = items.into_iter().skip(known).map(|item| Given { peer: peer.clone(), item });
@@ -398,6 +403,16 @@ mod tests {
         assert_eq!(spread(&rest), [("b", 8, 3)]);
         run.give(&rest[0], 3);
         assert_eq!(run.end(), Ok((1..=10).collect()));
+    }
+
+    #[test]
+    fn who_gives_what_is_of_no_use_is_not_asked_for_it_again_at_once() {
+        let mut run = Run::of(5);
+        let asked = run.ask(&["a", "b"]);
+        assert_eq!(spread(&asked), [("a", 1, 5)]);
+        assert_eq!(run.range.asked(asked[0].id), Some((PeerId::from("a"), Height(1), 5)));
+        run.give(&asked[0], 6);
+        assert_eq!(spread(&run.ask(&["a", "b"])), [("b", 1, 5)]);
     }
 
     #[test]

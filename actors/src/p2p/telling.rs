@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::library::Library;
 
 /// Bytes that a pubsub message adds to its payload, and more.
-const ENVELOPE: usize = 1024;
+pub(super) const ENVELOPE: usize = 1024;
 
 /// Bytes after which no older block is told again.
 const MAX_TAIL: usize = 8 << 20;

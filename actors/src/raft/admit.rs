@@ -117,7 +117,8 @@ pub fn admit_name(known: Option<&str>, name: &str, request: &Request) -> Result<
         | Request::Condition(_)
         | Request::Forward { .. }
         | Request::Fetch { .. }
-        | Request::Pause { .. } => match known {
+        | Request::Pause { .. }
+        | Request::Peer { .. } => match known {
             Some(known) if !known.eq_ignore_ascii_case(name) => Err(Denial::Impostor),
             Some(_) | None => Ok(()),
         },
@@ -135,7 +136,11 @@ pub fn admit(here: &Here, caller: MemberId, standing: Standing, request: &Reques
         Request::Identify | Request::Join { .. } => Ok(()),
         Request::Condition(condition) if condition.member != caller => Err(Denial::Impostor),
         // A member may ask for what it could also propose as the leader.
-        Request::Condition(_) | Request::Forward { .. } | Request::Fetch { .. } | Request::Pause { .. } => {
+        Request::Condition(_)
+        | Request::Forward { .. }
+        | Request::Fetch { .. }
+        | Request::Pause { .. }
+        | Request::Peer { .. } => {
             if standing == Standing::Stranger && here.initialised {
                 Err(Denial::Stranger)
             } else {
@@ -287,7 +292,8 @@ mod tests {
             Request::Fetch { from: Height(1), hash: Hash::default(), max_bytes: 1, down_to: Height(1) };
         let forward = Request::Forward { txs: vec![], checked: Height(0) };
         let pause = Request::Pause { reason: None };
-        for request in [Request::Condition(condition), fetch, forward, pause] {
+        let peer = Request::Peer { address: String::new() };
+        for request in [Request::Condition(condition), fetch, forward, pause, peer] {
             assert_eq!(asked(Standing::Stranger, &request), Err(Denial::Stranger));
             assert_eq!(asked(Standing::Learner, &request), Ok(()));
         }

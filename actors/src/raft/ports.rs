@@ -97,11 +97,15 @@ impl Handler<ForwardTxs> for Raft {
 }
 
 async fn forward(shared: &Shared, message: ForwardTxs) -> Result<Vec<Receipt>, ForwardError> {
-    let ForwardTxs { txs, checked } = message;
+    let ForwardTxs { leader: meant, txs, checked } = message;
     let nobody = |reason: String| Err(ForwardError::NoLeader(reason));
     let Some((leader, hint)) = shared.leader() else { return nobody("nobody is known to lead".to_owned()) };
     if hint.id == shared.id() {
         return nobody("this node leads itself".to_owned());
+    }
+    // Who sent them has not heard of this leader, which has not got what comes before them (B7).
+    if hint.id != meant {
+        return nobody(format!("{} leads by now, not member {meant}", hint.name));
     }
     let count = txs.len() as u64;
     let request = Request::Forward { txs, checked };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use baton_messages::cluster::{
     FetchError, FetchedBlock, ForwardError, ForwardedTxs, MemberChange, MemberTold,
 };
+use baton_messages::p2p::MAX_ADDRESS;
 use baton_messages::types::{Hash, Height, Member, MemberId, Tx};
 use baton_storage::raft_types::TypeConfig;
 use baton_storage::{Completion, Head, Reader, Snapshot, StoreError, VoteRecord};
@@ -100,6 +101,13 @@ async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<A
         Request::Fetch { from, hash, max_bytes, down_to } => {
             fetch(shared, from, hash, max_bytes, down_to).await
         }
+        Request::Peer { address } if address.len() > MAX_ADDRESS => {
+            Err(malformed(format!("an address of {} bytes", address.len())))
+        }
+        Request::Peer { address } => {
+            shared.has_peer(caller.id, address);
+            Ok(Answer::Taken)
+        }
         Request::Identify => Ok(Answer::Identity(shared.identity())),
         Request::Join { member } => Ok(Answer::Join(join(shared, caller, member, here.leads).await)),
         Request::Pause { reason } => {
@@ -128,7 +136,7 @@ fn admit_disk(
         Request::Raft(_) | Request::Forward { .. } | Request::Fetch { .. } | Request::Pause { .. } => {
             kept.check(caller.id, boot)
         }
-        Request::Identify | Request::Join { .. } => Ok(()),
+        Request::Identify | Request::Join { .. } | Request::Peer { .. } => Ok(()),
     };
     judged.map_err(|lost| {
         shared.metrics.found_reverted(&caller.name, &lost);

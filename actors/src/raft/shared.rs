@@ -57,6 +57,8 @@ struct State {
     raft: Option<Openraft>,
     /// What every member said last, this one too.
     conditions: BTreeMap<MemberId, (Condition, Instant)>,
+    /// Where the peer-to-peer network of every other member is reached, as it said.
+    peers: BTreeMap<MemberId, String>,
     /// Which leader was heard last, and when.
     led_by: Option<(MemberId, Instant)>,
     /// What a node without a membership waits for.
@@ -155,6 +157,16 @@ impl Shared {
         self.state().conditions.insert(condition.member, (condition, Instant::now()));
     }
 
+    /// Remembers where a member's peer-to-peer network is reached.
+    pub(super) fn has_peer(&self, member: MemberId, address: String) {
+        self.state().peers.insert(member, address);
+    }
+
+    /// Where those of the members are reached, as they said.
+    pub(super) fn peers(&self) -> BTreeMap<MemberId, String> {
+        self.state().peers.clone()
+    }
+
     /// Compares what another member tells with what it is known to have had.
     pub(super) fn is_whole(&self, condition: &Condition, view: Option<&View>) -> Result<(), Lost> {
         let end = LogIdRecord { term: condition.last_log_term.0, index: condition.last_log.0 };
@@ -183,6 +195,7 @@ impl Shared {
     pub(super) fn forget_strangers(&self, membership: &Membership) {
         let own = self.id();
         self.state().conditions.retain(|id, _| *id == own || membership.get_node(id).is_some());
+        self.state().peers.retain(|id, _| membership.get_node(id).is_some());
         self.kept.retain(|id| membership.get_node(&id).is_some());
     }
 

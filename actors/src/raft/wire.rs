@@ -62,6 +62,12 @@ pub enum Request {
         /// Why; `None` lets it go on.
         reason: Option<String>,
     },
+    /// Where the caller's peer-to-peer network is reached, a multiaddress. Answered with
+    /// [`Answer::Taken`].
+    Peer {
+        /// Ends in `/p2p/<id>`.
+        address: String,
+    },
 }
 
 impl Request {
@@ -76,6 +82,7 @@ impl Request {
             Self::Identify => "identify",
             Self::Join { .. } => "join",
             Self::Pause { .. } => "pause",
+            Self::Peer { .. } => "peer",
         }
     }
 }
@@ -555,6 +562,7 @@ mod tests {
         golden(&Request::Join { member: Member::default() }, &format!("0105000010{nil}00"));
         golden(&Request::Pause { reason: None }, "010600");
         golden(&Request::Pause { reason: Some("da".to_owned()) }, "010601026461");
+        golden(&Request::Peer { address: "/p2p/a".to_owned() }, "0107062f7032702f61");
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub enum Next {
 pub struct Batch {
     /// They are for the leader of this reign.
     reign: u64,
+    /// Who that is: what comes before them was taken by nobody else, perhaps (B7).
+    pub leader: MemberId,
     /// The number of the last one.
     last: u64,
     /// The leader has taken them before.
@@ -138,7 +140,8 @@ impl Forwarder {
 
     /// What to do now. What is to be sent counts as on its way.
     pub fn next(&mut self, now: Instant, queue: &Queue) -> Next {
-        if self.leader.is_none() || self.in_flight || queue.is_empty() {
+        let Some((_, leader)) = self.leader else { return Next::Idle };
+        if self.in_flight || queue.is_empty() {
             return Next::Idle;
         }
         if let Some(at) = self.not_before
@@ -148,14 +151,14 @@ impl Forwarder {
         }
         let has_taken = queue.first_order().is_some_and(|first| first < self.taken);
         if has_taken && self.again_at.is_some_and(|at| at <= now) {
-            let batch = self.batch(queue, self.again, self.taken);
+            let batch = self.batch(leader, queue, self.again, self.taken);
             // From the beginning again when the end was reached.
-            if let Some(batch) = batch.or_else(|| self.batch(queue, 0, self.taken)) {
+            if let Some(batch) = batch.or_else(|| self.batch(leader, queue, 0, self.taken)) {
                 self.in_flight = true;
                 return Next::Send(Batch { repeated: true, ..batch });
             }
         }
-        match self.batch(queue, self.taken, u64::MAX) {
+        match self.batch(leader, queue, self.taken, u64::MAX) {
             Some(batch) => {
                 self.in_flight = true;
                 Next::Send(batch)
@@ -164,11 +167,11 @@ impl Forwarder {
         }
     }
 
-    fn batch(&self, queue: &Queue, from: u64, below: u64) -> Option<Batch> {
+    fn batch(&self, leader: MemberId, queue: &Queue, from: u64, below: u64) -> Option<Batch> {
         let one = queue.first_order_from(from).is_some_and(|first| first < self.one_by_one);
         let max_txs = if one { 1 } else { self.config.max_txs };
         let (last, txs) = queue.some(from, below, max_txs, self.config.max_bytes)?;
-        Some(Batch { reign: self.reign, last, repeated: false, txs })
+        Some(Batch { reign: self.reign, leader, last, repeated: false, txs })
     }
 
     /// The leader has taken a batch. `learned`: its receipts removed something from the queue.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use baton_messages::types::{Hash, Tx};
+use baton_messages::wire::p2p::MAX_TXS;
 use tokio::time::Instant;
 
 /// The queue's contents in memory; the disk holds the same.
@@ -89,12 +90,14 @@ impl Queue {
     }
 
     /// The first transactions whose encoding fits into so many bytes together, in order. A
-    /// transaction that does not fit ends the batch: nothing overtakes it.
+    /// transaction that does not fit ends the batch: nothing overtakes it. There are never more
+    /// than peers take of one block.
     #[must_use]
     pub fn first(&self, max_bytes: usize) -> Vec<Tx> {
         let mut room = max_bytes;
         self.by_order
             .values()
+            .take(MAX_TXS)
             .map_while(|(tx, _)| {
                 room = room.checked_sub(encoded_len(tx))?;
                 Some(tx.clone())
@@ -152,6 +155,17 @@ mod tests {
         assert_eq!(queue.first(100), [tx("a=1"), tx("b=2")]);
         assert_eq!(queue.first(100), [tx("a=1"), tx("b=2")]);
         assert_eq!(queue.bytes(), 6);
+    }
+
+    #[test]
+    fn a_batch_has_no_more_transactions_than_peers_take_of_one_block() {
+        let mut queue = Queue::default();
+        for order in 0..=MAX_TXS as u64 {
+            let tx = Tx(Bytes::copy_from_slice(&order.to_be_bytes()));
+            queue.insert(order, tx.hash(), tx, Instant::now());
+        }
+        assert_eq!(queue.len(), MAX_TXS + 1);
+        assert_eq!(queue.first(usize::MAX).len(), MAX_TXS);
     }
 
     #[test]

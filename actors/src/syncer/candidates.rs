@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use baton_messages::chain::{Data, Metadata, SignedHeader};
+use baton_messages::chain::{Data, Header, Metadata, SignedHeader};
 use baton_messages::follow::Origin;
 use baton_messages::types::{DaHeight, Hash, Height};
 use bytes::Bytes;
@@ -18,9 +18,9 @@ use bytes::Bytes;
 pub struct Limits {
     /// Heights above the tip.
     pub ahead: u64,
-    /// Bytes of all data that wait; the data of the next block find room in any case.
+    /// Bytes of all that waits, as it is in memory; the next block finds room in any case.
     pub bytes: usize,
-    /// Different data of one height whose header is not known yet.
+    /// Different data of one height whose header is not known yet; one of each peer.
     pub per_height: usize,
 }
 
@@ -35,6 +35,7 @@ impl Default for Limits {
 struct HeaderAt {
     signed: Arc<SignedHeader>,
     hash: Hash,
+    bytes: usize,
     from: Origin,
     da: Option<DaHeight>,
 }
@@ -142,7 +143,7 @@ impl Candidates {
         self.headers.is_empty() && self.data.is_empty()
     }
 
-    /// Bytes of the data that wait.
+    /// Bytes of what waits.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
@@ -172,12 +173,17 @@ impl Candidates {
         if height.0 > tip.0.saturating_add(self.limits.ahead) {
             return self.drop_it(height, &from);
         }
+        let bytes = signed.weight();
+        if !self.has_room(tip, height, bytes) {
+            return self.drop_it(height, &from);
+        }
         let da = from.da();
         self.place(da);
+        self.bytes += bytes;
         // Data that came before it and are another block's.
         if let Some(waiting) = self.data.remove(&height) {
             let (fit, foreign): (Vec<_>, Vec<_>) =
-                waiting.into_iter().partition(|data| signed.header.data_hash == data.commitment.0[..]);
+                waiting.into_iter().partition(|data| belongs(&signed.header, &data.data, data.commitment));
             for data in &foreign {
                 self.forget(data);
             }
@@ -185,7 +191,7 @@ impl Candidates {
                 self.data.insert(height, fit);
             }
         }
-        self.headers.insert(height, HeaderAt { signed, hash, from, da });
+        self.headers.insert(height, HeaderAt { signed, hash, bytes, from, da });
         Kept::New
     }
 
@@ -199,7 +205,7 @@ impl Candidates {
         from: Origin,
     ) -> Kept {
         if let Some(header) = self.headers.get(&height)
-            && header.signed.header.data_hash != commitment.0[..]
+            && !belongs(&header.signed.header, &data, commitment)
         {
             return Kept::Foreign;
         }
@@ -217,19 +223,52 @@ impl Candidates {
         if height.0 > tip.0.saturating_add(self.limits.ahead) {
             return self.drop_it(height, &from);
         }
-        let bytes = data.txs.iter().map(|tx| tx.0.len()).sum::<usize>() + 64;
-        if self.bytes + bytes > self.limits.bytes && height != tip.next() && !self.make_room(height, bytes) {
+        let bytes = data.weight();
+        if !self.has_room(tip, height, bytes) {
             return self.drop_it(height, &from);
         }
-        let waiting = self.data.entry(height).or_default();
-        if waiting.len() >= self.limits.per_height {
+        if !self.has_place(height, &from) {
             return self.drop_it(height, &from);
         }
         let da = from.da();
-        waiting.push(DataAt { data, commitment, bytes, from, da });
+        self.data.entry(height).or_default().push(DataAt { data, commitment, bytes, from, da });
         self.bytes += bytes;
         self.place(da);
         Kept::New
+    }
+
+    /// Whether more data of a height may wait. What the proposer has signed takes the place of what
+    /// peers gave, which nobody has signed.
+    fn has_place(&mut self, height: Height, from: &Origin) -> bool {
+        let Some(waiting) = self.data.get_mut(&height) else { return true };
+        if from.da().is_none() && waiting.iter().any(|known| known.from == *from) {
+            return false;
+        }
+        if waiting.len() < self.limits.per_height {
+            return true;
+        }
+        let unsigned = waiting.iter().position(|known| known.da.is_none());
+        let evicted = unsigned.filter(|_| from.da().is_some()).map(|place| waiting.swap_remove(place));
+        if let Some(evicted) = &evicted {
+            self.forget(evicted);
+        }
+        evicted.is_some()
+    }
+
+    /// Drops the data of a height, now the next, that peers gave and that do not name the data of the
+    /// tip: they would never enter, and be in the way of those that do. Where those with transactions
+    /// came from; without them they may be what an honest node made up from the header.
+    pub fn drop_unlinked(&mut self, height: Height, last_data_hash: &Bytes) -> Vec<Origin> {
+        let Some(waiting) = self.data.remove(&height) else { return vec![] };
+        let (keep, unlinked): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|data| data.da.is_some() || links(&data.data, last_data_hash));
+        for data in &unlinked {
+            self.forget(data);
+        }
+        if !keep.is_empty() {
+            self.data.insert(height, keep);
+        }
+        unlinked.into_iter().filter(|data| !data.data.txs.is_empty()).map(|data| data.from).collect()
     }
 
     /// The block of a height, if both halves are here. `last_data_hash` is the hash of the data
@@ -238,7 +277,7 @@ impl Candidates {
     #[must_use]
     pub fn ready(&self, height: Height, last_data_hash: &Bytes) -> Option<Ready> {
         let header = self.headers.get(&height)?;
-        let HeaderAt { signed, hash, from, da } = header;
+        let HeaderAt { signed, hash, from, da, .. } = header;
         let ready = |data: Arc<Data>, data_from: &Origin, data_da| Ready {
             signed: signed.clone(),
             hash: *hash,
@@ -260,10 +299,8 @@ impl Candidates {
             return Some(ready(data, from, *da));
         }
         let waiting = self.data.get(&height)?;
-        let links = |data: &&DataAt| {
-            data.data.metadata.as_ref().is_some_and(|metadata| metadata.last_data_hash == *last_data_hash)
-        };
-        let chosen = waiting.iter().find(links).or_else(|| waiting.iter().find(|data| data.da.is_some()))?;
+        let linked = waiting.iter().find(|data| links(&data.data, last_data_hash));
+        let chosen = linked.or_else(|| waiting.iter().find(|data| data.da.is_some()))?;
         let data_da = waiting.iter().find_map(|data| data.da);
         Some(ready(chosen.data.clone(), &chosen.from, data_da))
     }
@@ -272,6 +309,7 @@ impl Candidates {
     pub fn passed(&mut self, tip: Height) {
         while self.headers.first_key_value().is_some_and(|(height, _)| *height <= tip) {
             if let Some((_, header)) = self.headers.pop_first() {
+                self.bytes -= header.bytes;
                 self.displace(header.da);
             }
         }
@@ -287,6 +325,7 @@ impl Candidates {
     /// Forgets the header of a height: it was found wrong. What is right is read again.
     pub fn reject(&mut self, height: Height) {
         if let Some(header) = self.headers.remove(&height) {
+            self.bytes -= header.bytes;
             self.displace(header.da);
         }
     }
@@ -351,6 +390,10 @@ impl Candidates {
             && !self.data.contains_key(&height)
     }
 
+    fn has_room(&mut self, tip: Height, height: Height, bytes: usize) -> bool {
+        self.bytes + bytes <= self.limits.bytes || height == tip.next() || self.make_room(height, bytes)
+    }
+
     /// Drops data of the highest heights until so many bytes fit below; `false` if they do not.
     fn make_room(&mut self, below: Height, bytes: usize) -> bool {
         while self.bytes + bytes > self.limits.bytes {
@@ -391,6 +434,22 @@ fn displace(places: &mut BTreeMap<DaHeight, usize>, da: Option<DaHeight>) {
             places.remove(&da);
         }
     }
+}
+
+/// Whether data are those of a header: the transactions, and all of the metadata that it says, too.
+fn belongs(header: &Header, data: &Data, commitment: Hash) -> bool {
+    let says_so = |metadata: &Metadata| {
+        metadata.chain_id == header.chain_id
+            && metadata.height == header.height
+            && metadata.time == header.time
+    };
+    header.data_hash == commitment.0[..] && data.metadata.as_ref().is_none_or(says_so)
+}
+
+/// Whether data name these as the data before.
+#[must_use]
+pub fn links(data: &Data, last_data_hash: &Bytes) -> bool {
+    data.metadata.as_ref().is_some_and(|metadata| metadata.last_data_hash == *last_data_hash)
 }
 
 /// Whether a header says that its block has no transactions (wire section 4.4).

@@ -17,9 +17,10 @@ use baton_messages::command::{BlockEntry, Command, ForcedPosition, HeaderSignatu
 use baton_messages::follow::{
     Candidate, DaHint, DaRead, ForkFound, GetSyncView, Judged, Offer, Origin, Piece, SyncView, Taken,
 };
+use baton_messages::p2p::{Offence, PeerId, ReportPeer};
 use baton_messages::raft::Applied;
 use baton_messages::types::{DaHeight, Height, StateRoot, Term, Timestamp, Tip};
-use baton_messages::wire::validate::NotNext;
+use baton_messages::wire::validate::{Invalid, NotNext};
 use baton_storage::{Evidence, FollowError, FollowRecord, Store, StoreError, Writer};
 use bytes::Bytes;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -29,10 +30,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use super::candidates::{Candidates, Kept, Limits, Ready, is_empty};
-use super::catch_up::{CatchUp, Change};
+use super::candidates::{Candidates, Kept, Limits, Ready, is_empty, links};
+use super::catch_up::{CatchUp, Change, Glance};
 use super::inclusion::Inclusion;
 use super::{Error, Syncer, forced, rules};
 use crate::world::World;
@@ -52,6 +53,8 @@ pub struct Config {
 
 /// What is said of data that are not those of their height.
 const FOREIGN: &str = "the header of its height commits to other data";
+/// What is said of data of the next height that do not follow those of the tip.
+const UNLINKED: &str = "the data do not name those of the last block";
 
 impl Default for Config {
     fn default() -> Self {
@@ -69,10 +72,12 @@ impl Default for Config {
 pub struct Links {
     /// Hear that a block entered the store.
     pub applied: Vec<Recipient<Applied>>,
-    /// Hears that the proposer signed two chains.
-    pub fork: Recipient<ForkFound>,
+    /// Hear that the proposer signed two chains.
+    pub forks: Vec<Recipient<ForkFound>>,
     /// Hears where on DA blocks may be, as peers say; `None` where DA is not followed.
     pub hint: Option<Recipient<DaHint>>,
+    /// Hears who gave what was of no use; `None` where only DA is followed.
+    pub report: Option<Recipient<ReportPeer>>,
 }
 
 /// Where a block came from.
@@ -165,15 +170,24 @@ pub struct Following {
     forked_at: Option<Height>,
     /// The hash of the data of the tip.
     last_data: Option<(Height, Bytes)>,
+    /// The block after the one that is being executed, as far as it can be checked before that.
+    prepared: Option<Prepared>,
     /// Read DA again from here: what was found above is lost.
     restart: Option<DaHeight>,
     /// Offers that wait until there is room.
-    waiting: Vec<oneshot::Sender<Option<DaHeight>>>,
+    waiting: Vec<Waiting>,
     began: Instant,
     logged: Instant,
     reopening: bool,
     /// Whether everything forced is in the chain; `None` where nobody asks.
     pub(super) check: Option<forced::Check>,
+}
+
+/// An offer that waits until there is room for more.
+struct Waiting {
+    /// It comes from reading DA in order: only that can go back.
+    reads: bool,
+    told: oneshot::Sender<Option<DaHeight>>,
 }
 
 impl std::fmt::Debug for Following {
@@ -217,6 +231,7 @@ impl Following {
             highest: reader.tip().height,
             forked_at,
             last_data: None,
+            prepared: None,
             restart: None,
             waiting: vec![],
             began: now,
@@ -259,6 +274,12 @@ impl Following {
         self.record.cursor
     }
 
+    /// Where on DA the proposer began to sign envelopes, when that was seen.
+    #[must_use]
+    pub const fn strict_from(&self) -> Option<DaHeight> {
+        self.record.strict_from
+    }
+
     /// Who hears where on DA blocks may be.
     pub(super) const fn hint(&self) -> Option<&Recipient<DaHint>> {
         self.links.hint.as_ref()
@@ -290,7 +311,8 @@ impl Following {
     ) -> Result<(Judged, Option<Evidence>), StoreError> {
         let Candidate { piece, origin } = candidate;
         match piece {
-            Piece::Header(signed) => self.judge_header(signed, origin, now),
+            Piece::Header(signed) => self.judge_header(signed, false, origin, now),
+            Piece::Checked(signed) => self.judge_header(signed, true, origin, now),
             Piece::Data(data) => Ok((self.judge_data(data, origin, now)?, None)),
         }
     }
@@ -298,6 +320,7 @@ impl Following {
     fn judge_header(
         &mut self,
         signed: Arc<SignedHeader>,
+        checked: bool,
         origin: Origin,
         now: Timestamp,
     ) -> Result<(Judged, Option<Evidence>), StoreError> {
@@ -305,14 +328,26 @@ impl Following {
         let reader = self.store.reader();
         let tip = reader.tip().height;
         let standing = if height <= tip { reader.hash(height)? } else { None };
+        let known = standing == Some(hash) || self.candidates.knows(height, hash);
+        // Anybody may write a true header with a signature that is none: that is not on DA.
+        if known
+            && origin.da().is_some()
+            && let Err(wrong) = signed.verify_signer()
+        {
+            self.metrics.refuse("invalid");
+            return Ok((Judged::Invalid(wrong.to_string()), None));
+        }
         if standing == Some(hash) {
             if let Some(da) = origin.da() {
                 self.included(Lane::Header, height, da, is_empty(&signed.header.data_hash));
             }
             return Ok((Judged::Known, None));
         }
-        if !self.candidates.knows(height, hash)
-            && let Err(wrong) = rules::header(reader.genesis(), &signed, now)
+        if !known
+            && let Err(wrong) = match checked {
+                true => rules::of_chain(reader.genesis(), &signed.header),
+                false => rules::header(reader.genesis(), &signed, now),
+            }
         {
             if wrong.may_pass() {
                 self.metrics.refuse("future");
@@ -337,7 +372,7 @@ impl Following {
             return Ok((Judged::Fork, Some(evidence(first, "the chain here".to_owned()))));
         }
         self.highest = self.highest.max(height);
-        Ok(match self.candidates.header(tip, signed.clone(), hash, origin.clone()) {
+        Ok(match self.candidates.header(self.floor(), signed.clone(), hash, origin.clone()) {
             Kept::New => (Judged::New, None),
             Kept::Known => (Judged::Known, None),
             Kept::Dropped | Kept::Foreign => {
@@ -388,6 +423,15 @@ impl Following {
             });
         }
         let proven = self.candidates.has_header(height);
+        let tip = self.floor();
+        if height == tip.next() && origin.da().is_none() && !links(&data, &self.last_data_hash()?) {
+            self.metrics.refuse("foreign");
+            return Ok(match data.txs.is_empty() {
+                // Nodes of ev-node make such data up from the header.
+                true => Judged::Ignored,
+                false => Judged::Invalid(UNLINKED.to_owned()),
+            });
+        }
         Ok(match self.candidates.data(tip, height, data, commitment, origin) {
             Kept::New if !proven => Judged::Unproven,
             Kept::New => Judged::New,
@@ -427,6 +471,7 @@ impl Following {
         if let Some(read) = self.read {
             let unrecorded = self.candidates.lowest_da().into_iter().chain(self.inclusion.lowest_da()).min();
             self.record.cursor = unrecorded.map_or(read.next, |lowest| lowest.min(read.next));
+            self.record.strict_from = self.record.strict_from.into_iter().chain(read.strict_from).min();
         }
         self.metrics.cursor.set(i64::try_from(self.record.cursor.0).unwrap_or(i64::MAX));
         self.record.clone()
@@ -448,6 +493,11 @@ impl Following {
         let next = self.next_height();
         let last = self.last_data_hash()?;
         Ok(self.candidates.ready(next, &last))
+    }
+
+    /// The height below the next one: of the tip, or of what comes before the first block.
+    fn floor(&self) -> Height {
+        self.next_height().previous()
     }
 
     fn next_height(&self) -> Height {
@@ -481,18 +531,16 @@ impl Following {
                 return Ok(None);
             }
         }
-        if let Err(wrong) = header.validate_data(&ready.data) {
-            warn!(%wrong, height = height.0, from = %ready.data_from, "data do not belong to their header: dropped");
-            self.metrics.refuse("foreign");
-            match ready.data.txs.is_empty() {
-                // The data were made from the header: that is wrong then.
-                true => self.candidates.reject(height),
-                false => self.candidates.reject_data(height, &ready.data_from),
+        let prepared = self.prepared.take().filter(|prepared| prepared.is_of(&ready));
+        let prepared = prepared.map_or_else(|| Prepared::of(&ready), Ok);
+        let Prepared { block, last_data, .. } = match prepared {
+            Ok(prepared) => prepared,
+            Err(wrong) => {
+                self.reject(&ready, &wrong);
+                return Ok(None);
             }
-            return Ok(None);
-        }
+        };
         let empty = ready.data.txs.is_empty();
-        let block = Block::shared(header.clone(), Data::clone(&ready.data));
         let signature =
             HeaderSignature { height, hash: ready.hash, signature: ready.signed.signature.clone() };
         let entry =
@@ -506,7 +554,6 @@ impl Following {
                 self.inclusion.saw(lane, height, at, empty);
             }
         }
-        let last_data = ready.data.hash().to_bytes();
         self.candidates.passed(height);
         let mut commands = vec![Command::Block(entry)];
         commands.extend(self.inclusions(height));
@@ -514,14 +561,58 @@ impl Following {
         let verdicts = self.writer.follow(&commands, &record)?;
         match verdicts.first() {
             Some(Verdict::Committed(tip)) => {
+                self.drop_unlinked(height.next(), &last_data);
                 self.last_data = Some((height, last_data));
                 let source = if ready.from.da().is_some() { "da" } else { "p2p" };
                 self.metrics.blocks.get_or_create(&Source { source }).inc();
-                info!(height = height.0, hash = %ready.hash, txs = ready.data.txs.len(), from = %ready.from, "followed");
+                // How a catch-up goes is said as a whole.
+                match self.catch_up.is_on() {
+                    true => debug!(height = height.0, hash = %ready.hash, from = %ready.from, "followed"),
+                    false => {
+                        info!(height = height.0, hash = %ready.hash, txs = ready.data.txs.len(), from = %ready.from, "followed");
+                    }
+                }
                 Ok(Some(*tip))
             }
             Some(verdict) => Err(Stop::Store(StoreError::Corrupt(format!("block {height} was {verdict}")))),
             None => Err(Stop::Store(StoreError::Corrupt("no verdict about a block".to_owned()))),
+        }
+    }
+
+    /// The data do not belong to their header.
+    fn reject(&mut self, ready: &Ready, wrong: &Invalid) {
+        let height = ready.signed.header.height;
+        warn!(%wrong, height = height.0, from = %ready.data_from, "data do not belong to their header: dropped");
+        self.metrics.refuse("foreign");
+        match ready.data.txs.is_empty() {
+            // The data were made from the header: that is wrong then.
+            true => self.candidates.reject(height),
+            false => self.candidates.reject_data(height, &ready.data_from),
+        }
+    }
+
+    /// Looks at the next block while the engine executes the one before.
+    fn prepare(&mut self) {
+        if let Ok(Some(ready)) = self.next() {
+            // What is wrong with it is said when its turn comes.
+            self.prepared = Prepared::of(&ready).ok();
+        }
+    }
+
+    /// Whether others hear of a block: of every one, or of every so many while there are so many.
+    pub(super) const fn tells_of(&self, height: Height) -> bool {
+        !self.catch_up.is_on() || height.0.is_multiple_of(TOLD_TOGETHER)
+    }
+
+    /// The next block's data can be told apart from what peers made up, now that the tip is known.
+    fn drop_unlinked(&mut self, height: Height, last_data: &Bytes) {
+        for origin in self.candidates.drop_unlinked(height, last_data) {
+            self.metrics.refuse("foreign");
+            if let (Origin::Peer(peer), Some(report)) = (origin, &self.links.report) {
+                // It may be another's that an honest node has kept for true.
+                let (peer, offence, reason) = (PeerId(peer), Offence::Useless, UNLINKED.to_owned());
+                report.do_send(ReportPeer { peer, offence, reason });
+            }
         }
     }
 
@@ -538,17 +629,21 @@ impl Following {
     }
 
     /// Looks how catching up goes, and says so.
-    fn look_at_catch_up(&mut self) {
+    fn look_at_catch_up(&mut self, glance: Glance) {
         let now = Instant::now();
         let tip = self.tip().height;
-        match self.catch_up.look(now.duration_since(self.began), tip, self.highest, self.read) {
+        let since = now.duration_since(self.began);
+        match self.catch_up.look(glance, since, (tip, self.highest), self.read) {
             Change::None => {}
             Change::Began => {
                 self.logged = now;
                 let view = self.catch_up.view().unwrap_or_default();
                 info!(tip = tip.0, blocks_left = view.blocks_left, da_left = view.da_left, "catching up");
             }
-            Change::Done(blocks, spent) => info!(tip = tip.0, blocks, ?spent, "caught up"),
+            Change::Done(blocks, spent) => {
+                let blocks_per_second = Change::rate(blocks, spent);
+                info!(tip = tip.0, blocks, ?spent, blocks_per_second, "caught up");
+            }
         }
         if let Some(view) = self.catch_up.view()
             && now.duration_since(self.logged) >= self.config.log_every
@@ -571,6 +666,7 @@ impl Following {
         self.candidates = Candidates::new(self.config.limits);
         self.inclusion = Inclusion::new(self.config.most_unincluded);
         self.last_data = None;
+        self.prepared = None;
         self.record = self.store.reader().follow().unwrap_or_else(|| self.record.clone());
         self.restart = Some(self.record.cursor);
         self.read = None;
@@ -582,7 +678,7 @@ impl Following {
     }
 
     fn reread(&mut self) -> Option<DaHeight> {
-        let tip = self.next_height().previous();
+        let tip = self.floor();
         self.restart.take().or_else(|| self.candidates.reread(tip))
     }
 
@@ -590,11 +686,44 @@ impl Following {
         if self.waiting.is_empty() {
             return;
         }
-        let reread = self.reread();
-        for waiting in self.waiting.drain(..) {
+        let (mut reading, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.reads);
+        for waiting in others {
             // Who offered may have given up.
-            let _ = waiting.send(reread);
+            let _ = waiting.told.send(None);
         }
+        // What is to be read again stays so until it is told to somebody who reads and listens.
+        reading.retain(|waiting| !waiting.told.is_closed());
+        let mut reread = if reading.is_empty() { None } else { self.reread() };
+        for waiting in reading {
+            if let Err(untold) = waiting.told.send(reread.take()) {
+                reread = untold;
+            }
+        }
+        self.restart = self.restart.into_iter().chain(reread).min();
+    }
+}
+
+/// A block whose data belong to its header; whether it is the next one is not known yet.
+struct Prepared {
+    signed: Arc<SignedHeader>,
+    data: Arc<Data>,
+    block: Arc<Block>,
+    last_data: Bytes,
+}
+
+impl Prepared {
+    fn of(ready: &Ready) -> Result<Self, Invalid> {
+        let (signed, data) = (ready.signed.clone(), ready.data.clone());
+        signed.header.validate_data(&data)?;
+        let block = Block::shared(signed.header.clone(), Data::clone(&data));
+        let last_data = data.hash().to_bytes();
+        Ok(Self { signed, data, block, last_data })
+    }
+
+    fn is_of(&self, ready: &Ready) -> bool {
+        // Data of an empty block are made anew each time.
+        Arc::ptr_eq(&self.signed, &ready.signed) && self.data == ready.data
     }
 }
 
@@ -615,6 +744,8 @@ impl From<StoreError> for Stop {
     }
 }
 
+/// Others hear of so many blocks together during a catch-up: each word wakes another thread.
+const TOLD_TOGETHER: u64 = 32;
 /// So many included blocks are made final together while there are blocks to execute.
 const FINAL_TOGETHER: u64 = 64;
 
@@ -644,8 +775,13 @@ impl Syncer {
         }
         match follow.enter(&root) {
             Ok(Some(tip)) => {
-                for link in &follow.links.applied {
-                    link.do_send(Applied { tip });
+                if follow.catch_up.is_on() && tip.height >= follow.highest {
+                    follow.look_at_catch_up(Glance::Meanwhile);
+                }
+                if follow.tells_of(tip.height) {
+                    for link in &follow.links.applied {
+                        link.do_send(Applied { tip });
+                    }
                 }
                 true
             }
@@ -701,12 +837,14 @@ impl Syncer {
         );
         error!(%reason, "a fork");
         let (writer, reader, metrics) = (follow.writer.clone(), self.reader.clone(), follow.metrics.clone());
-        let (fork, told) = (follow.links.fork.clone(), ForkFound { height, reason });
+        let (forks, told) = (follow.links.forks.clone(), ForkFound { height, reason });
         let kept = async move {
             let kept = writer.keep_evidence(evidence).await;
             metrics.forks.set(i64::try_from(reader.evidence().len()).unwrap_or(i64::MAX));
             // Told also when it cannot be kept: a person is needed more than ever then.
-            fork.do_send(told);
+            for fork in &forks {
+                fork.do_send(told.clone());
+            }
             kept
         };
         ctx.spawn(kept.into_actor(self).map(|kept, _, _| {
@@ -754,6 +892,16 @@ impl Syncer {
         self.make_room();
     }
 
+    /// The engine is busy: meanwhile the next block is looked at.
+    pub(super) fn begin_preparing(&mut self, ctx: &mut Context<Self>) {
+        if self.follow.is_none() {
+            return;
+        }
+        // Behind the question to the engine, which is on its way by then.
+        let asked = std::future::ready(()).into_actor(self);
+        ctx.spawn(asked.map(|(), this, _| this.follow.as_mut().map_or((), Following::prepare)));
+    }
+
     /// Lets offers go on when there is room, or nothing to do that would make room.
     pub(super) fn make_room(&mut self) {
         let busy = self.busy && !self.in_trouble;
@@ -766,7 +914,7 @@ impl Syncer {
     /// Once a second: progress is shown, and written where no block carries it.
     pub(super) fn tend(&mut self, ctx: &mut Context<Self>) {
         let Some(follow) = &mut self.follow else { return };
-        follow.look_at_catch_up();
+        follow.look_at_catch_up(Glance::Now);
         self.write_progress(ctx);
         self.go_on(ctx);
     }
@@ -812,21 +960,27 @@ impl Handler<Offer> for Syncer {
     fn handle(&mut self, offer: Offer, ctx: &mut Context<Self>) -> Self::Result {
         let Offer { candidates, read } = offer;
         let judged = self.judge(candidates, ctx);
+        let reads = read.is_some();
         if let (Some(follow), Some(read)) = (&mut self.follow, read)
             && follow.restart.is_none()
         {
             follow.read = Some(read);
         }
+        if let Some(follow) = &mut self.follow {
+            // Before anything of it gets in: it may all be in before the next look.
+            follow.look_at_catch_up(Glance::Meanwhile);
+        }
         self.write_progress(ctx);
         let (room, told) = oneshot::channel();
+        let highest = self.follow.as_ref().map_or(Height(0), |follow| follow.highest);
         if let Some(follow) = &mut self.follow {
-            follow.waiting.push(room);
+            follow.waiting.push(Waiting { reads, told: room });
         }
         self.go_on(ctx);
         Box::pin(async move {
             // The end of the syncer is no reason to read again.
             let reread = told.await.unwrap_or_default();
-            Taken { judged, reread }
+            Taken { judged, reread, highest }
         })
     }
 }

@@ -233,8 +233,7 @@ impl Judging {
         let Epoch { start, end, .. } = self.wanted.epoch;
         let ask = |height| {
             let get = GetBlobs { height: DaHeight(height), namespaces: vec![self.config.namespace] };
-            let asked = self.links.get.send(get).timeout(self.config.reply_within);
-            async move { asked.await }
+            self.links.get.send(get).timeout(self.config.reply_within)
         };
         let mut answers = futures::stream::iter(start.0.max(1)..=end.0).map(ask).buffered(IN_FLIGHT);
         let (mut txs, mut bytes) = (vec![], 0);

@@ -13,7 +13,7 @@ impl Handler<Gossiped> for Syncer {
     type Result = MessageResult<Gossiped>;
 
     fn handle(&mut self, message: Gossiped, ctx: &mut Context<Self>) -> Self::Result {
-        let Gossiped { peer, item } = message;
+        let Gossiped { publisher, item, .. } = message;
         if self.follow.is_none() {
             // A member of a cluster takes blocks from its log only.
             return MessageResult(Verdict::Ignore);
@@ -24,7 +24,7 @@ impl Handler<Gossiped> for Syncer {
             }
             Item::Data(data) => (Piece::Data(Arc::new(data.data.clone())), DaHeight(data.da_height_hint)),
         };
-        let judged = self.judge(vec![Candidate { piece, origin: Origin::Peer(peer.0) }], ctx).pop();
+        let judged = self.judge(vec![Candidate { piece, origin: Origin::Peer(publisher.0) }], ctx).pop();
         let verdict = match judged {
             // Others must see a fork too; the first header of it has been forwarded already.
             Some(Judged::New | Judged::Fork) => Verdict::Accept,

@@ -37,7 +37,16 @@ impl Wrong {
 ///
 /// The first rule that is broken.
 pub fn header(genesis: &Genesis, signed: &SignedHeader, now: Timestamp) -> Result<(), Wrong> {
-    let header = &signed.header;
+    of_chain(genesis, &signed.header)?;
+    Ok(signed.validate(now)?)
+}
+
+/// Checks that a header is of this chain and names its proposer.
+///
+/// # Errors
+///
+/// The first rule that is broken.
+pub fn of_chain(genesis: &Genesis, header: &Header) -> Result<(), Wrong> {
     if header.chain_id != genesis.chain_id {
         return Err(Wrong::Chain(header.chain_id.clone()));
     }
@@ -47,7 +56,7 @@ pub fn header(genesis: &Genesis, signed: &SignedHeader, now: Timestamp) -> Resul
     if header.proposer_address != genesis.proposer_address {
         return Err(Wrong::Proposer(hex::encode(&header.proposer_address)));
     }
-    Ok(signed.validate(now)?)
+    Ok(())
 }
 
 /// Checks what can be checked of data without their header. Returns their height.
@@ -100,10 +109,12 @@ pub fn next(genesis: &Genesis, tip: &Tip, root: &StateRoot, header: &Header) -> 
 
 #[cfg(test)]
 mod tests {
+    use baton_messages::chain::Signer;
     use baton_messages::types::{DaHeight, Hash};
     use bytes::Bytes;
 
     use super::*;
+    use crate::signer::key::{FileKey, Key};
 
     fn genesis() -> Genesis {
         Genesis {
@@ -169,7 +180,22 @@ mod tests {
         let other = Header { proposer_address: Bytes::from_static(&[2; 32]), ..first() };
         assert!(matches!(check(other), Err(Wrong::Proposer(_))));
         assert!(matches!(check(first()), Err(Wrong::Invalid(Invalid::NoSignature))));
-        let far = Header { time: Timestamp(u64::from(u32::MAX) * 1_000_000_000), ..first() };
-        assert!(check(far).is_err_and(|wrong| wrong.may_pass()));
+    }
+
+    #[test]
+    fn only_of_a_header_that_the_proposer_signed_is_said_that_time_may_cure_it() {
+        let key = FileKey::from_seed(&[3; 32]);
+        let signer = Signer::ed25519(&key.public());
+        let genesis = Genesis { proposer_address: signer.address.clone(), ..genesis() };
+        let time = Timestamp(u64::from(u32::MAX) * 1_000_000_000);
+        let header = Header { time, proposer_address: signer.address.clone(), ..first() };
+        let signature = key.sign(&header.encode()).expect("it signs");
+        let far = SignedHeader { header, signature, signer };
+        let check = |signed: &SignedHeader| super::header(&genesis, signed, Timestamp(200));
+        assert!(check(&far).is_err_and(|wrong| wrong.may_pass()));
+        for signature in [Bytes::new(), Bytes::from_static(b"x"), Bytes::from_static(&[7; 64])] {
+            let forged = SignedHeader { signature, ..far.clone() };
+            assert!(check(&forged).is_err_and(|wrong| !wrong.may_pass()), "{forged:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Chain types to protobuf messages and back.
 
-use super::keys::PublicKey;
+use super::keys::{KeyError, PublicKey};
 use super::{WireError, proto};
 use crate::chain::{
     DaHeaderEnvelope, Data, Header, LegacyHeaderFields, Metadata, P2pData, P2pSignedHeader, SignedData,
@@ -75,8 +75,10 @@ impl TryFrom<proto::Signer> for Signer {
         if signer.pub_key.is_empty() {
             return Ok(Self::default());
         }
-        PublicKey::parse(&signer.pub_key)
-            .map_err(|error| WireError::malformed("Signer", error.to_string()))?;
+        PublicKey::parse(&signer.pub_key).map_err(|error| match error {
+            KeyError::Padded(_) => WireError::excessive("Signer", error.to_string()),
+            _ => WireError::malformed("Signer", error.to_string()),
+        })?;
         Ok(Self { address: signer.address, pub_key: signer.pub_key })
     }
 }

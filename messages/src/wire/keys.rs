@@ -9,6 +9,8 @@ use crate::types::Hash;
 
 /// The bytes before a raw Ed25519 key in libp2p's `PublicKey`.
 const ED25519_PREFIX: [u8; 4] = [0x08, 0x01, 0x12, 0x20];
+/// The longest encoding of a public key: RSA of 8192 bits, the largest that libp2p takes, has 1074.
+const MAX_ENCODED: usize = 1100;
 
 /// The kinds of key that libp2p knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,10 @@ pub enum KeyError {
     /// The bytes are not libp2p's `PublicKey`.
     #[error("not a libp2p public key: {0}")]
     Malformed(String),
+    /// There are bytes around the key that no encoder writes. No signature covers a header's key,
+    /// so anybody could add them to a true header.
+    #[error("{0} bytes that are not the only encoding of a libp2p public key")]
+    Padded(usize),
     /// A signature of this kind of key cannot be checked by this node.
     #[error("signatures of {0:?} keys are not supported")]
     Unsupported(KeyType),
@@ -59,16 +65,19 @@ struct PublicKeyMessage {
 }
 
 impl PublicKey {
-    /// Parses libp2p's encoding. Ed25519 keys are checked to be points of the curve, the other
-    /// kinds for their structure.
+    /// Parses libp2p's encoding, of which a key has one. Ed25519 keys are checked to be points of
+    /// the curve, the other kinds for their structure.
     ///
     /// # Errors
     ///
-    /// `KeyError::Malformed`.
+    /// `KeyError::Malformed`, or `KeyError::Padded` where only the encoding is wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self, KeyError> {
         let malformed = |reason: &str| KeyError::Malformed(reason.to_owned());
         let message =
             PublicKeyMessage::decode(bytes).map_err(|error| KeyError::Malformed(error.to_string()))?;
+        if bytes.len() > MAX_ENCODED || message.encode_to_vec() != bytes {
+            return Err(KeyError::Padded(bytes.len()));
+        }
         let raw = message.data.ok_or_else(|| malformed("the key itself is missing"))?;
         let key_type = match message.key_type.ok_or_else(|| malformed("the key type is missing"))? {
             0 => KeyType::Rsa,

@@ -137,9 +137,23 @@ impl SignedHeader {
     ///
     /// # Errors
     ///
-    /// The first rule that is broken.
+    /// The first rule that is broken; `FromTheFuture`, which time may cure, only of a header that is
+    /// right otherwise.
     pub fn validate(&self, now: Timestamp) -> Result<(), Invalid> {
-        self.header.validate(now)?;
+        let timely = self.header.validate(now);
+        if let Err(Invalid::FromTheFuture { .. }) | Ok(()) = timely {
+            self.verify_signer()?;
+        }
+        timely
+    }
+
+    /// Checks that the proposer signed the header: the signer is the proposer, the address is the
+    /// key's, and the signature is the key's.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that is broken.
+    pub fn verify_signer(&self) -> Result<(), Invalid> {
         if self.signature.is_empty() {
             return Err(Invalid::NoSignature);
         }

@@ -9,7 +9,9 @@ mod strategies;
 use std::fmt::Debug;
 use std::path::Path;
 
+use baton_messages::chain::{P2pData, P2pSignedHeader};
 use baton_messages::codec;
+use baton_messages::wire::exchange::HeaderResponse;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde::Serialize;
@@ -100,6 +102,8 @@ proptest! {
         exercise::wire(&bytes);
         exercise::codec(&bytes);
         exercise::text(&bytes);
+        exercise::exchange(&bytes);
+        exercise::gossip(&bytes);
         // Past the version byte.
         exercise::codec(&[&[codec::FORMAT_VERSION], bytes.as_slice()].concat());
     }
@@ -108,6 +112,12 @@ proptest! {
     fn damaged_messages_panic_nowhere(value in envelope(), data in signed_data(), damage in mutation()) {
         exercise::wire(&damage.applied_to(value.encode()));
         exercise::wire(&damage.applied_to(data.encode()));
+        let header = P2pSignedHeader { signed: value.signed, da_height_hint: 7 }.encode();
+        let data = P2pData { data: data.data, da_height_hint: 0 }.encode();
+        let frame = |item: &[u8]| HeaderResponse::item(item.to_vec().into()).to_frame();
+        exercise::exchange(&damage.applied_to([frame(&header), frame(&data), frame(&header)].concat()));
+        let length = u16::try_from(header.len()).unwrap_or(u16::MAX).to_le_bytes();
+        exercise::gossip(&damage.applied_to([&length[..], &header, &data].concat()));
     }
 
     #[test]
@@ -125,8 +135,13 @@ proptest! {
 type Exercise = fn(&[u8]);
 
 /// The fuzz targets; their corpora have the same names.
-const TARGETS: [(&str, Exercise); 3] =
-    [("wire", exercise::wire), ("codec", exercise::codec), ("text", exercise::text)];
+const TARGETS: [(&str, Exercise); 5] = [
+    ("wire", exercise::wire),
+    ("codec", exercise::codec),
+    ("text", exercise::text),
+    ("exchange", exercise::exchange),
+    ("gossip", exercise::gossip),
+];
 
 #[test]
 fn the_corpus_panics_nowhere() {

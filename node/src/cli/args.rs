@@ -149,7 +149,7 @@ pub struct ImportArgs {
     #[arg(long, requires = "finish")]
     pub old_key_stays: bool,
 
-    /// Go on although the DA layer does not say whether it has later blocks.
+    /// Go on although the DA layer, or the old sequencer's machine, does not say whether there are later blocks.
     #[arg(long, requires = "finish")]
     pub unreachable_ok: bool,
 
@@ -282,6 +282,10 @@ pub struct GenerateArgs {
     /// Transactions per block.
     #[arg(long, value_name = "M", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub txs: u32,
+
+    /// Bytes of a transaction, at least; shorter ones are filled up.
+    #[arg(long, value_name = "B", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=65_536))]
+    pub tx_bytes: u32,
 
     /// Where.
     #[command(flatten)]

@@ -1,7 +1,10 @@
 //! What is looked at before a chain is taken over: the old sequencer's database, key and RPC, and
 //! the DA layer.
 
+use std::error::Error;
 use std::fs::File;
+use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -44,15 +47,51 @@ fn is_locked(path: &Path) -> bool {
         })
 }
 
-/// Whether something answers at an address as a node's RPC does.
-pub async fn answers(address: &str) -> bool {
-    let client = reqwest::Client::builder().no_proxy().connect_timeout(WITHIN).timeout(WITHIN).build();
-    let Ok(client) = client else { return false };
+/// What is known of the old sequencer from its RPC address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Old {
+    /// Something answers there, or takes connections at least.
+    Answers,
+    /// Its machine says that nothing listens there any more.
+    Stopped,
+    /// Nothing is known: a name that is not found or a machine that cannot be reached says nothing
+    /// about a process on it. Why.
+    Unknown(String),
+}
+
+/// Asks at an address as one does a node's RPC.
+pub async fn old_sequencer(address: &str) -> Old {
+    // Whoever cannot be reached is told apart from who is silent.
+    let client = reqwest::Client::builder().no_proxy().connect_timeout(WITHIN).timeout(WITHIN * 2).build();
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => return Old::Unknown(error.to_string()),
+    };
     match client.get(format!("http://{address}/health/live")).send().await {
-        Ok(_) => true,
+        Ok(_) => Old::Answers,
+        Err(error) if error.is_builder() => Old::Unknown(format!("{address} is no address")),
         // What takes a connection and does not answer is alive, too.
-        Err(error) => !error.is_connect(),
+        Err(error) if !error.is_connect() => Old::Answers,
+        Err(error) if is_refused(&error) => Old::Stopped,
+        Err(error) => Old::Unknown(format!("{address} cannot be reached: {}", innermost(&error))),
     }
+}
+
+fn is_refused(error: &reqwest::Error) -> bool {
+    causes(error).any(|cause| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::ConnectionRefused)
+    })
+}
+
+fn innermost(error: &reqwest::Error) -> String {
+    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// An error, what caused it, and so on.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    let error: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(error), |error| (*error).source())
 }
 
 /// The highest header of the proposer on DA from this height on.
@@ -72,22 +111,16 @@ async fn read_da(
     let limit = WITHIN.max(config.da.request_timeout);
     let head = tokio::time::timeout(limit, da.head()).await;
     let head = head.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?.height;
-    let from = from.0.max(1);
-    if head.0.saturating_sub(from) > MOST_DA_BLOCKS {
-        return Err(format!(
-            "{} DA blocks are not read yet: start the node again, so that it follows on",
-            head.0 - from
-        ));
-    }
+    let unread = unread(from, head)?;
     let (chain, proposer) = (genesis.chain_id.clone(), genesis.proposer_address.clone());
     let mut decoder = Decoder::new(chain, proposer, config.da.max_blob_bytes.max(8 << 20));
     let namespaces = [Namespace::of(&config.da.namespace)];
     let mut highest: Option<(Height, Hash)> = None;
-    for height in from..=head.0 {
+    for height in unread {
         let blobs = tokio::time::timeout(limit, da.get_all(DaHeight(height), &namespaces)).await;
         let blobs = blobs.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
         for blob in blobs {
-            let Found::Piece(Piece::Header(signed)) = decoder.read(&blob) else { continue };
+            let Found::Piece(Piece::Header(signed)) = decoder.read(DaHeight(height), &blob) else { continue };
             // Anybody may write there: only what the key has signed counts.
             if signed.verify_signature().is_err() {
                 continue;
@@ -99,6 +132,25 @@ async fn read_da(
         }
     }
     Ok(highest)
+}
+
+/// The DA blocks that were not read yet. A DA node that has not even those that were read is behind,
+/// or another one: what it does not have says nothing.
+fn unread(from: DaHeight, head: DaHeight) -> Result<RangeInclusive<u64>, String> {
+    let from = from.0.max(1);
+    if head.0.saturating_add(1) < from {
+        return Err(format!(
+            "its newest block is {head}, and this node has read up to {}: it is behind, or another DA layer",
+            from - 1
+        ));
+    }
+    if head.0.saturating_sub(from) > MOST_DA_BLOCKS {
+        return Err(format!(
+            "{} DA blocks are not read yet: start the node again, so that it follows on",
+            head.0 - from
+        ));
+    }
+    Ok(from..=head.0)
 }
 
 /// Where reading DA begins: what lies below was read while the node followed.
@@ -115,6 +167,31 @@ pub fn cursor(reader: &baton_storage::Reader) -> Result<DaHeight, ExitError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_da_node_that_has_less_than_was_read_says_nothing_about_later_blocks() {
+        let unread = |from, head| super::unread(DaHeight(from), DaHeight(head));
+        assert_eq!(unread(0, 3), Ok(1..=3));
+        assert_eq!(unread(7, 9), Ok(7..=9));
+        assert!(unread(7, 6).is_ok_and(|unread| unread.is_empty()), "all of it was read");
+        let behind = unread(7, 5).expect_err("it lacks what was read");
+        assert!(behind.contains("is 5") && behind.contains("up to 6"), "{behind}");
+        assert!(unread(1, 0).is_ok_and(|unread| unread.is_empty()), "nothing was read yet");
+        assert!(unread(1, 3_000).is_err());
+    }
+
+    #[tokio::test]
+    async fn only_a_refused_connection_says_that_the_old_sequencer_has_stopped() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        assert_eq!(old_sequencer(&address).await, Old::Answers, "it takes a connection and says nothing");
+        drop(listener);
+        assert_eq!(old_sequencer(&address).await, Old::Stopped);
+        for nowhere in ["no-such-host.invalid:7331", "[fe80::1%none]:7331", "255.255.255.255:7331"] {
+            let asked = old_sequencer(nowhere).await;
+            assert!(matches!(asked, Old::Unknown(_)), "{nowhere}: {asked:?}");
+        }
+    }
 
     #[test]
     fn a_database_that_is_open_is_found_and_is_free_again_when_it_is_closed() {

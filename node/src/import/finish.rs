@@ -14,7 +14,7 @@ use baton_messages::types::{Height, Member};
 use baton_storage::{Reader, Store};
 use uuid::Uuid;
 
-use super::facts;
+use super::facts::{self, Old};
 use super::judge::{Facts, Seen, Waived, judge};
 use super::record::{Finished, Record, parse_hash};
 use crate::cli::args::ImportArgs;
@@ -85,7 +85,12 @@ fn take_over(
         .build()
         .map_err(|error| ExitError::other(format!("cannot start a runtime: {error}")))?;
     let facts = runtime.block_on(async {
-        let answers = facts::answers(&record.old_rpc).await.then(|| record.old_rpc.clone());
+        let mut others = vec![("DA", ask_da(config, genesis, &reader).await?)];
+        let old = facts::old_sequencer(&record.old_rpc).await;
+        let answers = (old == Old::Answers).then(|| record.old_rpc.clone());
+        if let Old::Unknown(why) = old {
+            others.push(("the old sequencer", Seen::Silent(why)));
+        }
         Ok::<_, ExitError>(Facts {
             height,
             hash,
@@ -93,7 +98,7 @@ fn take_over(
             in_use: facts::in_use(&record.old_data),
             answers,
             key: Some(record.old_key.clone()).filter(|path| path.exists()),
-            others: vec![("DA", ask_da(config, genesis, &reader).await?)],
+            others,
         })
     })?;
     let waived = Waived { key_stays: args.old_key_stays, silence: args.unreachable_ok };

@@ -70,7 +70,8 @@ fn check_follows(config: &Config, args: &InitArgs) -> Result<(), ExitError> {
     let only_peers = config.da.address.is_empty() && !config.p2p.peers.is_empty();
     if config.da.namespace.is_empty() && !only_peers {
         return Err(ExitError::config(
-            "da.namespace is not set: it must be that of the chain that is followed (`baton config show` there)",
+            "da.namespace is not set: it must be that of the chain that is followed (`baton config show` there); a node \
+             that follows peers alone needs p2p.peers instead, and no da.address",
         ));
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! What the swarm speaks: gossip as ev-node has it, both exchanges, identify, ping, the DHT.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use baton_actors::p2p::network::Token;
@@ -165,9 +166,30 @@ impl Tokens {
     }
 }
 
+/// Messages, and questions, that wait for the actor's word.
+const MAX_TOKENS: usize = 1024;
+
+/// Takes the oldest out when there are as many as may wait: a new one finds a place in any case,
+/// however many words of the actor were lost.
+pub(super) fn oldest_of_too_many<T>(waiting: &mut BTreeMap<Token, T>) -> Option<T> {
+    let full = waiting.len() >= MAX_TOKENS;
+    full.then(|| waiting.pop_first()).flatten().map(|(_, oldest)| oldest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_the_actor_that_were_lost_make_the_node_neither_deaf_nor_mute() {
+        let (mut tokens, mut waiting, mut forgotten) = (Tokens::default(), BTreeMap::new(), vec![]);
+        for number in 0..3 * MAX_TOKENS {
+            forgotten.extend(oldest_of_too_many(&mut waiting));
+            waiting.insert(tokens.next(), number);
+        }
+        assert_eq!(waiting.len(), MAX_TOKENS);
+        assert_eq!(forgotten, (0..2 * MAX_TOKENS).collect::<Vec<_>>(), "the oldest, each once");
+    }
 
     #[test]
     fn a_message_has_the_identity_that_go_computes() {

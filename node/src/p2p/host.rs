@@ -16,17 +16,21 @@ use libp2p::gossipsub::{self, MessageId, PublishError, TopicHash};
 use libp2p::kad::store::RecordStore;
 use libp2p::kad::{self, InboundRequest, QueryResult, RecordKey};
 use libp2p::multiaddr::Protocol;
-use libp2p::request_response::{self, OutboundFailure, OutboundRequestId, ResponseChannel};
+use libp2p::request_response::{self, InboundRequestId, OutboundFailure, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, identify};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::behaviour::{Behaviour, BehaviourEvent, SERVICES, Tokens, acceptance, protocol, topic};
+use super::answering::Answering;
+use super::behaviour::{
+    Behaviour, BehaviourEvent, SERVICES, Tokens, acceptance, oldest_of_too_many, protocol, topic,
+};
 use crate::p2p::peer_of;
 
 /// Commands that wait for the swarm at the most.
@@ -35,8 +39,6 @@ pub(super) const COMMANDS: usize = 1024;
 pub(super) const EVENTS: usize = 1024;
 /// Gossip is ignored when fewer places for events are left.
 const GOSSIP_LEAVES: usize = EVENTS / 2;
-/// Messages and questions that wait for the actor's word.
-const MAX_TOKENS: usize = 1024;
 /// Addresses of one peer that are taken.
 const MAX_ADDRESSES: usize = 16;
 /// The longest name of a program that is taken.
@@ -51,6 +53,12 @@ pub struct Metrics {
     pub unpublished: Counter,
     /// Gossip that was ignored because the actor was behind.
     pub shed: Counter,
+    /// Bytes of answers on their way to peers.
+    pub answering_bytes: Gauge,
+    /// Answers for which there was no room.
+    pub unanswered: Counter,
+    /// Messages and questions that were forgotten because the actor never came back on them.
+    pub forgotten: Counter,
 }
 
 impl Metrics {
@@ -60,6 +68,14 @@ impl Metrics {
         p2p.register("published_messages", "Messages handed to a peer or more", self.published.clone());
         p2p.register("unpublished_messages", "Messages that no peer took", self.unpublished.clone());
         p2p.register("shed_messages", "Gossip ignored because the node was behind", self.shed.clone());
+        let answering = self.answering_bytes.clone();
+        p2p.register("answering_bytes", "Bytes of answers on their way to peers", answering);
+        p2p.register(
+            "unanswered",
+            "Answers to peers that were dropped for lack of room",
+            self.unanswered.clone(),
+        );
+        p2p.register("forgotten", "Messages and questions that were never judged", self.forgotten.clone());
     }
 }
 
@@ -71,6 +87,14 @@ impl Network for Handle {
     fn tell(&mut self, command: Command) -> Result<(), Overloaded> {
         self.0.try_send(command).map_err(|_| Overloaded)
     }
+}
+
+/// A question of a peer that waits for the actor's answer.
+struct Question {
+    service: Service,
+    id: InboundRequestId,
+    peer: PeerId,
+    channel: ResponseChannel<Vec<HeaderResponse>>,
 }
 
 /// The loop.
@@ -85,7 +109,9 @@ pub(super) struct Host {
     topics: BTreeMap<TopicHash, Service>,
     tokens: Tokens,
     gossip: BTreeMap<Token, (MessageId, PeerId)>,
-    asked: BTreeMap<Token, (Service, ResponseChannel<Vec<HeaderResponse>>)>,
+    asked: BTreeMap<Token, Question>,
+    /// Answers on their way: who reads slowly keeps them in memory.
+    answering: Answering<(Service, InboundRequestId)>,
     asks: HashMap<(Service, OutboundRequestId), (AskId, Instant)>,
 }
 
@@ -109,6 +135,7 @@ impl Host {
             tokens: Tokens::default(),
             gossip: BTreeMap::new(),
             asked: BTreeMap::new(),
+            answering: Answering::default(),
             asks: HashMap::new(),
         }
     }
@@ -176,10 +203,8 @@ impl Host {
                 }
             },
             Command::Answer { token, answer } => {
-                if let Some((service, channel)) = self.asked.remove(&token) {
-                    let answer = answer.unwrap_or_default();
-                    // The peer may have given up meanwhile.
-                    let _ = self.swarm.behaviour_mut().exchange(service).send_response(channel, answer);
+                if let Some(question) = self.asked.remove(&token) {
+                    self.answer(question, answer.unwrap_or_default());
                 }
             }
             Command::Dial { peer, addresses } => self.dial(&peer, &addresses),
@@ -199,6 +224,32 @@ impl Host {
             }
             Command::Discover => self.discover(),
         }
+    }
+
+    /// Sends an answer; without room for it the question is dropped, which ends its stream.
+    fn answer(&mut self, question: Question, answer: Vec<HeaderResponse>) {
+        let Question { service, id, peer, channel } = question;
+        let bytes = answer.iter().map(|response| response.body.len()).sum();
+        if !self.answering.begin((service, id), peer, bytes) {
+            debug!(%peer, bytes, "an answer is dropped: too much is on its way already");
+            self.metrics.unanswered.inc();
+            return;
+        }
+        let sent = self.swarm.behaviour_mut().exchange(service).send_response(channel, answer);
+        if sent.is_err() {
+            // The peer has given up meanwhile.
+            self.answering.end(&(service, id));
+        }
+        self.show_answering();
+    }
+
+    fn end_answer(&mut self, service: Service, id: InboundRequestId) {
+        self.answering.end(&(service, id));
+        self.show_answering();
+    }
+
+    fn show_answering(&self) {
+        self.metrics.answering_bytes.set(i64::try_from(self.answering.bytes()).unwrap_or(i64::MAX));
     }
 
     fn dial(&mut self, peer: &Peer, addresses: &[String]) {
@@ -292,15 +343,22 @@ impl Host {
         match event {
             gossipsub::Event::Message { propagation_source, message_id, message } => {
                 let Some(service) = self.topics.get(&message.topic).copied() else { return };
-                let full = self.events.capacity() < GOSSIP_LEAVES || self.gossip.len() >= MAX_TOKENS;
+                let full = self.events.capacity() < GOSSIP_LEAVES;
                 if full || !self.backlog.is_empty() {
                     self.metrics.shed.inc();
                     return self.report(&message_id, &propagation_source, Verdict::Ignore);
                 }
+                // The actor's word on the oldest was lost, or is late beyond any use.
+                if let Some((id, from)) = oldest_of_too_many(&mut self.gossip) {
+                    self.metrics.forgotten.inc();
+                    self.report(&id, &from, Verdict::Ignore);
+                }
                 let token = self.tokens.next();
                 self.gossip.insert(token, (message_id, propagation_source));
                 let (peer, data) = (peer_of(&propagation_source), message.data.into());
-                self.say(Event::Gossip { token, peer, service, data });
+                // Messages are taken only with the signature of their source.
+                let publisher = message.source.as_ref().map_or_else(|| peer.clone(), peer_of);
+                self.say(Event::Gossip { token, peer, publisher, service, data });
             }
             gossipsub::Event::Subscribed { peer_id, topic } => self.hear_subscription(&peer_id, &topic, true),
             gossipsub::Event::Unsubscribed { peer_id, topic } => {
@@ -326,13 +384,14 @@ impl Host {
     ) {
         match event {
             request_response::Event::Message { peer, message, .. } => match message {
-                request_response::Message::Request { request, channel, .. } => {
-                    // A dropped channel ends the stream.
-                    if self.asked.len() < MAX_TOKENS {
-                        let token = self.tokens.next();
-                        self.asked.insert(token, (service, channel));
-                        self.say(Event::Asked { token, peer: peer_of(&peer), service, request });
+                request_response::Message::Request { request_id: id, request, channel } => {
+                    // Its dropped channel ends the stream.
+                    if oldest_of_too_many(&mut self.asked).is_some() {
+                        self.metrics.forgotten.inc();
                     }
+                    let token = self.tokens.next();
+                    self.asked.insert(token, Question { service, id, peer, channel });
+                    self.say(Event::Asked { token, peer: peer_of(&peer), service, request });
                 }
                 request_response::Message::Response { request_id, response } => {
                     self.answered(service, request_id, Ok(response));
@@ -341,10 +400,11 @@ impl Host {
             request_response::Event::OutboundFailure { request_id, error, .. } => {
                 self.answered(service, request_id, Err(failure(error)));
             }
-            request_response::Event::InboundFailure { peer, error, .. } => {
+            request_response::Event::InboundFailure { peer, request_id, error, .. } => {
                 debug!(%peer, %error, "an answer did not get through");
+                self.end_answer(service, request_id);
             }
-            request_response::Event::ResponseSent { .. } => {}
+            request_response::Event::ResponseSent { request_id, .. } => self.end_answer(service, request_id),
         }
     }
 

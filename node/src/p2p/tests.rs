@@ -84,7 +84,7 @@ impl Swarm {
     async fn heard(&mut self, verdict: Verdict) -> (PeerId, Service, Bytes) {
         let (token, heard) = self
             .until(|event| match event {
-                Event::Gossip { token, peer, service, data } => Some((token, (peer, service, data))),
+                Event::Gossip { token, peer, service, data, .. } => Some((token, (peer, service, data))),
                 _ => None,
             })
             .await;
@@ -180,6 +180,35 @@ async fn a_question_is_answered_reset_or_not_understood() {
     );
     assert_eq!(client.answered().await, (AskId(4), Err(AskFailure::Closed)));
     foreign.tell(Command::Discover);
+}
+
+/// Peers that ask for much at once and take their time would have all of it kept for them.
+#[tokio::test]
+async fn answers_that_are_not_read_yet_are_bounded_and_what_was_read_makes_room() {
+    let (mut client, mut server) = (Swarm::on("c", 1).await, Swarm::on("c", 2).await);
+    client.connect(&mut server).await;
+    let large = vec![HeaderResponse::item(Bytes::from(vec![1; 4 << 20]))];
+    for round in 0..2u64 {
+        let mut tokens = vec![];
+        for id in 0..5 {
+            client.ask(10 * round + id, &server.id, Service::Data, HeaderRequest::Head);
+            let asked = server.until(|event| match event {
+                Event::Asked { token, .. } => Some(token),
+                _ => None,
+            });
+            tokens.push(asked.await);
+        }
+        for token in tokens {
+            server.tell(Command::Answer { token, answer: Some(large.clone()) });
+        }
+        let mut outcomes = vec![];
+        for _ in 0..5 {
+            outcomes.push(client.answered().await.1);
+        }
+        let whole = outcomes.iter().filter(|outcome| outcome.as_ref() == Ok(&large)).count();
+        let closed = outcomes.iter().filter(|outcome| **outcome == Err(AskFailure::Closed)).count();
+        assert_eq!((whole, closed), (4, 1), "16 MiB for one peer, again once it has read them");
+    }
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use baton_actors::da_retriever;
 use baton_actors::engine::kv::{self, Kv};
 use baton_actors::engine::{self, Execution};
 use baton_actors::gatherer;
+use baton_actors::record_file::Rotation;
 use baton_actors::syncer::{self, follow, forced};
 use baton_actors::world::{Clock, World};
 use baton_messages::chain::Signer;
@@ -23,7 +24,10 @@ use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
 
 use super::ports::{Ports, Servers};
-use super::{Alarm, PARTS_WITHIN, RESERVE, Signals, SystemClock, celestia_config, close, open_network, seed};
+use super::{
+    Alarm, PARTS_WITHIN, RESERVE, Signals, SystemClock, celestia_config, close, open_journal, open_network,
+    seed,
+};
 use crate::cli::place::open_options;
 use crate::cli::start::Start;
 use crate::config::Config;
@@ -65,6 +69,8 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
         true => Signer { address: genesis.proposer_address.clone(), ..Signer::default() },
         false => signer,
     };
+    let rotation = Rotation { max_bytes: config.audit.max_bytes, keep: config.audit.keep };
+    let (journal, journal_metrics) = open_journal(&config.files, rotation, store.reader(), now.clone())?;
     let network_metrics = crate::p2p::Metrics::default();
     let (network, network_config) =
         open_network(network, &config, &genesis, &signer, network_metrics.clone()).await?;
@@ -82,12 +88,14 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
             peers: None,
             threads: Threads::Dedicated,
         },
-        applied: vec![],
+        applied: vec![journal.clone().recipient()],
+        forks: vec![journal.recipient()],
         integrity_stop: alarm.recipient(),
     };
     let mut registry = metrics::Builder::new(&genesis.chain_id, &config.metrics_namespace);
     following.metrics.register(registry.registry());
     network_metrics.register(registry.registry());
+    journal_metrics.register(registry.registry());
     let (kv_metrics, rpc_metrics, disk_metrics) =
         (kv_http::Metrics::default(), rpc::Metrics::default(), disk::Metrics::default());
     kv_metrics.register(registry.registry());

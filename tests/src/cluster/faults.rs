@@ -7,6 +7,8 @@ use actix::MailboxError;
 use baton_actors::raft::Bootstrap;
 use baton_actors::signer::guard::Guard;
 use baton_actors::signer::slot::ChainId;
+use baton_actors::supervisor::ByPart;
+use baton_actors::supervisor::plan::Part;
 use baton_messages::sequencer::{Receipt, SubmitTxs};
 use baton_messages::supervisor::Shutdown;
 use baton_messages::types::{Height, MemberId, Tx};
@@ -218,8 +220,19 @@ impl Cluster {
     }
 
     /// The node may find its store damaged, in any life from now on.
-    pub(crate) fn expect_damage(&self, index: usize, expected: bool) {
+    pub fn expect_damage(&self, index: usize, expected: bool) {
         self.hosts[index].expect_damage(expected);
+    }
+
+    /// Whether a running node is fit to lead, by what its supervisor says (P6).
+    pub(crate) fn is_fit(&self, index: usize) -> bool {
+        let Some(metrics) = self.hosts[index].metrics() else { return false };
+        let ineligible = &metrics.supervisor.ineligible;
+        !Part::ALL.into_iter().any(|part| {
+            let gauge = ineligible.get(&ByPart { part: part.name() });
+            // Nothing was said of it yet.
+            gauge.is_none_or(|gauge| gauge.get() != 0)
+        })
     }
 
     /// Whether it did not start because of that.

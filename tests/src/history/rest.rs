@@ -17,6 +17,10 @@ use crate::net::Weather;
 const FIRST_BLOCK_MS: u64 = 3_000 + 2_000;
 /// Everybody must have everything so soon afterwards, also who was set up anew.
 const LEVEL_MS: u64 = 30_000;
+/// A pause must be over so soon: the operator says so again whenever it is in force.
+const RESUMED_MS: u64 = 2_000;
+/// Everybody must be fit to lead again so soon afterwards: the longest that a watch holds on.
+const FIT_MS: u64 = 3_000;
 /// DA must have everything so soon afterwards.
 const DRAINED_MS: u64 = 15_000;
 /// Everything forced must be in the chain so soon afterwards: an epoch, and what spills over.
@@ -37,11 +41,17 @@ impl Drive {
             operator.retire(cluster);
             !operator.is_busy() && drive.is_level()
         });
+        // What an operator wants is no fault: a pause whose entry was on its way when everybody was told
+        // to go on is lifted first.
+        self.wait("L1: the pause does not end", RESUMED_MS, |drive| !drive.is_paused());
         self.full_rate(block_time);
         let drained = self.cluster.reached_heights().0;
         self.wait("L1: DA does not get everything", DRAINED_MS, |drive| {
             let leader = drive.cluster.leader().filter(|leader| drive.cluster.is_up(*leader));
             leader.is_some_and(|leader| drive.cluster.reader(leader).da_progress().included >= drained)
+        });
+        self.wait("L1: somebody is not fit to lead again", FIT_MS, |drive| {
+            drive.voters_up().into_iter().all(|index| drive.can_lead(index))
         });
         self.users.end();
         self.wait("E7: not everything that was forced comes in", FORCED_MS, |drive| {

@@ -36,7 +36,12 @@ impl Drive {
         }
     }
 
-    fn voters_up(&self) -> Vec<usize> {
+    /// Whether it is fit to lead; a witness never is.
+    pub(super) fn can_lead(&self, index: usize) -> bool {
+        self.cluster.host(index).is_witness() || self.cluster.is_fit(index)
+    }
+
+    pub(super) fn voters_up(&self) -> Vec<usize> {
         let Some(membership) = self.cluster.membership() else { return vec![] };
         let voters = membership.membership().voter_ids();
         let voters = voters.filter_map(|id| self.cluster.index_of(id));

@@ -156,6 +156,20 @@ impl EvNode {
         }
     }
 
+    /// Where peers find it.
+    pub async fn peer_address(&self) -> String {
+        let rpc = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        peer_address(&self.http, &format!("http://{rpc}")).await
+    }
+
+    /// The lines of its log that are errors.
+    #[must_use]
+    pub fn errors(&self) -> Vec<String> {
+        let log = String::from_utf8_lossy(&fs::read(self.log()).unwrap_or_default()).into_owned();
+        let is_error = |line: &&str| line.contains(" ERR ") || line.contains("\"level\":\"error\"");
+        log.lines().filter(is_error).map(str::to_owned).collect()
+    }
+
     /// The height of its newest block.
     pub async fn height(&self) -> u64 {
         let newest = self.store_service("GetBlock", &json!({"height": "0"})).await;
@@ -175,6 +189,23 @@ impl EvNode {
             assert!(Instant::now() < deadline, "waited two minutes for {what}:\n{}", self.tail());
             sleep(Duration::from_millis(50)).await;
         }
+    }
+}
+
+/// The multiaddress of a node, with its peer id, as its P2PService says it: Baton's and ev-node's are
+/// alike.
+///
+/// # Panics
+///
+/// When the node does not answer or does not listen.
+pub async fn peer_address(http: &reqwest::Client, rpc: &str) -> String {
+    let url = format!("{rpc}/evnode.v1.P2PService/GetNetInfo");
+    let answer = http.post(url).json(&json!({})).send().await.expect("it answers");
+    let info: Value = answer.json().await.expect("the answer is JSON");
+    let address = info["netInfo"]["listenAddresses"][0].as_str().expect("it listens");
+    match address.contains("/p2p/") {
+        true => address.to_owned(),
+        false => format!("{address}/p2p/{}", info["netInfo"]["id"].as_str().expect("it has an id")),
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::child::{Child, free_ports};
 use super::da_scan::NAMESPACES;
+use super::footprint::Footprint;
 
 /// A following node: its home, and its process while it runs.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ impl Follower {
         let follower = Self {
             home: Home::new(directory.path().join("node")),
             child: None,
-            port: free_ports(2),
+            port: free_ports(3),
             flags: place.chain(flags.iter().map(|flag| (*flag).to_owned())).collect(),
             http: reqwest::Client::builder().timeout(Duration::from_secs(5)).build().expect("a client"),
             directory: Some(directory),
@@ -73,13 +74,24 @@ impl Follower {
         let address = |offset| SocketAddr::from((Ipv4Addr::LOCALHOST, self.port + offset)).to_string();
         let flags = [
             ("--home", self.home.root().display().to_string()),
-            ("--evnode.p2p.listen_address", "/ip4/127.0.0.1/tcp/0".to_owned()),
+            ("--evnode.p2p.listen_address", self.listens()),
             ("--evnode.rpc.address", address(0)),
             ("--kv-endpoint", address(1)),
         ];
         let flags = flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]);
         let flags = flags.chain(["--node.aggregator=false".to_owned()]);
         std::iter::once(command.to_owned()).chain(flags).chain(self.flags.iter().cloned()).collect()
+    }
+
+    fn listens(&self) -> String {
+        format!("/ip4/127.0.0.1/tcp/{}", self.port + 2)
+    }
+
+    /// Where its peers find it, whenever it runs.
+    #[must_use]
+    pub fn peer_address(&self) -> String {
+        let key = baton::keys::node_key(&self.home).expect("the home can be written");
+        format!("{}/p2p/{}", self.listens(), baton::p2p::peer_id(&key))
     }
 
     /// Its log; every life adds to it.
@@ -106,6 +118,12 @@ impl Follower {
     pub fn start_with(&mut self, env: &[(&str, String)]) {
         assert!(self.child.is_none(), "it runs");
         self.child = Some(Child::start("follower", &self.args("start"), env, &self.log()));
+    }
+
+    /// What its process takes from the machine.
+    #[must_use]
+    pub fn footprint(&self) -> Footprint {
+        Footprint::of(self.child.as_ref().expect("it runs").pid())
     }
 
     /// `kill -9`.
@@ -181,6 +199,14 @@ impl Follower {
             let status = self.status().await;
             status["follow"]["executed"].as_u64().is_some_and(|executed| executed >= height)
                 && status["da"]["included"].as_u64().is_some_and(|included| included >= height)
+        })
+        .await;
+    }
+
+    /// Waits until it has executed a height, whether or not that is on DA.
+    pub async fn execute(&self, height: u64) {
+        self.until("a height, executed", || async {
+            self.status().await["follow"]["executed"].as_u64().is_some_and(|executed| executed >= height)
         })
         .await;
     }

@@ -97,6 +97,25 @@ impl Site {
         std::iter::once(command.to_owned()).chain(flags).chain(self.flags.iter().cloned()).collect()
     }
 
+    /// Fills the store with so many blocks, before the node's first start.
+    pub async fn generate(&self, blocks: u64, txs: u32, tx_bytes: u32) {
+        let mut args = self.args("store");
+        args.insert(1, "generate".to_owned());
+        let numbers = [("--blocks", blocks), ("--txs", txs.into()), ("--tx-bytes", tx_bytes.into())];
+        args.extend(numbers.into_iter().flat_map(|(name, value)| [name.to_owned(), value.to_string()]));
+        let within = Duration::from_secs(600);
+        let made = Child::start("store generate", &args, &[], &self.log()).ended(within).await;
+        assert!(made.is_some_and(|status| status.success()), "{}", self.tail());
+    }
+
+    /// Where its peers find the node, which runs.
+    pub async fn peer_address(&self) -> String {
+        let url = format!("{}/evnode.v1.P2PService/GetNetInfo", self.rpc_url());
+        let answer = self.http.post(url).json(&serde_json::json!({})).send().await.expect("it answers");
+        let info: Value = answer.json().await.expect("the answer is JSON");
+        info["netInfo"]["listenAddresses"][0].as_str().expect("it listens").to_owned()
+    }
+
     /// Starts the DA server, with further flags, on the disk it had before.
     pub async fn start_da(&mut self, flags: &[&str]) {
         let home = self.root().join("da");

@@ -7,7 +7,7 @@ use baton_actors::raft::Bootstrap;
 use baton_messages::types::Height;
 use baton_storage::backend::{Family, StoreError};
 use baton_storage::memory::{Effect, EffectOutcome};
-use sim::{Cluster, ClusterPlan, address, cluster_run};
+use sim::{Cluster, ClusterPlan, HEARTBEAT, address, cluster_run};
 
 /// A record that nobody reads but who builds the next snapshot: the node tells it and stops (P8).
 /// It does not open its store again and again, and the others go on.
@@ -22,6 +22,30 @@ fn damage_that_only_a_snapshot_meets_is_told_and_ends_the_node() {
         let hash = cluster.reader(victim).hash(Height(5)).expect("readable").expect("there");
         cluster.machine(victim).disk.damage_record(Family::Index, hash.to_bytes());
         cluster.node(victim).announce_alarm("checksum in index");
+        cluster.until("a person is asked for", |cluster| !cluster.node(victim).alarms().is_empty());
+        cluster.kill(victim);
+        let height = cluster.heights().into_iter().max().expect("three");
+        cluster.reach(height.0 + 10);
+    });
+}
+
+/// Nobody but the sequencer reads the queue, and it asks again every second: what is damaged there
+/// was neither accepted nor forwarded nor told, for ever (P8).
+#[test]
+fn a_damaged_queue_is_told_and_ends_the_node() {
+    cluster_run(74, |seed| {
+        let mut cluster = Cluster::start(3, seed);
+        cluster.reach_everywhere(5);
+        let leader = cluster.wait_for_leader();
+        let victim = (leader + 1) % 3;
+        cluster.partition(&[victim]);
+        cluster.submit(victim, "a=1");
+        cluster.kill(victim);
+        cluster.heal();
+        cluster.machine(victim).disk.damage_record(Family::Queue, 0_u64.to_be_bytes().to_vec());
+        cluster.expect_damage(victim, true);
+        cluster.restart(victim);
+        cluster.pass(HEARTBEAT);
         cluster.until("a person is asked for", |cluster| !cluster.node(victim).alarms().is_empty());
         cluster.kill(victim);
         let height = cluster.heights().into_iter().max().expect("three");

@@ -7,6 +7,7 @@ mod chaos;
 mod damage;
 mod failover;
 mod forced;
+mod gossip;
 mod handoff;
 mod log;
 mod membership;

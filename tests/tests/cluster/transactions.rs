@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use baton_messages::types::{Hash, Height};
+use baton_messages::cluster::{ForwardError, ForwardTxs};
+use baton_messages::sequencer::Receipt;
+use baton_messages::types::{Hash, Height, MemberId, Tx};
 use baton_storage::Reader;
 use sim::{Cluster, ClusterPlan, cluster_run};
 
@@ -55,6 +57,36 @@ fn what_a_member_has_accepted_outlives_leader_after_leader() {
             cluster.reach(height.0 + 3);
             cluster.restart(leader);
         }
+        cluster.come_to_rest();
+    });
+}
+
+/// What a follower sends when its sequencer has not heard of the new leader yet. Its predecessor has
+/// what comes before, and the new leader has not: it would be in the chain first (B7).
+#[test]
+fn what_is_for_a_leader_of_before_is_not_given_to_its_successor() {
+    cluster_run(46, |seed| {
+        let mut cluster = Cluster::start(3, seed);
+        cluster.reach_everywhere(3);
+        let before = cluster.wait_for_leader();
+        let (after, follower) = ((before + 1) % 3, (before + 2) % 3);
+        let tx = Tx(bytes::Bytes::from_static(b"second=1"));
+        cluster.machine(follower).oracle.attempt(&tx);
+        let forward = |cluster: &mut Cluster, leader: usize| {
+            let leader = MemberId::of(cluster.machine(leader).storage);
+            let message = ForwardTxs { leader, txs: vec![tx.clone()], checked: Height(1) };
+            let asked = cluster.ask(follower, |node| async move {
+                node.ports().cluster.forward.send(message).await.expect("raft answers in every state")
+            });
+            asked.expect("the node runs")
+        };
+        cluster.elect(after);
+        let refused = forward(&mut cluster, before);
+        assert!(matches!(refused, Err(ForwardError::NoLeader(_))), "B7: {refused:?}");
+        cluster.pass(Duration::from_secs(1));
+        assert_eq!(times(&cluster.reader(after), "second=1"), 0);
+        assert_eq!(forward(&mut cluster, after), Ok(vec![Receipt::Queued(tx.hash())]));
+        cluster.until("it to be in the chain", |cluster| times(&cluster.reader(after), "second=1") == 1);
         cluster.come_to_rest();
     });
 }

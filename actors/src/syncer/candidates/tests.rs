@@ -1,10 +1,9 @@
-use baton_messages::chain::Header;
 use baton_messages::types::{Timestamp, Tx};
 
 use super::*;
 
 fn limits() -> Limits {
-    Limits { ahead: 10, bytes: 1_000, per_height: 2 }
+    Limits { ahead: 10, bytes: 2_000, per_height: 2 }
 }
 
 fn da(height: u64) -> Origin {
@@ -12,7 +11,11 @@ fn da(height: u64) -> Origin {
 }
 
 fn peer() -> Origin {
-    Origin::Peer("p".into())
+    another("p")
+}
+
+fn another(name: &str) -> Origin {
+    Origin::Peer(name.into())
 }
 
 fn data(height: u64, text: &str) -> Arc<Data> {
@@ -81,13 +84,33 @@ fn a_block_without_transactions_needs_its_header_only() {
 fn wrong_data_block_no_height() {
     let mut all = Candidates::new(limits());
     assert_eq!(put_data(&mut all, 1, "x=1", peer()), Kept::New);
-    assert_eq!(put_data(&mut all, 1, "x=2", peer()), Kept::New);
-    assert_eq!(put_data(&mut all, 1, "a=1", peer()), Kept::Dropped, "nobody knows yet which is right");
+    assert_eq!(put_data(&mut all, 1, "x=2", peer()), Kept::Dropped, "one of each peer");
+    assert_eq!(put_data(&mut all, 1, "x=2", another("q")), Kept::New);
+    assert_eq!(put_data(&mut all, 1, "a=1", another("r")), Kept::Dropped, "nobody knows yet which is right");
     put_header(&mut all, 1, "a=1", da(5));
-    assert_eq!(all.bytes(), 0, "the header says that both are wrong");
+    assert_eq!(all.bytes(), header(1, "a=1").weight(), "the header says that both are wrong");
     assert_eq!(put_data(&mut all, 1, "x=1", peer()), Kept::Foreign);
     assert_eq!(put_data(&mut all, 1, "a=1", peer()), Kept::New);
     assert!(all.ready(Height(1), &last()).is_some());
+}
+
+#[test]
+fn the_right_transactions_at_another_time_are_foreign() {
+    let late = |text: &str| {
+        let mut data = Data::clone(&data(1, text));
+        data.metadata.as_mut().expect("it has some").time = Timestamp(2);
+        Arc::new(data)
+    };
+    let put = |all: &mut Candidates, data: Arc<Data>| {
+        let commitment = data.commitment();
+        all.data(Height(0), Height(1), data, commitment, peer())
+    };
+    let mut all = Candidates::new(limits());
+    assert_eq!(put(&mut all, late("a=1")), Kept::New);
+    put_header(&mut all, 1, "a=1", da(5));
+    assert_eq!(all.len(), 1, "the header says that they are another's");
+    assert_eq!(put(&mut all, late("a=1")), Kept::Foreign);
+    assert_eq!(put(&mut all, data(1, "a=1")), Kept::New);
 }
 
 #[test]
@@ -99,6 +122,39 @@ fn data_of_a_peer_must_name_the_data_before() {
     assert_eq!(all.ready(Height(1), &other), None);
     put_data(&mut all, 1, "a=1", da(3));
     assert!(all.ready(Height(1), &other).is_some(), "on DA the proposer has signed it");
+}
+
+#[test]
+fn data_that_peers_made_up_are_in_nobodys_way_once_the_block_before_is_known() {
+    let mut all = Candidates::new(limits());
+    let unlinked = |text: &str| {
+        let mut data = Data::clone(&data(2, text));
+        data.metadata.as_mut().expect("it has some").last_data_hash = Bytes::from_static(b"made up");
+        Arc::new(data)
+    };
+    let put = |all: &mut Candidates, data: Arc<Data>, from| {
+        let commitment = data.commitment();
+        all.data(Height(0), Height(2), data, commitment, from)
+    };
+    assert_eq!(put(&mut all, unlinked("a=1"), another("liar")), Kept::New);
+    assert_eq!(put(&mut all, unlinked(""), another("q")), Kept::New);
+    assert_eq!(put_data(&mut all, 2, "a=1", another("honest")), Kept::Dropped, "there is no place");
+    assert_eq!(put_data(&mut all, 2, "b=2", da(7)), Kept::New, "what is signed has one");
+    assert_eq!(put_data(&mut all, 2, "c=3", da(7)), Kept::New);
+    assert_eq!(put_data(&mut all, 2, "d=4", da(8)), Kept::Dropped, "for as much as is signed");
+    all.passed(Height(2));
+    assert_eq!((all.bytes(), all.len()), (0, 0));
+    all.reread(Height(2));
+
+    put(&mut all, unlinked("a=1"), another("liar"));
+    put(&mut all, unlinked(""), another("q"));
+    all.passed(Height(1));
+    assert_eq!(all.drop_unlinked(Height(2), &last()), [another("liar")], "the other may be honest");
+    assert!(all.is_empty());
+    assert_eq!(put_data(&mut all, 2, "a=1", another("honest")), Kept::New);
+    assert_eq!(all.drop_unlinked(Height(2), &last()), []);
+    put_header(&mut all, 2, "a=1", peer());
+    assert!(all.ready(Height(2), &last()).is_some());
 }
 
 #[test]
@@ -132,7 +188,7 @@ fn the_data_of_the_next_block_find_room_and_the_highest_go_first() {
     assert_eq!(put_data(&mut all, 7, &big, da(7)), Kept::Dropped, "it is the highest itself");
     assert_eq!(put_data(&mut all, 4, &big, da(4)), Kept::New, "six made room for it");
     assert_eq!(put_data(&mut all, 1, &big, da(1)), Kept::New, "the next block always has room");
-    assert!(all.bytes() <= 1_500, "{}", all.bytes());
+    assert!(all.bytes() <= 3_000, "{}", all.bytes());
     put_header(&mut all, 6, &big, da(6));
     assert_eq!(all.reread(Height(5)), Some(DaHeight(6)), "what was dropped is read again");
 }
@@ -145,5 +201,26 @@ fn a_rejected_half_makes_room_for_the_right_one() {
     assert_eq!(put_header(&mut all, 1, "b=2", da(5)), Kept::New);
     put_data(&mut all, 1, "b=2", da(6));
     all.reject_data(Height(1), &da(6));
-    assert_eq!((all.bytes(), all.lowest_da()), (0, Some(DaHeight(5))));
+    assert_eq!((all.bytes(), all.lowest_da()), (header(1, "b=2").weight(), Some(DaHeight(5))));
+}
+
+#[test]
+fn what_waits_is_counted_as_it_is_in_memory() {
+    let mut all = Candidates::new(Limits { ahead: 10_000, bytes: 1 << 20, per_height: 2 });
+    let empty = |height| {
+        let data = data(height, "");
+        Arc::new(Data { txs: vec![Tx(Bytes::new()); 10_000], ..Data::clone(&data) })
+    };
+    let kept = (2..100).filter(|height| {
+        let data = empty(*height);
+        let commitment = data.commitment();
+        all.data(Height(0), Height(*height), data, commitment, peer()) == Kept::New
+    });
+    assert_eq!(kept.count(), 3, "ten thousand empty transactions take 320 kB");
+    let mut all = Candidates::new(Limits { ahead: 10_000, bytes: 1 << 20, per_height: 2 });
+    let kept = (2..10_000).filter(|height| put_header(&mut all, *height, "", peer()) == Kept::New).count();
+    assert!((100..3_000).contains(&kept), "{kept} headers in a megabyte");
+    assert!(all.bytes() <= 1 << 20);
+    all.passed(Height(10_000));
+    assert_eq!(all.bytes(), 0);
 }
