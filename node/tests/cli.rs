@@ -112,6 +112,23 @@ fn help_and_version_are_no_errors_and_a_wrong_command_line_is_64() {
 }
 
 #[test]
+fn force_names_what_it_needs_and_posts_nothing_without_it() {
+    let node = Node::new();
+    let home = node.home().root().display().to_string();
+    let refused = |args: &[&str], code: i32, part: &str| {
+        let (ended, stdout, said) = run(&[&["force", "--home", &home], args].concat());
+        assert_eq!((ended, &*stdout), (code, ""), "{said}");
+        assert!(said.contains(part), "{said}");
+    };
+    let namespace = "--da.forced_inclusion_namespace=forced";
+    refused(&["a=1", DA], 78, "da.forced_inclusion_namespace");
+    refused(&["a=1", namespace], 78, "da.address");
+    refused(&[namespace, DA], 64, "required");
+    refused(&["", namespace, DA], 64, "empty");
+    refused(&["a=1", namespace, DA], 75, "twice");
+}
+
+#[test]
 fn init_makes_a_home_that_only_its_owner_reads_and_refuses_a_second_time() {
     let node = Node::new();
     let (code, stdout, _) = node.init(&["--chain_id", "one", "--evnode.node.block_time=250ms"]);

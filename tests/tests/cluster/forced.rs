@@ -152,7 +152,7 @@ fn more_than_a_block_holds_spills_over_into_the_next_ones() {
 #[test]
 fn leaders_that_die_between_any_two_effects_force_nothing_twice_and_skip_nothing() {
     let test = "leaders_that_die_between_any_two_effects_force_nothing_twice_and_skip_nothing";
-    listed_seeds(test, 40, leaders_die);
+    listed_seeds(test, 24, leaders_die);
 }
 
 /// Users force transactions while leaders end, at once or instead of some effect.
