@@ -25,8 +25,14 @@ pub struct Window {
     blocks: usize,
     max_txs: usize,
     remembered: VecDeque<Remembered>,
-    /// Height and index.
-    places: HashMap<Hash, (Height, u32)>,
+    places: HashMap<Hash, Stands>,
+}
+
+/// Where a transaction stands, height and index. What is forced through DA may stand in several blocks.
+#[derive(Clone, Copy, Debug)]
+struct Stands {
+    first: (Height, u32),
+    last: (Height, u32),
 }
 
 impl Window {
@@ -58,7 +64,7 @@ impl Window {
     /// Where a transaction stands.
     #[must_use]
     pub fn place(&self, hash: &Hash) -> Option<Place> {
-        let (height, index) = *self.places.get(hash)?;
+        let (height, index) = self.places.get(hash)?.first;
         let oldest = self.remembered.front()?.height;
         let block = self.remembered.get(usize::try_from(height.0 - oldest.0).ok()?)?;
         Some(Place { height, index, header_hash: block.header_hash })
@@ -71,7 +77,9 @@ impl Window {
         for (index, tx) in block.txs().iter().enumerate() {
             let index = u32::try_from(index).expect("a block holds fewer than 2^32 transactions");
             let hash = tx.hash();
-            self.places.entry(hash).or_insert((height, index));
+            let here = (height, index);
+            let stands = self.places.entry(hash).or_insert(Stands { first: here, last: here });
+            stands.last = here;
             places.push((hash, Place { height, index, header_hash }));
         }
         let txs = places.iter().map(|(hash, _)| *hash).collect();
@@ -87,8 +95,10 @@ impl Window {
     fn forget_oldest(&mut self) {
         let Some(block) = self.remembered.pop_front() else { return };
         for hash in block.txs {
-            if self.places.get(&hash).is_some_and(|(height, _)| *height == block.height) {
-                self.places.remove(&hash);
+            let Some(stands) = self.places.get_mut(&hash) else { continue };
+            match stands.last.0 == block.height {
+                true => drop(self.places.remove(&hash)),
+                false => stands.first = stands.last,
             }
         }
     }
@@ -121,6 +131,18 @@ mod tests {
         }
         assert_eq!(heights(&window), [None, Some(2), Some(3), None, None]);
         assert_eq!(window.place(&Hash::of(&[3])).expect("there").header_hash, block(3, &[3]).hash());
+    }
+
+    #[test]
+    fn what_stands_twice_is_remembered_until_the_last_one_leaves() {
+        let mut window = Window::new(2, 100);
+        window.push(&block(1, &[1, 1]));
+        window.push(&block(2, &[1]));
+        assert_eq!(heights(&window)[0], Some(1), "the first is the answer");
+        window.push(&block(3, &[2]));
+        assert_eq!(heights(&window)[0], Some(2));
+        window.push(&block(4, &[]));
+        assert_eq!((heights(&window)[0], window.len()), (None, 1));
     }
 
     #[test]
