@@ -49,7 +49,8 @@ impl Drive {
             leader.is_some_and(|leader| drive.cluster.reader(leader).da_progress().included >= drained)
         });
         self.wait("L1: somebody is not fit to lead again", FIT_MS, |drive| {
-            drive.voters_up().into_iter().all(|index| drive.can_lead(index))
+            // Whose store is open again is fit until it has heard what it lacks.
+            drive.is_level() && drive.voters_up().into_iter().all(|index| drive.can_lead(index))
         });
         if history.seed.is_multiple_of(HAND_OFF_EVERY) {
             self.hand_off(block_time);
