@@ -515,17 +515,21 @@ impl Executor {
                 Error::Propose(error)
             }
             Ok(Err(error @ (ProposeError::Unknown(_) | ProposeError::Stopped(_)))) => {
-                self.metrics.unknown.inc();
-                self.in_doubt = (!planted(Mutation::RetryWithSibling)).then(|| proposal.clone());
+                self.doubt(proposal);
                 Error::Propose(error)
             }
             Err(source) => {
-                self.metrics.unknown.inc();
-                self.in_doubt = Some(proposal.clone());
+                self.doubt(proposal);
                 Error::NoReply { who: "raft", source }
             }
         };
         self.end_in_failure(&failure, ctx);
+    }
+
+    /// Nobody knows whether it is committed: the same bytes again or none, never a sibling (A6).
+    fn doubt(&mut self, proposal: &Proposal) {
+        self.metrics.unknown.inc();
+        self.in_doubt = (!planted(Mutation::RetryWithSibling)).then(|| proposal.clone());
     }
 
     /// The block is committed: it may be signed and executed now, and not before (P2, P5).

@@ -267,9 +267,9 @@ impl KvHttp {
             (Wait::Committed, Receipt::Queued(_)) => Level::Committed,
             (Wait::Executed, Receipt::Queued(_) | Receipt::InChain(..)) => Level::Executed,
         };
-        let waits_in = match self.pooled {
-            Some(_) => "the engine's pool",
-            None => "the queue",
+        let waits = match self.pooled {
+            Some(_) => "in the engine's pool",
+            None => "queued",
         };
         let (status, reason) = match self.arrival(hash, level, timeout).await {
             Ok(Ok(outcome)) => {
@@ -284,11 +284,11 @@ impl KvHttp {
                 return answer.respond(StatusCode::NOT_FOUND);
             }
             Ok(Err(error @ AwaitError::TooMany(_))) => {
-                (StatusCode::TOO_MANY_REQUESTS, format!("{error}; the transaction stays in {waits_in}"))
+                (StatusCode::TOO_MANY_REQUESTS, format!("{error}; the transaction stays {waits}"))
             }
             Ok(Err(AwaitError::TooLong)) | Err(MailboxError::Timeout) => {
                 let word = wait.word();
-                let reason = format!("not {word} within {timeout:?}; the transaction stays in {waits_in}");
+                let reason = format!("not {word} within {timeout:?}; the transaction stays {waits}");
                 (StatusCode::GATEWAY_TIMEOUT, reason)
             }
             Err(MailboxError::Closed) => {

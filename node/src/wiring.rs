@@ -438,6 +438,8 @@ pub struct Wiring {
     pub parts: Parts,
     /// Instead of Raft.
     pub raft: Option<RaftPorts>,
+    /// Between Raft and the producers.
+    pub proposals: Option<Between<RaftPorts>>,
     /// Hears how other members are, instead of the supervisor.
     pub told: Option<Recipient<MemberTold>>,
     /// Hear that the membership is another, beside the supervisor.
@@ -518,6 +520,7 @@ impl Wiring {
             metrics: Metrics::default(),
             parts,
             raft: None,
+            proposals: None,
             told: None,
             members: vec![],
             blocks: vec![],
@@ -606,7 +609,10 @@ impl Wiring {
             reader: reader.clone(),
             engine: engine_ports.clone(),
             sequencer: sequencer_ports.clone(),
-            raft: raft_ports.clone(),
+            raft: match self.proposals {
+                Some(Between(between)) => between(raft_ports.clone()),
+                None => raft_ports.clone(),
+            },
             signer: signer_ports.clone(),
             da: da_ports.clone(),
             p2p: p2p_ports.clone(),

@@ -16,7 +16,7 @@ use crate::chain;
 use crate::jobs::{Job, Kind};
 use crate::log::{State, block_of, record_of};
 use crate::raft_types::{Entry, LogId, TypeConfig, Vote};
-use crate::records::{LogIdRecord, VoteRecord, body_key, meta, number_key};
+use crate::records::{LogIdRecord, LogRecord, VoteRecord, body_key, decode, meta, number_key};
 use crate::store::Inner;
 
 /// Most bytes of entries that replication gets at a time.
@@ -64,6 +64,21 @@ impl LogStore {
     #[must_use]
     pub fn vote(&self) -> Option<Vote> {
         self.inner.log.lock().vote
+    }
+
+    /// Whether this entry is in the log for good, and with it everything before it.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the device fails or the data is damaged.
+    pub fn holds(&self, id: LogId) -> Result<bool, StoreError> {
+        if self.inner.log.durable().is_none_or(|last| last.index < id.index) {
+            return Ok(false);
+        }
+        let found = self.inner.seen(self.inner.backend.get(Family::Log, &number_key(id.index)))?;
+        let Some(bytes) = found else { return Ok(false) };
+        let record: LogRecord = self.inner.seen(decode("log entry", &bytes))?;
+        Ok(record.term == id.leader_id.term)
     }
 
     /// Whether something other than the log needs a body: a committed header.
@@ -274,5 +289,52 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             Ok(())
         };
         self.queue(Kind::Purge, change).await.map_err(io_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use baton_messages::genesis::Genesis;
+    use baton_messages::types::{DaHeight, Timestamp};
+    use bytes::Bytes;
+    use openraft::EntryPayload;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::memory::Disk;
+    use crate::raft_types::log_id;
+    use crate::{Completion, OpenOptions, Store};
+
+    fn options() -> OpenOptions {
+        let genesis = Genesis {
+            chain_id: "log".into(),
+            start_time: Timestamp(1),
+            initial_height: Height(1),
+            proposer_address: Bytes::new(),
+            da_start_height: DaHeight(0),
+            da_epoch_forced_inclusion: 1,
+        };
+        let path = PathBuf::from("memory");
+        OpenOptions { path, chain_id: "log".into(), genesis, completion: Completion::Inline }
+    }
+
+    #[test]
+    fn an_entry_is_held_when_its_index_is_there_for_good_in_its_term() {
+        let disk = Disk::new();
+        let store = Store::create_in_memory(&disk, options(), Uuid::nil()).expect("an empty disk");
+        let mut batch = Batch::default();
+        for index in 0..3 {
+            let entry = Entry { log_id: log_id(4, index), payload: EntryPayload::Blank };
+            batch.put(Family::Log, number_key(index), encode(&record_of(&entry)));
+        }
+        store.backend().write(batch).expect("no hook");
+        store.backend().sync().expect("no hook");
+        drop(store);
+        let log = Store::in_memory(&disk, options()).expect("its store").log();
+        assert_eq!(log.holds(log_id(4, 2)), Ok(true));
+        assert_eq!(log.holds(log_id(3, 2)), Ok(false), "another leader's");
+        assert_eq!(log.holds(log_id(4, 3)), Ok(false), "beyond its end");
     }
 }

@@ -171,11 +171,17 @@ pub fn signature(tip: &Tip, standing: Option<Tip>, signature: &HeaderSignature) 
     if committed { Verdict::Recorded } else { Verdict::Refused(Refusal::OutOfOrder, *tip) }
 }
 
-/// Decides about a range on DA: it continues its lane exactly, or lies in what is recorded.
+/// Decides about a range on DA: it continues its lane exactly, from the chain's first height on, or
+/// lies in what is recorded.
 ///
 /// Returns the new progress when there is any.
 #[must_use]
-pub fn submitted(tip: &Tip, da: &DaProgress, range: &Submitted) -> (Verdict, Option<DaProgress>) {
+pub fn submitted(
+    tip: &Tip,
+    da: &DaProgress,
+    first: Height,
+    range: &Submitted,
+) -> (Verdict, Option<DaProgress>) {
     let refused = (Verdict::Refused(Refusal::OutOfOrder, *tip), None);
     let progress = match range.lane {
         Lane::Header => da.headers,
@@ -187,7 +193,7 @@ pub fn submitted(tip: &Tip, da: &DaProgress, range: &Submitted) -> (Verdict, Opt
     if range.to <= progress {
         return (Verdict::Recorded, None);
     }
-    if range.from != progress.next() {
+    if range.from != progress.next().max(first) {
         return refused;
     }
     let mut next = DaProgress { da_height: da.da_height.max(range.da_height), ..*da };

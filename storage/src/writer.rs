@@ -585,7 +585,9 @@ impl Draft<'_> {
             Command::Block(entry) => self.block(term, entry),
             Command::Signature(signature) => self.signature(signature),
             Command::Submitted(range) => {
-                let (verdict, progress) = verdict::submitted(&self.applied.tip, &self.applied.da, range);
+                let first = self.inner.genesis.initial_height;
+                let (verdict, progress) =
+                    verdict::submitted(&self.applied.tip, &self.applied.da, first, range);
                 if let Some(progress) = progress {
                     self.applied.da = progress;
                     put_range(&mut self.batch, range);

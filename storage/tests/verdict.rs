@@ -180,7 +180,7 @@ fn a_range_on_da_continues_its_lane_exactly() {
     let da = DaProgress { headers: Height(3), data: Height(2), included: Height(1), da_height: DaHeight(50) };
     let range =
         |lane, from, to, at| Submitted { lane, from: Height(from), to: Height(to), da_height: DaHeight(at) };
-    let decide = |range| verdict::submitted(&tip(), &da, &range);
+    let decide = |range| verdict::submitted(&tip(), &da, Height(1), &range);
     let refused = (Verdict::Refused(Refusal::OutOfOrder, tip()), None);
 
     let headers = DaProgress { headers: Height(7), da_height: DaHeight(60), ..da };
@@ -285,7 +285,7 @@ fn log(steps: &[Step]) -> Vec<Entry> {
                 let progress = if lane == Lane::Header { da.headers } else { da.data };
                 let from = Height(progress.0 + skip);
                 let range = Submitted { lane, from, to: Height(from.0 + length), da_height: DaHeight(index) };
-                da = verdict::submitted(&tip(0), &da, &range).1.unwrap_or(da);
+                da = verdict::submitted(&tip(0), &da, Height(1), &range).1.unwrap_or(da);
                 Command::Submitted(range)
             }
             Step::Included { ahead } => {

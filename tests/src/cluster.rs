@@ -22,6 +22,7 @@ mod checks;
 mod faults;
 mod gate;
 mod host;
+mod proposals;
 mod relay;
 mod tcp;
 mod together;

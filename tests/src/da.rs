@@ -10,19 +10,39 @@ use baton_messages::chain::{DaHeaderEnvelope, SignedData};
 use baton_messages::da::{Blob, DaError, DaHead, Namespace};
 use baton_messages::types::{DaHeight, Hash, Height, Timestamp};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::power::Power;
+
+/// A header that came onto DA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Posted {
+    /// Its height.
+    pub height: Height,
+    /// Its hash.
+    pub hash: Hash,
+    /// The storage of the machine that posted it; nil: nobody said.
+    pub poster: Uuid,
+}
+
+#[derive(Debug)]
+struct Later {
+    at: Instant,
+    number: u64,
+    poster: Uuid,
+    blobs: Vec<Blob>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
     blocks: Vec<Vec<Blob>>,
     headers: BTreeMap<Height, Hash>,
     /// Every header in the order of arrival, duplicates included.
-    posted: Vec<(Height, Hash)>,
+    posted: Vec<Posted>,
     /// What lies there for a height, whole: whoever posts it again posts the same bytes.
     bytes: BTreeMap<(Namespace, Height), Hash>,
     /// Taken, but in no block yet.
-    later: Vec<(Instant, u64, Vec<Blob>)>,
+    later: Vec<Later>,
     /// The block of everything that was taken, by the number it was given.
     included: BTreeMap<u64, DaHeight>,
     taken: u64,
@@ -37,30 +57,30 @@ struct Inner {
 impl Inner {
     /// Makes blocks of what is due.
     fn settle(&mut self, now: Instant) {
-        let (due, later) = std::mem::take(&mut self.later).into_iter().partition(|(at, ..)| *at <= now);
+        let (due, later) = std::mem::take(&mut self.later).into_iter().partition(|later| later.at <= now);
         self.later = later;
-        let due: Vec<(Instant, u64, Vec<Blob>)> = due;
-        for (_, number, blobs) in due {
-            self.include(number, blobs);
+        let due: Vec<Later> = due;
+        for Later { number, poster, blobs, .. } in due {
+            self.include(number, poster, blobs);
         }
     }
 
-    fn include(&mut self, number: u64, blobs: Vec<Blob>) {
+    fn include(&mut self, number: u64, poster: Uuid, blobs: Vec<Blob>) {
         for blob in &blobs {
-            self.look(blob);
+            self.look(poster, blob);
         }
         self.blocks.push(blobs);
         self.included.insert(number, DaHeight(self.blocks.len() as u64));
     }
 
     /// I7: one header per height, and the same bytes whoever posts them.
-    fn look(&mut self, blob: &Blob) {
+    fn look(&mut self, poster: Uuid, blob: &Blob) {
         assert!(!blob.data.is_empty(), "an empty blob was submitted");
         let height = match DaHeaderEnvelope::decode(&blob.data) {
             Ok(envelope) if !envelope.envelope_signature.is_empty() => {
                 let header = &envelope.signed.header;
                 let (height, hash) = (header.height, header.hash());
-                self.posted.push((height, hash));
+                self.posted.push(Posted { height, hash, poster });
                 let before = self.headers.insert(height, hash);
                 assert!(
                     before.is_none_or(|before| before == hash),
@@ -131,7 +151,7 @@ impl Ledger {
 
     /// Every header that came after the first so many, in order.
     #[must_use]
-    pub fn posted_since(&self, seen: usize) -> Vec<(Height, Hash)> {
+    pub fn posted_since(&self, seen: usize) -> Vec<Posted> {
         self.lock().posted.get(seen..).unwrap_or_default().to_vec()
     }
 
@@ -214,13 +234,20 @@ pub struct FakeDa {
     ledger: Ledger,
     power: Power,
     latency: Duration,
+    poster: Uuid,
 }
 
 impl FakeDa {
     /// A view of the ledger that dies with the power.
     #[must_use]
     pub const fn new(ledger: Ledger, power: Power, latency: Duration) -> Self {
-        Self { ledger, power, latency }
+        Self { ledger, power, latency, poster: Uuid::nil() }
+    }
+
+    /// The same, for the machine with this storage.
+    #[must_use]
+    pub fn by(self, poster: Uuid) -> Self {
+        Self { poster, ..self }
     }
 
     async fn reached(&self) -> Result<(), DaError> {
@@ -252,9 +279,12 @@ impl DaLayer for FakeDa {
             inner.taken += 1;
             let (number, late) = (inner.taken, inner.late);
             match late.is_zero() {
-                true => inner.include(number, blobs.to_vec()),
+                true => inner.include(number, self.poster, blobs.to_vec()),
                 // It comes into a block whatever becomes of who submitted it.
-                false => inner.later.push((Instant::now() + late, number, blobs.to_vec())),
+                false => {
+                    let (at, blobs) = (Instant::now() + late, blobs.to_vec());
+                    inner.later.push(Later { at, number, poster: self.poster, blobs });
+                }
             }
             let lie = inner.false_error;
             inner.false_errors += u64::from(lie);

@@ -113,6 +113,11 @@ pub enum What {
     Crash { node: Who, left: Left, down_ms: u64 },
     /// A node ends instead of an effect to come (the so-and-so-many-th of these), and starts again.
     CrashAt { node: Who, among: Among, after: u64, left: Left, down_ms: u64 },
+    /// The power goes off everywhere at once, and nodes are back one after the other, so much later
+    /// each.
+    Blackout { left: Left, down_ms: u64, apart_ms: u64 },
+    /// No node hears any other: nobody can be elected, and who leads goes on when it is over.
+    Apart { for_ms: u64 },
     /// Nodes are cut off from all others, both ways.
     Partition { away: Vec<Who>, for_ms: u64 },
     /// What one node sends to another is lost.

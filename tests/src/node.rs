@@ -534,7 +534,8 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
         execution: (!plan.witness)
             .then(|| -> wiring::Make<Box<dyn Execution>> { Box::new(move || execution.take()) }),
         da: (!plan.witness).then(|| -> Rc<dyn DaLayer> {
-            Rc::new(FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency))
+            let da = FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency);
+            Rc::new(da.by(machine.storage))
         }),
         signer: (!plan.witness).then(|| signer_parts(&plan.power, machine, clock)),
         progress: Progress { last_block: store.reader().tip().height, last_signed: None },
@@ -610,7 +611,8 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             lazy_interval: Duration::from_secs(10),
             max_bytes: 10_000,
             max_da_backlog: plan.max_da_backlog,
-            reply_within,
+            // Short: outcomes are unknown and the grant goes on, which is where siblings come from (A6).
+            reply_within: Duration::from_secs(2),
             retry_after: Duration::from_millis(100),
             record_signature_after: plan.block_time * 3,
         },

@@ -127,8 +127,13 @@ impl Stream {
         let end = match (all, txs.last()) {
             (false, last) => last.map_or(self.base, |last| last.after),
             (true, _) if ended(self.reached()) => self.reached(),
-            // Nothing of the epoch that goes on is taken.
-            (true, _) => ForcedPosition { da_height: self.reached().da_height, tx_index: 0 }.max(self.base),
+            // Nothing of the epoch that goes on is taken, also when more was read than this head has: it
+            // is that of a node that is behind.
+            (true, _) => {
+                let open = self.epochs.at(DaHeight(head.0.saturating_add(1))).start;
+                let da_height = open.min(self.reached().da_height);
+                ForcedPosition { da_height, tx_index: 0 }.max(self.base)
+            }
         };
         Forced { from: self.base, txs, end, behind: None }
     }

@@ -71,6 +71,10 @@ fn malformed(reason: impl std::fmt::Display) -> Refusal {
     Refusal { denial: Some(Denial::Malformed), reason: format!("{}: {reason}", Denial::Malformed) }
 }
 
+fn unreadable(error: StoreError) -> Refusal {
+    Refusal { denial: Some(Denial::Stopped), reason: error.to_string() }
+}
+
 async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<Answer, Refusal> {
     let request = wire::request(&bytes).map_err(malformed)?;
     let (here, view) = shared.here();
@@ -175,6 +179,16 @@ async fn raft(shared: &Shared, call: RaftCall, known: &Known) -> Result<Answer, 
             shared.reader().check_head(&head).map_err(malformed)?;
             let meta = head.meta().map_err(malformed)?;
             adopt(shared, call.cluster).await?;
+            // openraft takes the end of a snapshot for the end of the log, and its count of what is
+            // written would go back. Who holds everything that is covered needs no snapshot.
+            let log = shared.store.log();
+            if let Some(covered) = head.log_id()
+                && log.vote().map(VoteRecord::from) == Some(vote)
+                && log.holds(covered).map_err(unreadable)?
+            {
+                debug!(%covered, "needs no snapshot: its log goes on from there");
+                return Ok(Answer::Snapshot(vote));
+            }
             let tip = head.tip();
             let snapshot = Snapshot { meta, snapshot: head };
             let answer = raft.install_full_snapshot(vote.into(), snapshot).await?;

@@ -11,11 +11,12 @@ use std::rc::Rc;
 
 use baton_actors::signer::audit::Event as Audit;
 use baton_actors::signer::guard::Guard;
-use baton_actors::signer::slot::ChainId;
+use baton_actors::signer::slot::{self, ChainId, Verdict};
 use baton_messages::types::{Hash, Height, MemberId, Term};
 use baton_storage::raft_types::Vote;
 
 use super::host::Host;
+use crate::da::Posted;
 use crate::history::{EventKind, Situation};
 
 use log::{Logs, SeenLog};
@@ -58,6 +59,9 @@ struct Seen {
     granted: Option<u64>,
     log: SeenLog,
     included: Height,
+    /// The highest height that this machine's engine has ever executed.
+    executed: Height,
+    snapshots: u64,
     members: Option<u64>,
     version: u8,
     alarms: usize,
@@ -80,11 +84,12 @@ impl Checks {
                 self.logs(host, hosts);
             }
             self.commits(host);
+            self.executions(host);
             self.signatures(host);
             self.alarms(host);
         }
         if let Some(host) = hosts.first() {
-            self.outside(host);
+            self.outside(host, hosts);
         }
         if self.notes.is_on() {
             for host in hosts.iter().filter(|host| host.is_up()) {
@@ -113,6 +118,11 @@ impl Checks {
         self.signed.last_key_value().map_or(Height(0), |(height, _)| *height)
     }
 
+    /// The newest term that a machine's guard knows, in the life it is in.
+    pub(super) fn signed_under(&self, index: usize) -> Term {
+        self.seen.get(&index).map_or(Term(0), |seen| seen.signed_under)
+    }
+
     /// Whether a member holds durably what was decided last.
     pub(super) fn holds_decided(&self, host: &Host) -> bool {
         self.logs.holds_decided(host)
@@ -126,16 +136,27 @@ impl Checks {
     /// A new life, or a new identity, begins where its disk says.
     fn life(&mut self, host: &Host) {
         let Some(node) = host.node() else { return };
+        if self.seen.get(&host.index()).is_some_and(|seen| seen.lives != host.lives()) {
+            // What the life before signed last is its own.
+            self.signatures(host);
+        }
         let seen = self.seen.entry(host.index()).or_default();
         let (storage, lives) = (host.storage(), host.lives());
         let generation = host.with_machine(|machine| machine.disk.generation());
         if seen.storage != storage {
-            let (audited, signed_under) = (seen.audited, seen.signed_under);
-            *seen = Seen { storage, audited, signed_under, ..Seen::default() };
+            let (audited, signed_under, executed) = (seen.audited, seen.signed_under, seen.executed);
+            *seen = Seen { storage, audited, signed_under, executed, ..Seen::default() };
         }
         if seen.lives != lives {
             seen.lives = lives;
+            // The guard knows what its file says. A newer term under which it only gave a known signature
+            // again has ended with the process, and with every producer that had an older one.
+            seen.signed_under = host.with_machine(|machine| match slot::judge(&machine.guard.slots()) {
+                Verdict::Rules { record, .. } => record.term,
+                _ => Term(0),
+            });
             seen.counts = [0; COUNTS];
+            seen.snapshots = 0;
             seen.alarms = 0;
             seen.leads = None;
             seen.log.restarted();
@@ -254,6 +275,23 @@ impl Checks {
         self.notes.note(Some(host.index()), || EventKind::Applied { height: tip.0 });
     }
 
+    /// How far a machine's engine has ever been, and B13: from which snapshot it goes on is durable
+    /// before anybody is told that it does.
+    fn executions(&mut self, host: &Host) {
+        let Some(metrics) = host.metrics() else { return };
+        let seen = self.seen.entry(host.index()).or_default();
+        let executed = u64::try_from(metrics.engine.height.get()).unwrap_or_default();
+        seen.executed = seen.executed.max(Height(executed));
+        let snapshots = metrics.raft.snapshots_installed.get();
+        if std::mem::replace(&mut seen.snapshots, snapshots) < snapshots {
+            assert!(
+                host.with_machine(|machine| machine.disk.snapshot_is_durable()),
+                "B13: n{} said that it goes on from a snapshot, which is not durable",
+                host.index()
+            );
+        }
+    }
+
     /// I1, P2, I5, I11: one header per height is signed, only a committed one, under no older term
     /// than before, and after the guard says so on its disk.
     fn signatures(&mut self, host: &Host) {
@@ -300,14 +338,22 @@ impl Checks {
         }
     }
 
-    /// I3, I7, P3: what is on DA is committed and signed, and so is what clients were told.
-    fn outside(&mut self, host: &Host) {
+    /// I3, I7, P3, P10: what is on DA is committed, signed, and executed by who posted it; and what
+    /// clients were told is committed.
+    fn outside(&mut self, host: &Host, hosts: &[Rc<Host>]) {
         let posted = host.with_machine(|machine| machine.ledger.posted_since(self.posted));
         self.posted += posted.len();
-        for (height, hash) in &posted {
+        for Posted { height, hash, poster } in &posted {
             let committed = self.committed.get(height);
             assert_eq!(committed, Some(hash), "I3: DA holds a header of {height} that is not committed");
             assert!(self.signed.contains_key(height), "I3: DA holds a header of {height} nobody signed");
+            let Some(poster) = hosts.iter().find(|host| host.storage() == *poster) else { continue };
+            let executed = self.seen.get(&poster.index()).map_or(Height(0), |seen| seen.executed);
+            assert!(
+                *height <= executed,
+                "P10: n{} posted block {height}, and its engine was never beyond {executed}",
+                poster.index()
+            );
         }
         let told = host.with_machine(|machine| machine.oracle.places_since(self.told));
         self.told += told.len();
@@ -320,8 +366,8 @@ impl Checks {
                 place.height
             );
         }
-        if let Some((height, _)) = posted.last() {
-            self.notes.note(None, || EventKind::Posted { height: height.0 });
+        if let Some(last) = posted.last() {
+            self.notes.note(None, || EventKind::Posted { height: last.height.0 });
         }
     }
 

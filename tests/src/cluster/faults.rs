@@ -11,7 +11,7 @@ use baton_actors::supervisor::ByPart;
 use baton_actors::supervisor::plan::Part;
 use baton_messages::sequencer::{Receipt, SubmitTxs};
 use baton_messages::supervisor::Shutdown;
-use baton_messages::types::{Height, MemberId, Tx};
+use baton_messages::types::{Height, MemberId, Term, Tx};
 use baton_storage::memory::Disk;
 use baton_storage::raft_types::StoredMembership;
 
@@ -222,6 +222,11 @@ impl Cluster {
     /// The node may find its store damaged, in any life from now on.
     pub fn expect_damage(&self, index: usize, expected: bool) {
         self.hosts[index].expect_damage(expected);
+    }
+
+    /// The newest term that a machine's guard knows, in the life it is in.
+    pub(crate) fn signed_under(&self, index: usize) -> Term {
+        self.checks.signed_under(index)
     }
 
     /// Whether a running node is fit to lead, by what its supervisor says (P6).

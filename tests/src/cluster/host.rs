@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, Addr};
-use baton::wiring::{Between, DaPorts, Metrics, SupervisorPorts, Wiring};
+use baton::wiring::{Between, DaPorts, Metrics, RaftPorts, SupervisorPorts, Wiring};
 use baton_actors::da::Da;
 use baton_actors::raft::Bootstrap;
 use baton_actors::world::World;
@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::gate::Gate;
+use super::proposals::Proposals;
 use super::relay::{Late, Relay};
 use super::{AdjustNode, ClusterPlan, Way, member, name, tcp};
 use crate::engine::{FakeEngine, Script};
@@ -279,6 +280,11 @@ impl Host {
                 let relay = Relay::new(ports.leadership.clone()).start();
                 *here.borrow_mut() = Some(relay.clone());
                 SupervisorPorts { leadership: relay.recipient(), ..ports }
+            }));
+            let index = self.index;
+            wiring.proposals = Some(Between::new(move |ports: RaftPorts| {
+                let propose = Proposals::new(index, ports.propose).start().recipient();
+                RaftPorts { propose, ..ports }
             }));
         }
     }

@@ -62,6 +62,10 @@ pub enum Situation {
     DiskHung,
     /// A node slept longer than an election takes.
     Slept,
+    /// The power went off everywhere at once.
+    Blackout,
+    /// No node heard any other for longer than an election takes.
+    Apart,
     /// The membership changed.
     MembersChanged,
     /// A newer version of entries came into force.
@@ -70,7 +74,7 @@ pub enum Situation {
 
 impl Situation {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::CrashBetweenCommitAndSign,
         Self::CrashBetweenSignAndDa,
         Self::CrashBetweenDaAndRecord,
@@ -97,6 +101,8 @@ impl Situation {
         Self::DiskFull,
         Self::DiskHung,
         Self::Slept,
+        Self::Blackout,
+        Self::Apart,
         Self::MembersChanged,
         Self::VersionRaised,
     ];
@@ -131,6 +137,8 @@ impl fmt::Display for Situation {
             Self::DiskFull => "disk full",
             Self::DiskHung => "disk hung",
             Self::Slept => "node slept",
+            Self::Blackout => "power lost everywhere",
+            Self::Apart => "no node heard another",
             Self::MembersChanged => "membership changed",
             Self::VersionRaised => "newer entries in force",
         })

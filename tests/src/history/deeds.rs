@@ -155,6 +155,25 @@ impl Drive {
                 self.cluster.host(index).power().cut_at(prefix, *after);
                 self.doomed.insert(index, (*left, *down_ms));
             }
+            What::Blackout { left, down_ms, apart_ms } => {
+                let all: Vec<usize> = self.cluster.up().collect();
+                for (count, index) in (0..).zip(all) {
+                    self.crash(index, *left, down_ms + apart_ms * count, "power lost everywhere");
+                }
+                self.reached(Situation::Blackout);
+            }
+            What::Apart { for_ms } => {
+                let all: Vec<usize> = (0..self.cluster.len()).collect();
+                for index in &all {
+                    self.cluster.partition(&[*index]);
+                }
+                if *for_ms > 150 {
+                    self.reached(Situation::Apart);
+                }
+                for index in all {
+                    self.later(*for_ms, End::Rejoin(vec![index]));
+                }
+            }
             What::Partition { away, for_ms } => {
                 let mut away: Vec<usize> = away.iter().filter_map(|who| self.who(*who)).collect();
                 away.sort_unstable();

@@ -132,8 +132,34 @@ pub(super) fn history(seed: u64) -> History {
             deeds.push(Deed { at_ms, what: What::Upgrade { node: Who::Node(node), down_ms: 50 } });
         }
     }
+    deeds.extend(now_and_then(seed));
     deeds.sort_by_key(|deed| deed.at_ms);
     History { seed, shape, span_ms: SPAN_MS, deeds }
+}
+
+/// What happens now and then beside the kinds of a seed: to all nodes at once, or to an engine that
+/// takes as long as a signature needs to get into the log. It follows from chance of its own: what
+/// else a seed has does not depend on it.
+fn now_and_then(seed: u64) -> Vec<Deed> {
+    let mut chance = Chance::new(seed ^ 0x6576_6572_7977_6865);
+    let mut deeds = vec![];
+    if chance.percent(8) {
+        let (left, down_ms, apart_ms) =
+            (left(&mut chance), down(&mut chance).min(4_000), chance.spread(1, 500));
+        let what = What::Blackout { left, down_ms, apart_ms };
+        deeds.push(Deed { at_ms: chance.between(CALM_MS, SPAN_MS), what });
+    }
+    if chance.percent(8) {
+        let what = What::Apart { for_ms: chance.spread(100, 6_000) };
+        deeds.push(Deed { at_ms: chance.between(CALM_MS, SPAN_MS), what });
+    }
+    if chance.percent(8) {
+        let (fault, for_ms) =
+            (EngineFault::Slow(chance.pick(&[400, 700, 1_000])), chance.spread(1_000, 6_000));
+        let what = What::Engine { node: Who::Leader, fault, for_ms };
+        deeds.push(Deed { at_ms: chance.between(CALM_MS, SPAN_MS), what });
+    }
+    deeds
 }
 
 fn shape(chance: &mut Chance) -> Shape {
@@ -303,7 +329,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(names.len(), 26, "{names:?}");
+        assert_eq!(names.len(), 28, "{names:?}");
     }
 
     #[test]

@@ -51,7 +51,8 @@ impl Drive {
             leader.is_some_and(|leader| drive.cluster.reader(leader).da_progress().included >= drained)
         });
         self.wait("L1: somebody is not fit to lead again", FIT_MS, |drive| {
-            drive.voters_up().into_iter().all(|index| drive.can_lead(index))
+            // Whose store is open again is fit until it has heard what it lacks.
+            drive.is_level() && drive.voters_up().into_iter().all(|index| drive.can_lead(index))
         });
         self.users.end();
         self.wait("E7: not everything that was forced comes in", FORCED_MS, |drive| {

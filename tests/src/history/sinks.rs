@@ -96,8 +96,9 @@ impl Drive {
             Audit::Signed { height, term, .. } => Some((height, term)),
             _ => None,
         });
-        // It has signed under this term: its guard has seen it.
-        let (height, _) = signed.filter(|(_, under)| under.0 == term && term > 1)?;
+        // It has signed under this term, in this life: its guard has seen it.
+        let seen = self.cluster.signed_under(leader);
+        let (height, _) = signed.filter(|(_, under)| *under == seen && seen.0 == term && term > 1)?;
         let block = self.cluster.reader(leader).block(height).ok().flatten()?;
         let (old, now) = (Grant { term: Term(term - 1) }, Grant { term: Term(term) });
         let other = sibling(&block);

@@ -272,5 +272,5 @@ async fn a_stop_lets_the_request_under_way_end() {
 fn connections_leave_files_for_the_store() {
     let of = |open_files| Limits::default().within(open_files).connections;
     assert_eq!((of(u64::MAX), of(20_000), of(4_096)), (1024, 1024, 1024));
-    assert_eq!((of(1_024), of(256), of(0)), (128, 16, 16));
+    assert_eq!((of(1_024), of(256), of(0)), (64, 16, 16));
 }
