@@ -40,6 +40,7 @@ fn a_damaged_queue_is_told_and_ends_the_node() {
         let victim = (leader + 1) % 3;
         cluster.partition(&[victim]);
         cluster.submit(victim, "a=1");
+        cluster.pass(Duration::from_secs(1));
         cluster.kill(victim);
         cluster.heal();
         cluster.machine(victim).disk.damage_record(Family::Queue, 0_u64.to_be_bytes().to_vec());
