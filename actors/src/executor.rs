@@ -327,7 +327,8 @@ impl Executor {
     fn find_unsigned(&mut self) -> Result<Option<SignedHeader>, StoreError> {
         self.unsigned.clear();
         let tip = self.reader.tip().height;
-        self.queued_to = tip;
+        // Below the chain's first block there is none to sign.
+        self.queued_to = tip.max(self.reader.initial_height().previous());
         self.committed_to = tip;
         let mut height = tip;
         while height >= self.reader.initial_height() {
