@@ -17,6 +17,9 @@ use crate::net::Weather;
 const FIRST_BLOCK_MS: u64 = 3_000 + 2_000;
 /// Everybody must have everything so soon afterwards, also who was set up anew.
 const LEVEL_MS: u64 = 30_000;
+/// Whoever heard no leader before the faults ended may still stand: for two of the longest election
+/// time-outs. What comes of that is the faults'.
+const STOOD_MS: u64 = 300;
 /// A pause must be over so soon: the operator says so again whenever it is in force.
 const RESUMED_MS: u64 = 2_000;
 /// Everybody must be fit to lead again so soon afterwards: the longest that a watch holds on.
@@ -44,6 +47,8 @@ impl Drive {
         // What an operator wants is no fault: a pause whose entry was on its way when everybody was told
         // to go on is lifted first.
         self.wait("L1: the pause does not end", RESUMED_MS, |drive| !drive.is_paused());
+        let stood = self.now_ms() + STOOD_MS;
+        self.wait("L1: time does not pass", STOOD_MS + 1_000, |drive| drive.now_ms() >= stood);
         self.full_rate(block_time);
         let drained = self.cluster.reached_heights().0;
         self.wait("L1: DA does not get everything", DRAINED_MS, |drive| {
