@@ -41,6 +41,8 @@ pub struct Wish {
     pub tls: bool,
     /// Each of the members lives on a machine of its own, as far as the network goes.
     pub apart: Option<Arc<Namespaces>>,
+    /// The version of the program that makes the homes and that all run first, when it is another one.
+    pub program: Option<PathBuf>,
     /// Flags for every node, after all others.
     pub flags: Vec<String>,
 }
@@ -50,7 +52,16 @@ impl Wish {
     #[must_use]
     pub fn of(first: usize, flags: &[&str]) -> Self {
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        Self { first, later: 0, witnesses: vec![], links: false, tls: false, apart: None, flags }
+        Self {
+            first,
+            later: 0,
+            witnesses: vec![],
+            links: false,
+            tls: false,
+            apart: None,
+            program: None,
+            flags,
+        }
     }
 }
 
@@ -101,7 +112,7 @@ impl Members {
             child: None,
             links: vec![],
             flags: vec![],
-            program: None,
+            program: wish.program.clone(),
             moved_to: None,
         });
         let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build();
@@ -190,7 +201,9 @@ impl Members {
                 args.extend(["--signer-from".to_owned(), show(&first.root().join("config"))]);
             }
         }
-        let init = Child::start("init", &args, &[], &self.log(number)).ended(Duration::from_secs(60)).await;
+        let program = self.members[number].program.clone().unwrap_or_else(baton);
+        let mut init = Child::of(&program, "init", &args, &[], &self.log(number));
+        let init = init.ended(Duration::from_secs(60)).await;
         assert!(init.is_some_and(|status| status.success()), "{}", self.tail(number));
     }
 
