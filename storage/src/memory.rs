@@ -9,7 +9,6 @@ use baton_messages::types::Hash;
 use bytes::Bytes;
 
 use crate::backend::{Backend, Batch, Direction, Family, Go, Operation, StoreError};
-use crate::head::Head;
 use crate::records::{Applied, LogRecord, decode, meta, number_key};
 
 /// How much of the unsynced write-ahead log a crash leaves.
@@ -228,21 +227,13 @@ impl Disk {
         applied.and_then(|applied| applied.log).is_some_and(|log| log.index >= index)
     }
 
-    /// Whether what the snapshot that it holds covers is durable. One that was built here covers what
-    /// is in the log, and needs no sync.
+    /// The index of the last entry that what is durable has applied; zero before any.
     #[must_use]
-    pub fn snapshot_is_durable(&self) -> bool {
+    pub fn durably_applied(&self) -> u64 {
         let platter = self.lock();
-        let meta = |tables: &Tables, key| tables.get(&Family::Meta)?.get(key).cloned();
-        let head = meta(&platter.visible, meta::SNAPSHOT).and_then(|bytes| Head::decode(&bytes).ok());
-        let Some(last) = head.and_then(|head| head.log_id()) else { return true };
-        let log = platter.visible.get(&Family::Log);
-        if log.is_some_and(|log| log.contains_key(&number_key(last.index)[..])) {
-            return true;
-        }
-        let applied = meta(&platter.durable, meta::APPLIED);
+        let applied = platter.durable.get(&Family::Meta).and_then(|meta| meta.get(meta::APPLIED).cloned());
         let applied = applied.and_then(|bytes| decode::<Applied>("applied state", &bytes).ok());
-        applied.and_then(|applied| applied.log).is_some_and(|log| log.index >= last.index)
+        applied.and_then(|applied| applied.log).map_or(0, |log| log.index)
     }
 
     /// How often it was opened again in place.

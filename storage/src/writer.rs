@@ -365,8 +365,7 @@ impl Writer {
         // What was queued before, such as a truncation, must come before in the log too.
         inner.jobs.run(Kind::Other, Batch::default(), false).await?;
         self.write_head(&head)?;
-        let durable = !planted(Mutation::HeadWithoutSync);
-        Ok(inner.jobs.run(Kind::Other, Batch::default(), durable).await?)
+        Ok(inner.make_head_durable().await?)
     }
 
     fn write_head(&self, head: &Head) -> Result<(), HeadError> {

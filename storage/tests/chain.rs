@@ -209,6 +209,20 @@ async fn a_member_goes_on_from_a_snapshot_and_fills_in_bodies_downwards() {
 }
 
 #[tokio::test]
+async fn what_is_said_to_rest_on_an_entry_survives_a_crash() {
+    let (_, _, chain) = grown(3);
+    let disk = Disk::new();
+    let store = create(&disk);
+    store.writer(nobody()).import(&entries(&chain)).unwrap();
+    assert_eq!(disk.durably_applied(), 0, "applied, and not synced");
+    assert_eq!(store.rests_on(log_id(1, 4)).await, Ok(false));
+    assert_eq!(disk.durably_applied(), 0);
+    assert_eq!(store.rests_on(log_id(1, 3)).await, Ok(true));
+    disk.crash(Keep::None);
+    assert_eq!(reopen(&disk).reader().tip(), tip_of(&chain[2], 1));
+}
+
+#[tokio::test]
 async fn only_the_wanted_block_is_filled_in_and_all_of_a_call_or_none() {
     let (_, leader, chain) = grown(5);
     let head = leader.writer(nobody()).build_head().unwrap();
