@@ -8,7 +8,7 @@ use baton_messages::codec::encode;
 use baton_messages::command::COMMAND_VERSION;
 use baton_messages::genesis::Genesis;
 use baton_messages::mutation::{Mutation, planted};
-use baton_messages::types::Hash;
+use baton_messages::types::{Hash, MemberId};
 use uuid::Uuid;
 
 use crate::backend::{Backend, Batch, Family, StoreError};
@@ -20,7 +20,7 @@ use crate::log_store::LogStore;
 use crate::memory::Disk;
 use crate::migrate::{self, FORMAT, STEPS, Step};
 use crate::queue::{QueueStore, Sequence};
-use crate::raft_types::LogId;
+use crate::raft_types::{LogId, StoredMembership};
 use crate::reader::Reader;
 use crate::records::{Identified, decode, key_number, meta, number_key};
 use crate::rocks::{Rocks, is_lock_error};
@@ -149,6 +149,18 @@ impl Inner {
             self.jobs.report(error);
         }
         result
+    }
+
+    /// Whether a membership names this store.
+    pub(crate) fn is_named_by(&self, membership: &StoredMembership) -> bool {
+        membership.membership().get_node(&MemberId::of(self.identity.storage)).is_some()
+    }
+
+    /// Writes down that this store belonged to its cluster once a membership names it.
+    pub(crate) fn note_belonging(&self, membership: &StoredMembership, batch: &mut Batch) {
+        if self.is_named_by(membership) {
+            batch.put(Family::Meta, meta::BELONGED, vec![]);
+        }
     }
 
     /// Makes durable what was written before: a head that a member goes on from (B13).

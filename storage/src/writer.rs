@@ -399,6 +399,7 @@ impl Writer {
         batch.put(Family::Meta, meta::MISSING, encode(&missing));
         batch.put(Family::Meta, meta::APPLIED, encode(&applied));
         batch.put(Family::Meta, meta::MEMBERSHIP, encode(&head.membership));
+        inner.note_belonging(&membership, &mut batch);
         batch.put(Family::Meta, meta::SNAPSHOT, head.encode());
         if head.command_version != FIRST_COMMAND_VERSION {
             put_command_version(&mut batch, head.command_version);
@@ -572,7 +573,9 @@ impl Draft<'_> {
         match &entry.payload {
             EntryPayload::Blank => Ok(Verdict::Internal),
             EntryPayload::Membership(membership) => {
-                self.membership = Some(StoredMembership::new(Some(entry.log_id), membership.clone()));
+                let membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                self.inner.note_belonging(&membership, &mut self.batch);
+                self.membership = Some(membership);
                 Ok(Verdict::Internal)
             }
             EntryPayload::Normal(command) => self.command(term, command),

@@ -208,6 +208,26 @@ async fn a_member_goes_on_from_a_snapshot_and_fills_in_bodies_downwards() {
     assert_eq!(writer.backfill(&[filling(&chain[0])]).await, Err(BackfillError::Complete));
 }
 
+#[test]
+fn a_store_remembers_that_it_belonged_to_its_cluster_after_it_was_removed() {
+    let disk = Disk::new();
+    let store = create(&disk);
+    let named = |index, ids: &[MemberId]| {
+        let members = ids.iter().map(|id| (*id, Member::default()));
+        let membership = Membership::from(members.collect::<std::collections::BTreeMap<_, _>>());
+        Entry { log_id: log_id(1, index), payload: Payload::Membership(membership) }
+    };
+    let own = MemberId::of(store.identity().storage);
+    let other = MemberId(own.0 ^ 1);
+    store.writer(nobody()).commit(&[named(1, &[other])]).unwrap();
+    assert_eq!(store.reader().has_belonged(), Ok(false));
+    // Both at once: it is named by none that is seen afterwards.
+    store.writer(nobody()).commit(&[named(2, &[other, own]), named(3, &[other])]).unwrap();
+    assert_eq!(store.reader().has_belonged(), Ok(true));
+    disk.crash(Keep::All);
+    assert_eq!(reopen(&disk).reader().has_belonged(), Ok(true));
+}
+
 #[tokio::test]
 async fn what_is_said_to_rest_on_an_entry_survives_a_crash() {
     let (_, _, chain) = grown(3);

@@ -35,13 +35,13 @@ async fn come_to_a_membership(shared: Arc<Shared>, raft: Openraft, bootstrap: Bo
     let mut said = None;
     // It ends with the instance: the next one begins anew.
     while let Ok(led) = raft.is_initialized().await
-        && !shared.is_member()
+        && shared.reader().has_belonged() == Ok(false)
     {
         // A leader was here, and its log will come. But who made this node a member may have lost
         // leadership before that was committed: then nobody knows of it, and it has to ask again.
         if led {
             tokio::time::sleep(LONGEST_PAUSE).await;
-            if shared.is_member() {
+            if shared.reader().has_belonged() != Ok(false) {
                 break;
             }
         }

@@ -261,11 +261,6 @@ impl Shared {
         self.leader().map(|(_, hint)| hint)
     }
 
-    /// Whether what this node has applied says who belongs to its cluster.
-    pub(super) fn is_member(&self) -> bool {
-        self.reader().membership().membership().nodes().next().is_some()
-    }
-
     /// This node as it describes itself to others.
     pub(super) fn identity(&self) -> wire::Identity {
         let (here, _) = self.here();
