@@ -5,11 +5,14 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use baton_messages::types::Hash;
+use baton_messages::genesis::Genesis;
+use baton_messages::types::{DaHeight, Hash, Height, Timestamp};
 use bytes::Bytes;
 
 use crate::backend::{Backend, Batch, Direction, Family, Go, Operation, StoreError};
+use crate::jobs::Completion;
 use crate::records::{Applied, LogRecord, decode, meta, number_key};
+use crate::store::OpenOptions;
 
 /// How much of the unsynced write-ahead log a crash leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,26 @@ impl Platter {
             apply(&mut self.durable, batch);
         }
         self.visible = self.durable.clone();
+    }
+}
+
+/// What a store in memory is opened with where it matters little which chain it is of: one that begins
+/// with height one, and DA height one.
+#[must_use]
+pub fn options(chain_id: &str) -> OpenOptions {
+    let genesis = Genesis {
+        chain_id: chain_id.to_owned(),
+        start_time: Timestamp(1),
+        initial_height: Height(1),
+        proposer_address: Bytes::new(),
+        da_start_height: DaHeight(1),
+        da_epoch_forced_inclusion: 1,
+    };
+    OpenOptions {
+        path: "memory".into(),
+        chain_id: chain_id.to_owned(),
+        genesis,
+        completion: Completion::Inline,
     }
 }
 
