@@ -1,6 +1,7 @@
 # The commands of this repository. `make` alone lists them.
 
 SEEDS ?= 200
+SHAPE ?= 3
 
 .PHONY: help run test check fix sim replay shrink mutations bench
 
@@ -22,14 +23,14 @@ fix: ## Format, and apply what clippy can fix
 	@scripts/cargo.sh clippy --fix --allow-dirty --allow-staged --workspace --all-targets --profile ci --features failpoints
 	@cargo fmt --all
 
-sim: ## Run so many hostile histories of a cluster; goes on where it was interrupted (SEEDS=200)
-	@scripts/sim.sh run --seeds $(SEEDS)
+sim: ## Run so many hostile histories of a cluster; goes on where it was interrupted (SEEDS=200, SHAPE=3)
+	@scripts/sim.sh run --seeds $(SEEDS) --shape $(SHAPE)
 
-replay: ## Run one history again and tell its story (SEED=17)
-	@scripts/sim.sh replay $(SEED)
+replay: ## Run one history again and tell its story (SEED=17, SHAPE=3)
+	@scripts/sim.sh replay $(SEED) --shape $(SHAPE)
 
-shrink: ## Find the shortest history that still fails as this one does (SEED=17)
-	@scripts/sim.sh shrink $(SEED)
+shrink: ## Find the shortest history that still fails as this one does (SEED=17, SHAPE=3)
+	@scripts/sim.sh shrink $(SEED) --shape $(SHAPE)
 
 mutations: ## Plant every bug there is a name for, and look for it
 	@scripts/sim.sh mutations

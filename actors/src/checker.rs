@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, MessageResult};
 use baton_messages::follow::CheckHeaders;
+use baton_messages::mutation::{Mutation, planted};
 
 use crate::world::World;
 
@@ -33,7 +34,11 @@ impl Handler<CheckHeaders> for Checker {
 
     fn handle(&mut self, message: CheckHeaders, _: &mut Context<Self>) -> Self::Result {
         let now = self.world.wall();
-        MessageResult(message.0.iter().map(Arc::as_ref).map(|signed| signed.validate(now)).collect())
+        let headers = message.0.iter().map(Arc::as_ref);
+        if planted(Mutation::UnsignedHeaders) {
+            return MessageResult(headers.map(|signed| signed.header.validate(now)).collect());
+        }
+        MessageResult(headers.map(|signed| signed.validate(now)).collect())
     }
 }
 

@@ -115,6 +115,10 @@ mutations! {
         "A new version of log entries begins once one voter knows it.";
     LocalForcedPosition: "local forced cursor", "E7, B8, B9, I8", "actors/src/inbox.rs",
         "The position of forced inclusion is this node's own, and moves when transactions are shown.";
+    UnsignedHeaders: "headers unchecked", "C18, P1", "actors/src/checker.rs",
+        "A node that follows takes the headers that peers give for signed.";
+    CursorAhead: "cursor ahead of the store", "C18, L1", "actors/src/syncer/follow.rs",
+        "A node that follows has read DA up to where it has read, also what it keeps in memory only.";
     HeadWithoutSync: "snapshot without fsync", "B11, B13", "storage/src/store.rs",
         "A snapshot counts as stored before it is durable.";
 }

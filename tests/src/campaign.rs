@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::history::{Coverage, History, Outcome};
+use crate::history::{Coverage, Form, History, Outcome};
 
 /// Seeds that are run, or not, as a whole.
 pub const CHUNK: u64 = 25;
@@ -95,6 +95,9 @@ fn millis(time: Duration) -> u64 {
 pub struct Campaign {
     /// The version that runs: results of several versions are not added up.
     pub commit: String,
+    /// Of how many members the clusters are.
+    #[serde(default)]
+    pub form: Form,
     /// The seeds.
     pub seeds: Range<u64>,
     /// The chunks that are done, by their first seed.
@@ -114,13 +117,15 @@ pub enum CampaignError {
     Format(String, serde_json::Error),
     /// It is another one.
     #[error(
-        "{path} is about seeds {found:?} of version {commit}; name another file with --state, or remove it"
+        "{path} is about seeds {found:?} of clusters of {form}, version {commit}; name another file with --state, or remove it"
     )]
     Other {
         /// The file.
         path: String,
         /// Its seeds.
         found: Range<u64>,
+        /// Of how many members its clusters are.
+        form: Form,
         /// Its version.
         commit: String,
     },
@@ -129,8 +134,8 @@ pub enum CampaignError {
 impl Campaign {
     /// One of which nothing is done.
     #[must_use]
-    pub fn new(commit: &str, seeds: Range<u64>) -> Self {
-        Self { commit: commit.to_owned(), seeds, done: BTreeMap::new(), tally: Tally::default() }
+    pub fn new(commit: &str, form: Form, seeds: Range<u64>) -> Self {
+        Self { commit: commit.to_owned(), form, seeds, done: BTreeMap::new(), tally: Tally::default() }
     }
 
     /// Takes up what a file holds; begins when there is none.
@@ -138,20 +143,20 @@ impl Campaign {
     /// # Errors
     ///
     /// When the file cannot be read, or holds something else.
-    pub fn take_up(path: &Path, commit: &str, seeds: Range<u64>) -> Result<Self, CampaignError> {
+    pub fn take_up(path: &Path, commit: &str, form: Form, seeds: Range<u64>) -> Result<Self, CampaignError> {
         let name = || path.display().to_string();
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self::new(commit, seeds));
+                return Ok(Self::new(commit, form, seeds));
             }
             Err(error) => return Err(CampaignError::Io(name(), error)),
         };
         let found: Self =
             serde_json::from_str(&text).map_err(|error| CampaignError::Format(name(), error))?;
-        if found.commit != commit || found.seeds != seeds {
-            let Self { commit, seeds: found, .. } = found;
-            return Err(CampaignError::Other { path: name(), found, commit });
+        if found.commit != commit || found.form != form || found.seeds != seeds {
+            let Self { commit, form, seeds: found, .. } = found;
+            return Err(CampaignError::Other { path: name(), found, form, commit });
         }
         Ok(found)
     }
@@ -197,7 +202,7 @@ impl Campaign {
         failed: impl Fn(&History, &Outcome) + Sync,
         mut told: impl FnMut(&Self) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut left = self.left();
+        let (form, mut left) = (self.form, self.left());
         left.reverse();
         let left = Mutex::new(left);
         let next = || left.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -210,7 +215,7 @@ impl Campaign {
                     while let Some(chunk) = next() {
                         let mut tally = Tally::default();
                         for seed in chunk.clone() {
-                            let history = History::of(seed);
+                            let history = History::with(form, seed);
                             let outcome = history.run();
                             tally.add(seed, &outcome);
                             if outcome.broken.is_some() {
@@ -244,7 +249,7 @@ impl Campaign {
 impl fmt::Display for Campaign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Tally { seeds, coverage, failures, .. } = &self.tally;
-        writeln!(f, "version {}", self.commit)?;
+        writeln!(f, "version {}, clusters of {}", self.commit, self.form)?;
         writeln!(
             f,
             "{seeds} of {} seeds, {:.1} virtual hours, {:.0}x real time per core, {} broke a promise",
@@ -285,26 +290,29 @@ mod tests {
     fn what_is_kept_is_taken_up_and_not_run_again() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("campaign.json");
-        let mut campaign = Campaign::take_up(&path, "v1", 0..60).expect("there is none");
+        let mut campaign = Campaign::take_up(&path, "v1", Form::USUAL, 0..60).expect("there is none");
         assert_eq!(campaign.left(), [0..25, 25..50, 50..60]);
         campaign.done.insert(25, 25);
         campaign.tally.seeds = 25;
         campaign.keep(&path).expect("writable");
-        let again = Campaign::take_up(&path, "v1", 0..60).expect("the same");
+        let again = Campaign::take_up(&path, "v1", Form::USUAL, 0..60).expect("the same");
         assert_eq!(again, campaign);
         assert_eq!(again.left(), [0..25, 50..60]);
-        let other = Campaign::take_up(&path, "v2", 0..60).expect_err("another version");
-        assert!(other.to_string().contains("version v1"), "{other}");
-        let other = Campaign::take_up(&path, "v1", 0..61).expect_err("other seeds");
+        let other = Campaign::take_up(&path, "v2", Form::USUAL, 0..60).expect_err("another version");
+        assert!(other.to_string().contains("clusters of 3, version v1"), "{other}");
+        let other = Campaign::take_up(&path, "v1", Form::USUAL, 0..61).expect_err("other seeds");
+        assert!(matches!(other, CampaignError::Other { .. }));
+        let five = "5".parse().expect("a form");
+        let other = Campaign::take_up(&path, "v1", five, 0..60).expect_err("another form");
         assert!(matches!(other, CampaignError::Other { .. }));
         std::fs::write(&path, "{").expect("writable");
-        let damaged = Campaign::take_up(&path, "v1", 0..60).expect_err("no campaign");
+        let damaged = Campaign::take_up(&path, "v1", Form::USUAL, 0..60).expect_err("no campaign");
         assert!(matches!(damaged, CampaignError::Format(..)));
     }
 
     #[test]
     fn every_seed_is_run_once_whatever_the_number_of_threads() {
-        let mut campaign = Campaign::new("v1", 0..3);
+        let mut campaign = Campaign::new("v1", Form::USUAL, 0..3);
         let mut told = 0;
         let ended = campaign.run(
             2,

@@ -20,6 +20,7 @@
 
 mod checks;
 mod faults;
+mod full;
 mod gate;
 mod host;
 mod proposals;
@@ -52,10 +53,13 @@ use bytes::Bytes;
 use crate::client::{Ack, Oracle};
 use crate::net::{Net, Weather};
 use crate::node::{Machine, Node, check_chains};
+use crate::p2p_net::P2pNet;
 use crate::power::{Cut, Power, Touched};
 
 use checks::{Checks, Notes};
 pub(crate) use faults::Accepting;
+pub use full::Sources;
+pub(crate) use full::{FULL, FULL_NAME, Full};
 pub(crate) use host::Host;
 use together::Together;
 
@@ -120,6 +124,10 @@ pub struct ClusterPlan {
     pub command_versions: BTreeMap<usize, u8>,
     /// DA blocks per epoch, where transactions can be forced.
     pub forced_epoch: Option<u64>,
+    /// How fast the clocks of each of the first machines run, parts per million off true time.
+    pub rates_ppm: Vec<i64>,
+    /// Where members tell others of blocks, if they do. A witness does not.
+    pub p2p: Option<P2pNet>,
 }
 
 impl Default for ClusterPlan {
@@ -136,6 +144,8 @@ impl Default for ClusterPlan {
             observed: false,
             command_versions: BTreeMap::new(),
             forced_epoch: None,
+            rates_ppm: vec![],
+            p2p: None,
         }
     }
 }
@@ -156,6 +166,8 @@ pub struct Cluster {
     hosts: Vec<Rc<Host>>,
     /// Machines that are no members, and disturb.
     guests: BTreeMap<usize, Rc<Host>>,
+    /// A node that follows, if there is one.
+    full: Option<Rc<Full>>,
     /// Machines that do not belong to the cluster any more.
     left_out: BTreeSet<usize>,
     checks: Checks,
@@ -211,6 +223,7 @@ impl Cluster {
             plan,
             hosts: vec![],
             guests: BTreeMap::new(),
+            full: None,
             left_out: BTreeSet::new(),
             checks: Checks::default(),
             seed,
@@ -310,6 +323,7 @@ impl Cluster {
                         return;
                     }
                     self.checks.step(now, &self.hosts);
+                    self.checks.full(self.full.as_deref(), &self.hosts);
                 }
             }
             Ground::Turmoil(sim) => {
@@ -447,6 +461,9 @@ impl Cluster {
             Ground::Turmoil(sim) => sim.crash(name(index)),
         }
         self.net.gone(&address(index));
+        if let Some(p2p) = &self.plan.p2p {
+            p2p.leave(&name(index));
+        }
         host.machine().lose_power(keep);
     }
 
@@ -737,6 +754,10 @@ impl Cluster {
                 self.crash(index, Keep::All);
             }
         }
+        self.crash_full(Keep::All);
+        if let Some(full) = &self.full {
+            self.checks.followed_chain(full);
+        }
         let belong = self.hosts.iter().filter(|host| !self.left_out.contains(&host.index()));
         let machines: Vec<Machine> = belong.map(|host| host.machine()).collect();
         let all: Vec<MemoryAudit> = self.hosts.iter().map(|host| host.machine().audit).collect();
@@ -747,7 +768,8 @@ impl Cluster {
     #[must_use]
     pub fn describe(&self) -> String {
         let hosts = self.hosts.iter().map(|host| host.describe());
-        format!("at {:?}: {}", self.elapsed(), hosts.collect::<Vec<_>>().join("; "))
+        let full = self.full.iter().map(|full| full.describe());
+        format!("at {:?}: {}", self.elapsed(), hosts.chain(full).collect::<Vec<_>>().join("; "))
     }
 }
 

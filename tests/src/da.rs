@@ -1,6 +1,7 @@
 //! A DA layer in memory: strict about what the protocol forbids, and it can be away.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -170,6 +171,12 @@ impl Ledger {
         named.filter(|(_, signed)| !signed.data.txs.is_empty()).collect()
     }
 
+    /// The header hash of a height on DA.
+    #[must_use]
+    pub fn header(&self, height: Height) -> Option<Hash> {
+        self.lock().headers.get(&height).copied()
+    }
+
     /// Where the first copy of each header is.
     #[must_use]
     pub fn header_places(&self) -> BTreeMap<Height, DaHeight> {
@@ -229,13 +236,21 @@ pub struct FakeDa {
     power: Power,
     latency: Duration,
     poster: Uuid,
+    /// Whether this node's way to the layer is cut.
+    cut: Arc<AtomicBool>,
 }
 
 impl FakeDa {
     /// A view of the ledger that dies with the power.
     #[must_use]
-    pub const fn new(ledger: Ledger, power: Power, latency: Duration) -> Self {
-        Self { ledger, power, latency, poster: Uuid::nil() }
+    pub fn new(ledger: Ledger, power: Power, latency: Duration) -> Self {
+        Self { ledger, power, latency, poster: Uuid::nil(), cut: Arc::default() }
+    }
+
+    /// The same, over a way that is cut while this says so.
+    #[must_use]
+    pub fn over(self, cut: Arc<AtomicBool>) -> Self {
+        Self { cut, ..self }
     }
 
     /// The same, for the machine with this storage.
@@ -249,7 +264,7 @@ impl FakeDa {
         tokio::time::sleep(self.latency + slow).await;
         let mut inner = self.ledger.lock();
         inner.settle(Instant::now());
-        match inner.away {
+        match inner.away || self.cut.load(Ordering::Relaxed) {
             true => Err(DaError::Unavailable("away".to_owned())),
             false => Ok(()),
         }

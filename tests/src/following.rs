@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
@@ -17,11 +18,12 @@ use baton_actors::{da, da_retriever, engine, gatherer};
 use baton_messages::da::Namespace;
 use baton_messages::follow::{GetObserverView, GetSyncView, ObserverView, SyncView};
 use baton_messages::supervisor::IntegrityStop;
-use baton_messages::types::{Height, Tip};
+use baton_messages::types::{Height, Timestamp, Tip};
 use baton_storage::{Reader, Store};
 
 use crate::da::FakeDa;
 use crate::node::{MAX_CLOCK_DRIFT, Machine, START, SendOnSameThread, hook};
+use crate::p2p_net::Peering;
 use crate::power::Power;
 use crate::run::SimClock;
 
@@ -38,8 +40,14 @@ pub struct FollowPlan {
     pub da_latency: Duration,
     /// Whether DA is read.
     pub reads_da: bool,
-    /// The way to peers.
+    /// Whether this node's way to DA is cut.
+    pub da_cut: Arc<AtomicBool>,
+    /// The way to peers, instead of the peer-to-peer actor.
     pub peers: Option<PeerPorts>,
+    /// The place in the network of its peer-to-peer actor, if it has one.
+    pub peering: Option<Peering>,
+    /// How far the wall clock is ahead of the genesis time, nanoseconds.
+    pub clock_offset: i64,
     /// Whether forced inclusion is checked.
     pub forced: bool,
 }
@@ -54,7 +62,10 @@ impl FollowPlan {
             limits: Limits::default(),
             da_latency: Duration::from_millis(20),
             reads_da: true,
+            da_cut: Arc::default(),
             peers: None,
+            peering: None,
+            clock_offset: 0,
             forced: false,
         }
     }
@@ -102,18 +113,19 @@ impl FollowingNode {
         let execution = Kv::open(store.backend(), kv::Config::default()).expect("the app's state opens");
         let execution = SendOnSameThread(Box::new(execution));
         let metrics = Metrics::default();
+        let clock = SimClock::showing(Timestamp(START.0.saturating_add_signed(plan.clock_offset)));
         let following = Following {
             settings: settings(plan),
             metrics: metrics.clone(),
             parts: Parts {
-                world: World::bounded(Arc::new(SimClock::showing(START)), 1, MAX_CLOCK_DRIFT),
+                world: World::bounded(Arc::new(clock), 1, MAX_CLOCK_DRIFT),
                 store: store.clone(),
                 execution: Box::new(move || execution.take()),
                 da: plan.reads_da.then(|| {
                     let da = FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency);
-                    Rc::new(da) as Rc<dyn DaLayer>
+                    Rc::new(da.over(plan.da_cut.clone())) as Rc<dyn DaLayer>
                 }),
-                p2p: None,
+                p2p: plan.peering.as_ref().map(Peering::join),
                 peers: plan.peers.clone(),
                 threads: Threads::Shared,
             },
@@ -226,7 +238,7 @@ fn settings(plan: &FollowPlan) -> Settings {
             ..follow::Config::default()
         },
         gatherer: gatherer::Config { count: 16, ..gatherer::Config::default() },
-        p2p: None,
+        p2p: plan.peering.as_ref().map(|peering| peering.config(plan.machine.signer())),
         forced: plan.forced.then(|| forced::Config { namespace: Namespace::of("forced"), reply_within }),
     }
 }

@@ -19,6 +19,9 @@ mod draw;
 mod drive;
 mod event;
 mod forced;
+mod form;
+mod full;
+mod lies;
 mod operator;
 pub(crate) mod panics;
 mod rest;
@@ -32,14 +35,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::net::Weather;
 
+pub use crate::cluster::Sources;
 pub use coverage::{Coverage, Situation};
 pub use event::{Event, EventKind};
+pub use form::{Form, NoForm};
+pub use full::{FullDeed, FullNode};
+pub use lies::Lie;
 
 /// What a cluster is like, and what is done to it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     /// What everything follows from that is not said here: delays, losses, time-outs, load.
     pub seed: u64,
+    /// Of how many members the cluster was asked for.
+    #[serde(default)]
+    pub form: Form,
     /// What the cluster is like.
     pub shape: Shape,
     /// How long things are done to it, virtual milliseconds. Then they stop, and the cluster must
@@ -78,6 +88,13 @@ pub struct Shape {
     /// Time between two transactions that users force through DA; zero: there is no forced inclusion.
     #[serde(default)]
     pub forced_ms: u64,
+    /// By how much the clocks of each voter run faster than true time, parts per million; none: they are
+    /// all right.
+    #[serde(default)]
+    pub rates_ppm: Vec<i64>,
+    /// A full node beside it, if there is one.
+    #[serde(default)]
+    pub full: Option<FullNode>,
 }
 
 /// How messages travel.
@@ -164,6 +181,8 @@ pub enum What {
     Stray { for_ms: u64 },
     /// A node of another cluster of the same chain is named to the leader as one to add.
     WrongCluster { for_ms: u64 },
+    /// Something is done to the full node beside the cluster.
+    Full(FullDeed),
     /// At a node that leads, somebody wants what only a producer of an older term could want, and
     /// what nobody agreed on: every sink must refuse it.
     Stale,
@@ -294,7 +313,14 @@ impl History {
     /// no other seed has.
     #[must_use]
     pub fn of(seed: u64) -> Self {
-        draw::history(seed)
+        Self::with(Form::USUAL, seed)
+    }
+
+    /// The history of a seed in a cluster of another form. What is done to it, and when, differs
+    /// from form to form.
+    #[must_use]
+    pub fn with(form: Form, seed: u64) -> Self {
+        draw::history(seed, form)
     }
 
     /// A calm cluster of three to which nothing is done, for half of the usual time.
@@ -314,8 +340,10 @@ impl History {
             clients: 2,
             client_ms: 100,
             forced_ms: 0,
+            full: None,
+            rates_ppm: vec![],
         };
-        Self { seed, shape, span_ms: 10_000, deeds: vec![] }
+        Self { seed, form: Form::USUAL, shape, span_ms: 10_000, deeds: vec![] }
     }
 
     /// Runs it, in a thread of its own. Never panics and never hangs: a check that fails, a node

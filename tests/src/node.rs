@@ -34,7 +34,9 @@ use bytes::Bytes;
 use crate::client::{Ack, Oracle};
 use crate::da::{FakeDa, Ledger};
 use crate::net::SeenLives;
+use crate::p2p_net::Peering;
 use crate::power::Power;
+use crate::rate::Rate;
 use crate::run::SimClock;
 
 /// What survives a crash: disk, guard, DA layer, audit record, and what clients remember.
@@ -242,6 +244,8 @@ pub struct Plan {
     pub da_latency: Duration,
     /// How far the wall clock is off, nanoseconds.
     pub clock_offset: i64,
+    /// How fast its clocks run.
+    pub rate: Rate,
     /// Instead of the key-value app.
     pub execution: Option<MakeEngine>,
     /// With the key-value app's own pool, and the reaper that empties it.
@@ -262,6 +266,8 @@ pub struct Plan {
     pub witness: bool,
     /// Whether transactions can be forced through DA.
     pub forced: bool,
+    /// The place in the network of its peer-to-peer actor, if it has one.
+    pub peering: Option<Peering>,
 }
 
 impl Default for Plan {
@@ -282,6 +288,7 @@ impl Plan {
             max_da_backlog: 100,
             da_latency: Duration::from_millis(20),
             clock_offset: 0,
+            rate: Rate::default(),
             execution: None,
             pool: false,
             adjust: None,
@@ -292,6 +299,7 @@ impl Plan {
             keep_entries: 20,
             witness: false,
             forced: false,
+            peering: None,
         }
     }
 }
@@ -337,12 +345,14 @@ impl Node {
         let machine = plan.machine.clone();
         let switch = plan.power.clone();
         machine.disk.set_hook(Some(hook(&switch)));
-        let clock = SimClock::showing(Timestamp(START.0.saturating_add_signed(plan.clock_offset)));
+        let clock =
+            SimClock::showing(Timestamp(START.0.saturating_add_signed(plan.clock_offset))).at(plan.rate);
         let alarms: Rc<std::cell::RefCell<Vec<String>>> = Rc::default();
         let integrity_stop: Recipient<IntegrityStop> =
             Alarm(alarms.clone(), plan.power.clone()).start().recipient();
         let parts = parts(plan, &machine, &store, &clock);
-        let mut wiring = Wiring::new(settings(plan, &store), parts, integrity_stop);
+        let settings = plan.rate.settings(settings(plan, &store));
+        let mut wiring = Wiring::new(settings, parts, integrity_stop);
         if let Some(adjust) = &plan.adjust {
             adjust(&mut wiring);
         }
@@ -540,7 +550,7 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
         signer: (!plan.witness).then(|| signer_parts(&plan.power, machine, clock)),
         progress: Progress { last_block: store.reader().tip().height, last_signed: None },
         threads: Threads::Shared,
-        p2p: None,
+        p2p: plan.peering.as_ref().map(Peering::join),
     }
 }
 
@@ -652,7 +662,7 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
             chain: ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() },
             initial_height: genesis.initial_height,
         },
-        p2p: None,
+        p2p: plan.peering.as_ref().map(|peering| peering.config(plan.machine.signer())),
         inbox: plan.forced.then(|| inbox::Config {
             namespace: Namespace::of("forced"),
             max_tx_bytes: 15_000,

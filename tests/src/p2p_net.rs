@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use baton_actors::p2p::Parts;
 use baton_actors::p2p::network::{AskFailure, AskId, Command, Event, Network, Overloaded, Token};
+use baton_actors::p2p::{self, Parts};
+use baton_messages::chain::Signer;
 use baton_messages::p2p::{PeerId, Verdict};
 use baton_messages::wire::exchange::{HeaderRequest, HeaderResponse};
 use baton_messages::wire::p2p::Service;
@@ -30,10 +31,12 @@ struct State {
     chance: StdRng,
     peers: BTreeMap<PeerId, Peer>,
     links: BTreeSet<(PeerId, PeerId)>,
+    /// Nobody reaches them, and they reach nobody.
+    away: BTreeSet<PeerId>,
     /// What waits for the word of a node: who published and who forwarded it, and the message.
     gossip: BTreeMap<Token, (PeerId, PeerId, Service, Bytes)>,
-    /// Who asked what under which name.
-    asked: BTreeMap<Token, (PeerId, AskId)>,
+    /// Who asked whom what under which name.
+    asked: BTreeMap<Token, (PeerId, AskId, PeerId)>,
     tokens: u64,
     loss: f64,
     delay: (Duration, Duration),
@@ -50,6 +53,33 @@ pub struct P2pNet(Arc<Mutex<State>>);
 impl std::fmt::Debug for P2pNet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("P2pNet").finish_non_exhaustive()
+    }
+}
+
+/// A node's place in the network.
+#[derive(Clone, Debug)]
+pub struct Peering {
+    /// The network.
+    pub net: P2pNet,
+    /// Its name there.
+    pub id: String,
+    /// Whom it dials.
+    pub dials: Vec<String>,
+}
+
+impl Peering {
+    /// How its peer-to-peer actor behaves on a chain with this signer.
+    #[must_use]
+    pub fn config(&self, signer: Signer) -> p2p::Config {
+        let seed = |id: &String| (PeerId::from(id.as_str()), format!("/memory/{id}"));
+        let seeds = self.dials.iter().map(seed).collect();
+        p2p::Config { seeds, ..p2p::Config::new(PeerId::from(self.id.as_str()), signer) }
+    }
+
+    /// Joins; in the `LocalSet` of the node.
+    #[must_use]
+    pub fn join(&self) -> Parts {
+        self.net.join(&self.id)
     }
 }
 
@@ -70,6 +100,7 @@ impl P2pNet {
             chance: StdRng::seed_from_u64(seed),
             peers: BTreeMap::new(),
             links: BTreeSet::new(),
+            away: BTreeSet::new(),
             gossip: BTreeMap::new(),
             asked: BTreeMap::new(),
             tokens: 0,
@@ -117,6 +148,37 @@ impl P2pNet {
         self.with(|state| state.peers.insert(PeerId::from(id), Peer::Scripted(Box::new(script))));
     }
 
+    /// A node or a scripted peer is gone, with all its connections and what it was asked.
+    pub fn leave(&self, id: &str) {
+        let id = PeerId::from(id);
+        let linked = self.with(|state| {
+            state.peers.remove(&id);
+            state.gossip.retain(|_, (_, from, ..)| *from != id);
+            state.bans.retain(|(by, _)| *by != id);
+            let others = state.links.iter().filter(|(from, _)| *from == id).map(|(_, to)| to.clone());
+            others.collect::<Vec<_>>()
+        });
+        for other in linked {
+            self.cut(&id, &other);
+        }
+    }
+
+    /// Cuts one from everybody, until it is said otherwise; dialling is in vain meanwhile.
+    pub fn set_away(&self, id: &str, away: bool) {
+        let id = PeerId::from(id);
+        let linked = self.with(|state| {
+            match away {
+                true => state.away.insert(id.clone()),
+                false => state.away.remove(&id),
+            };
+            let others = state.links.iter().filter(|(from, _)| *from == id).map(|(_, to)| to.clone());
+            if away { others.collect::<Vec<_>>() } else { vec![] }
+        });
+        for other in linked {
+            self.cut(&id, &other);
+        }
+    }
+
     /// Connects two; both serve the chain and listen to its gossip.
     pub fn connect(&self, one: &str, other: &str) {
         let (one, other) = (PeerId::from(one), PeerId::from(other));
@@ -140,6 +202,12 @@ impl P2pNet {
         }
     }
 
+    /// Whether two are connected.
+    #[must_use]
+    pub fn are_connected(&self, one: &str, other: &str) -> bool {
+        self.with(|state| state.links.contains(&(PeerId::from(one), PeerId::from(other))))
+    }
+
     /// Cuts two from each other.
     pub fn disconnect(&self, one: &str, other: &str) {
         self.cut(&PeerId::from(one), &PeerId::from(other));
@@ -150,10 +218,27 @@ impl P2pNet {
             state.links.remove(&(one.clone(), other.clone()))
                 | state.links.remove(&(other.clone(), one.clone()))
         });
-        if linked {
-            self.tell(one, Event::Disconnected(other.clone()));
-            self.tell(other, Event::Disconnected(one.clone()));
+        if !linked {
+            return;
         }
+        // Who waits for an answer of the other one learns that none comes.
+        let unanswered = self.with(|state| {
+            let between = |asker: &PeerId, asked: &PeerId| {
+                (asker == one && asked == other) || (asker == other && asked == one)
+            };
+            let open = state.asked.iter().filter(|(_, (asker, _, asked))| between(asker, asked));
+            let open: Vec<_> = open.map(|(token, (asker, id, _))| (*token, asker.clone(), *id)).collect();
+            for (token, ..) in &open {
+                state.asked.remove(token);
+            }
+            open
+        });
+        for (_, asker, id) in unanswered {
+            let (outcome, took) = (Err(AskFailure::Closed), Duration::ZERO);
+            self.tell(&asker, Event::Answered { id, outcome, took });
+        }
+        self.tell(one, Event::Disconnected(other.clone()));
+        self.tell(other, Event::Disconnected(one.clone()));
     }
 
     /// A scripted peer gossips to a node.
@@ -274,14 +359,17 @@ impl P2pNet {
             }
             Command::Ask { id, peer, service, request } => self.question(node, id, &peer, service, &request),
             Command::Answer { token, answer } => {
-                let Some((to, id)) = self.with(|state| state.asked.remove(&token)) else { return };
+                let Some((to, id, _)) = self.with(|state| state.asked.remove(&token)) else { return };
                 let outcome = answer.ok_or(AskFailure::Closed);
                 let delay = self.delay();
                 self.after(delay, move |net| net.tell(&to, Event::Answered { id, outcome, took: delay }));
             }
             Command::Dial { peer, .. } => {
                 self.with(|state| state.dialled.push((node.clone(), peer.clone())));
-                let there = self.with(|state| state.peers.contains_key(&peer));
+                let there = self.with(|state| {
+                    let away = state.away.contains(&peer) || state.away.contains(node);
+                    state.peers.contains_key(&peer) && !away
+                });
                 let banned = self.with(|state| state.bans.contains(&(peer.clone(), node.clone())));
                 match there && !banned {
                     true => self.connect(&node.0, &peer.0),
@@ -324,7 +412,7 @@ impl P2pNet {
             return;
         }
         let token = self.token();
-        self.with(|state| state.asked.insert(token, (from.clone(), id)));
+        self.with(|state| state.asked.insert(token, (from.clone(), id, to.clone())));
         let (from, to, request, delay) = (from.clone(), to.clone(), request.clone(), self.delay());
         self.after(delay, move |net| net.tell(&to, Event::Asked { token, peer: from, service, request }));
     }

@@ -1,13 +1,16 @@
 //! Running a simulation: a fresh thread, a fresh runtime, virtual time, one seed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use baton_actors::world::Clock;
 use baton_messages::mutation::inherit;
 use baton_messages::types::Timestamp;
 use tokio::runtime::{Builder, RngSeed};
 use tokio::task::LocalSet;
+
+use crate::rate::Rate;
 
 // rustdoc does not get the flags of the build; its code links what was built with them.
 #[cfg(not(any(tokio_unstable, doc, doctest)))]
@@ -117,10 +120,15 @@ fn regressions(list: &str, test: &str) -> Vec<u64> {
         .collect()
 }
 
-/// A wall clock on virtual time: it can be set, and keeps running while a node is down.
+/// A wall clock on virtual time: it can be set, keeps running while a node is down, and may run faster
+/// or slower than time does.
 #[derive(Clone, Debug)]
 pub struct SimClock {
     base: Arc<AtomicU64>,
+    /// At which rate it runs, until somebody sets it all the time.
+    ppm: Arc<AtomicI64>,
+    /// At which rate the clock beside it runs that nobody sets.
+    rate: Rate,
     started: tokio::time::Instant,
 }
 
@@ -128,7 +136,32 @@ impl SimClock {
     /// A clock that shows this time now.
     #[must_use]
     pub fn showing(now: Timestamp) -> Self {
-        Self { base: Arc::new(AtomicU64::new(now.0)), started: tokio::time::Instant::now() }
+        Self {
+            base: Arc::new(AtomicU64::new(now.0)),
+            ppm: Arc::default(),
+            rate: Rate::default(),
+            started: tokio::time::Instant::now(),
+        }
+    }
+
+    /// The same, at a rate of its own.
+    #[must_use]
+    pub fn at(self, rate: Rate) -> Self {
+        self.ppm.store(rate.ppm, Ordering::Relaxed);
+        Self { rate, ..self }
+    }
+
+    fn wall_rate(&self) -> Rate {
+        Rate { ppm: self.ppm.load(Ordering::Relaxed) }
+    }
+
+    /// From now on it runs as time does; it shows what it showed. Outside of the simulation's runtime the
+    /// time of now is not known by itself.
+    pub fn run_true(&self, now: tokio::time::Instant) {
+        let (elapsed, rate) = (now.duration_since(self.started), self.wall_rate());
+        self.ppm.store(0, Ordering::Relaxed);
+        let nanoseconds = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+        self.jump(nanoseconds(rate.counted(elapsed)) - nanoseconds(elapsed));
     }
 
     /// Moves the clock, forwards or backwards.
@@ -140,13 +173,31 @@ impl SimClock {
 
 impl Clock for SimClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.base.load(Ordering::Relaxed)).plus(self.started.elapsed())
+        Timestamp(self.base.load(Ordering::Relaxed)).plus(self.wall_rate().counted(self.started.elapsed()))
+    }
+
+    fn elapsed(&self) -> Option<Duration> {
+        (self.rate != Rate::default()).then(|| self.rate.counted(self.started.elapsed()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_runs_true_again_shows_what_it_showed() {
+        let shown = sim_run(1, || async {
+            let clock = SimClock::showing(Timestamp(5_000_000_000)).at(Rate { ppm: 100_000 });
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            let fast = clock.now();
+            clock.run_true(tokio::time::Instant::now());
+            let same = clock.now();
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            [fast, same, clock.now()].map(|time| time.0 / 1_000_000_000)
+        });
+        assert_eq!(shown, [16, 16, 26]);
+    }
 
     #[test]
     fn a_listed_seed_belongs_to_its_test() {

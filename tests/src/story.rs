@@ -8,7 +8,8 @@ use std::fmt::Write;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::history::{Broken, Event, EventKind, History, Outcome};
+use crate::cluster::{FULL, FULL_NAME};
+use crate::history::{Broken, Event, EventKind, Form, History, Outcome};
 
 pub use timeline::timeline;
 use words::{deed_text, event_text};
@@ -26,8 +27,8 @@ pub fn story(history: &History, outcome: &Outcome) -> String {
     let nodes = nodes(history, outcome);
     let mut text = headline(history, outcome);
     let _ = write!(text, "{:>9}", "ms");
-    for node in 0..nodes {
-        let _ = write!(text, "  {:<width$}", format!("n{node}"), width = COLUMN - 2);
+    for node in &nodes {
+        let _ = write!(text, "  {:<width$}", node_name(*node), width = COLUMN - 2);
     }
     text.push('\n');
     let close = outcome.broken.as_ref().map_or(u64::MAX, |broken| broken.at_ms.saturating_sub(CLOSE_MS));
@@ -38,7 +39,8 @@ pub fn story(history: &History, outcome: &Outcome) -> String {
             continue;
         }
         routine.tell(&mut text);
-        line(&mut text, event.at_ms, event.node, &event_text(&event.what));
+        let column = event.node.and_then(|node| nodes.iter().position(|known| *known == node));
+        line(&mut text, event.at_ms, column, &event_text(&event.what));
     }
     routine.tell(&mut text);
     if let Some(broken) = &outcome.broken {
@@ -50,11 +52,17 @@ pub fn story(history: &History, outcome: &Outcome) -> String {
 fn headline(history: &History, outcome: &Outcome) -> String {
     let shape = &history.shape;
     let mut text = format!(
-        "seed {}: {} voters, {} learners{}, a block every {} ms, {} deeds in {} ms, trace {:.16}\n",
+        "seed {}: {} voters, {} learners{}{}, a block every {} ms, {} deeds in {} ms, trace {:.16}\n",
         history.seed,
         shape.voters,
         shape.learners,
         if shape.witness { ", the last voter a witness" } else { "" },
+        match shape.full.map(|full| (full.sources.peers, full.sources.da)) {
+            None => "",
+            Some((true, true)) => ", a full node over peers and DA",
+            Some((_, false)) => ", a full node over peers",
+            Some((false, true)) => ", a full node over DA",
+        },
         shape.block_time_ms,
         history.deeds.len(),
         history.span_ms,
@@ -77,16 +85,23 @@ fn named(broken: &Broken) -> String {
     }
 }
 
-fn line(text: &mut String, at_ms: u64, node: Option<usize>, what: &str) {
-    let indent = node.map_or(0, |node| node * COLUMN);
-    let mark = if node.is_some() { "" } else { "-- " };
+fn line(text: &mut String, at_ms: u64, column: Option<usize>, what: &str) {
+    let indent = column.map_or(0, |column| column * COLUMN);
+    let mark = if column.is_some() { "" } else { "-- " };
     let _ = writeln!(text, "{at_ms:>9}  {:indent$}{mark}{what}", "");
 }
 
-/// How many nodes there are, those that join on the way too.
-fn nodes(history: &History, outcome: &Outcome) -> usize {
-    let seen = outcome.events.iter().filter_map(|event| event.node).max().map_or(0, |last| last + 1);
-    seen.max(history.shape.voters + history.shape.learners)
+/// Which nodes there are, those that join on the way too, and the full node.
+fn nodes(history: &History, outcome: &Outcome) -> Vec<usize> {
+    let members = outcome.events.iter().filter_map(|event| event.node).filter(|node| *node != FULL);
+    let seen = members.max().map_or(0, |last| last + 1);
+    let members = 0..seen.max(history.shape.voters + history.shape.learners);
+    members.chain(history.shape.full.map(|_| FULL)).collect()
+}
+
+/// What a node is called.
+fn node_name(node: usize) -> String {
+    if node == FULL { FULL_NAME.to_owned() } else { format!("n{node}") }
 }
 
 /// What goes on all the time.
@@ -141,8 +156,8 @@ impl Routine {
             parts.push(format!("{txs} transactions"));
         }
         if !applied.is_empty() {
-            let applied: Vec<String> =
-                applied.iter().map(|(node, height)| format!("n{node} {height}")).collect();
+            let applied = applied.iter().map(|(node, height)| format!("{} {height}", node_name(*node)));
+            let applied: Vec<String> = applied.collect();
             parts.push(format!("applied: {}", applied.join(", ")));
         }
         if let Some(height) = included {
@@ -164,19 +179,28 @@ pub fn deeds(history: &History) -> String {
     text
 }
 
-/// Writes story and timeline into a directory, as `seed-N.txt` and `seed-N.svg`, and returns their
-/// paths.
+/// Writes story and timeline into a directory, as `seed-N.txt` and `seed-N.svg` (`seed-5-N` for
+/// clusters of five), and returns their paths.
 ///
 /// # Errors
 ///
 /// When they cannot be written.
 pub fn write(history: &History, outcome: &Outcome, directory: &Path) -> io::Result<(PathBuf, PathBuf)> {
     std::fs::create_dir_all(directory)?;
-    let path = |extension: &str| directory.join(format!("seed-{}.{extension}", history.seed));
+    let path = |extension: &str| directory.join(format!("{}.{extension}", file_name(history)));
     let (txt, svg) = (path("txt"), path("svg"));
     std::fs::write(&txt, story(history, outcome))?;
     std::fs::write(&svg, timeline(history, outcome))?;
     Ok((txt, svg))
+}
+
+/// The name of the files about a history, without an extension.
+#[must_use]
+pub fn file_name(history: &History) -> String {
+    match history.form {
+        Form::USUAL => format!("seed-{}", history.seed),
+        form => format!("seed-{form}-{}", history.seed),
+    }
 }
 
 /// What a failed seed prints: the broken promise, the one command that replays it, where story
@@ -186,7 +210,7 @@ pub fn failure(history: &History, outcome: &Outcome, directory: &Path) -> String
     let seed = history.seed;
     let Some(broken) = &outcome.broken else { return format!("seed {seed}: no promise was broken\n") };
     let mut text = format!("seed {seed} broke a promise after {} ms: {}\n", broken.at_ms, named(broken));
-    let _ = writeln!(text, "  replay it:       {}", replay_command(seed));
+    let _ = writeln!(text, "  replay it:       {}", replay_command(history));
     match write(history, outcome, directory) {
         Ok((story, timeline)) => {
             let _ = writeln!(text, "  story, timeline: {} {}", story.display(), timeline.display());
@@ -201,12 +225,25 @@ pub fn failure(history: &History, outcome: &Outcome, directory: &Path) -> String
 
 /// The one command that runs a seed again.
 #[must_use]
-pub fn replay_command(seed: u64) -> String {
-    format!("make replay SEED={seed}")
+pub fn replay_command(history: &History) -> String {
+    let seed = history.seed;
+    match history.form {
+        Form::USUAL => format!("make replay SEED={seed}"),
+        form => format!("make replay SEED={seed} SHAPE={form}"),
+    }
 }
 
 /// The test that runs histories, as `tests/seeds.txt` names it.
 pub const HISTORIES: &str = "no_history_breaks_a_promise";
+
+/// The name under which `tests/seeds.txt` lists histories of clusters of a form.
+#[must_use]
+pub fn listed_as(form: Form) -> String {
+    match form {
+        Form::USUAL => HISTORIES.to_owned(),
+        form => format!("{HISTORIES}/{form}"),
+    }
+}
 
 /// The line that keeps a seed in the list of regressions.
 #[must_use]
@@ -215,7 +252,7 @@ pub fn regression_line(history: &History, outcome: &Outcome) -> String {
         let first = broken.text.lines().next().unwrap_or_default();
         format!(" {}", first.chars().take(120).collect::<String>())
     });
-    format!("{HISTORIES} {}{found}", history.seed)
+    format!("{} {}{found}", listed_as(history.form), history.seed)
 }
 
 #[cfg(test)]
@@ -269,6 +306,10 @@ mod tests {
         let told = failure(&History::of(7), &outcome(vec![]), directory.path());
         assert!(told.contains("make replay SEED=7\n"), "{told}");
         assert!(told.contains(&format!("{HISTORIES} 7 I2: two blocks\n")), "{told}");
+        let five = History::with("5".parse().expect("a form"), 7);
+        let told = failure(&five, &outcome(vec![]), directory.path());
+        assert!(told.contains("make replay SEED=7 SHAPE=5\n"), "{told}");
+        assert!(told.contains(&format!("{HISTORIES}/5 7 I2: two blocks\n")), "{told}");
         assert!(directory.path().join("seed-7.svg").exists() && directory.path().join("seed-7.txt").exists());
     }
 }

@@ -17,6 +17,7 @@ use baton_messages::command::{BlockEntry, Command, ForcedPosition, HeaderSignatu
 use baton_messages::follow::{
     Candidate, DaHint, DaRead, ForkFound, GetSyncView, Judged, Offer, Origin, Piece, SyncView, Taken,
 };
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::p2p::{Offence, PeerId, ReportPeer};
 use baton_messages::raft::Applied;
 use baton_messages::types::{DaHeight, Height, StateRoot, Term, Timestamp, Tip};
@@ -470,6 +471,7 @@ impl Following {
     fn note(&mut self) -> FollowRecord {
         if let Some(read) = self.read {
             let unrecorded = self.candidates.lowest_da().into_iter().chain(self.inclusion.lowest_da()).min();
+            let unrecorded = unrecorded.filter(|_| !planted(Mutation::CursorAhead));
             self.record.cursor = unrecorded.map_or(read.next, |lowest| lowest.min(read.next));
             self.record.strict_from = self.record.strict_from.into_iter().chain(read.strict_from).min();
         }

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use sim::campaign::Campaign;
-use sim::history::{History, Outcome};
+use sim::history::{Form, History, Outcome};
 use sim::{shrink, story};
 
 /// A simulated cluster makes and drops messages all the time: with this allocator it needs 7 % less
@@ -45,6 +45,9 @@ struct Run {
     /// The seeds, such as 0..1000; a number means so many from 0 on.
     #[arg(long, default_value = "0..1000", value_parser = range)]
     seeds: Range<u64>,
+    /// Of how many members the clusters are: 1 to 7, or 3+w with the last one a witness.
+    #[arg(long, default_value_t = Form::USUAL)]
+    shape: Form,
     /// Threads; one per core if not said.
     #[arg(long, default_value_t = cores())]
     threads: usize,
@@ -60,6 +63,9 @@ struct Run {
 struct One {
     /// The seed.
     seed: u64,
+    /// Of how many members the cluster is: 1 to 7, or 3+w with the last one a witness.
+    #[arg(long, default_value_t = Form::USUAL)]
+    shape: Form,
     /// With this bug planted.
     #[arg(long)]
     mutation: Option<String>,
@@ -137,14 +143,13 @@ fn version() -> String {
 }
 
 fn run_many(run: &Run, out: &Path) -> anyhow::Result<bool> {
-    let state = run
-        .state
-        .clone()
-        .unwrap_or_else(|| out.join(format!("seeds-{}-{}.json", run.seeds.start, run.seeds.end)));
+    let state = run.state.clone().unwrap_or_else(|| {
+        out.join(format!("seeds-{}-{}-{}.json", run.shape, run.seeds.start, run.seeds.end))
+    });
     if let Some(directory) = state.parent() {
         std::fs::create_dir_all(directory)?;
     }
-    let mut campaign = Campaign::take_up(&state, &version(), run.seeds.clone())?;
+    let mut campaign = Campaign::take_up(&state, &version(), run.shape, run.seeds.clone())?;
     let failed = |history: &History, outcome: &Outcome| {
         eprint!("{}", story::failure(history, outcome, out));
         if let Some(list) = &run.record {
@@ -183,7 +188,7 @@ fn chosen(one: &One) -> anyhow::Result<History> {
     plant(one.mutation.as_deref())?;
     match &one.history {
         Some(path) => Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?),
-        None => Ok(History::of(one.seed)),
+        None => Ok(History::with(one.shape, one.seed)),
     }
 }
 
@@ -213,7 +218,7 @@ fn shrink_one(one: &One, out: &Path) -> anyhow::Result<bool> {
     println!("{} of {} deeds are needed:", shortest.deeds.len(), history.deeds.len());
     print!("{}", story::deeds(&shortest));
     let (told, drawn) = story::write(&shortest, &outcome, out)?;
-    let kept = out.join(format!("seed-{}.json", shortest.seed));
+    let kept = out.join(format!("{}.json", story::file_name(&shortest)));
     std::fs::write(&kept, serde_json::to_string_pretty(&shortest)?)?;
     println!("written: {} {} {}", told.display(), drawn.display(), kept.display());
     Ok(false)

@@ -3,6 +3,7 @@
 //! Only what changed is looked at. What was ever seen is kept: a promise about one height or one
 //! term is about every node that ever lived.
 
+mod followed;
 mod log;
 mod notes;
 
@@ -15,10 +16,12 @@ use baton_actors::signer::slot::{self, ChainId, Verdict};
 use baton_messages::types::{Hash, Height, MemberId, Term};
 use baton_storage::raft_types::Vote;
 
+use super::full::Full;
 use super::host::Host;
 use crate::da::Posted;
 use crate::history::{EventKind, Situation};
 
+use followed::{Chain, Followed};
 use log::{Logs, SeenLog};
 pub(super) use notes::Notes;
 
@@ -40,6 +43,8 @@ pub(super) struct Checks {
     told: usize,
     /// Proposals whose outcome nobody knew: the height, the term.
     unknown: Vec<(Height, u64)>,
+    /// What was seen of the full node.
+    followed: Followed,
     /// What happens, for who wants to know.
     pub(super) notes: Notes,
 }
@@ -108,6 +113,18 @@ impl Checks {
         }
     }
 
+    /// Looks at the full node, if there is one that runs.
+    pub(super) fn full(&mut self, full: Option<&Full>, hosts: &[Rc<Host>]) {
+        let Some(full) = full.filter(|full| full.is_up()) else { return };
+        let chain = Chain { committed: &self.committed, hosts };
+        self.followed.step(full, &chain, &mut self.notes);
+    }
+
+    /// Looks at what the full node, which is down, has on its disk.
+    pub(super) fn followed_chain(&self, full: &Full) {
+        self.followed.rest(full, &self.committed);
+    }
+
     /// The highest height that anybody applied.
     pub(super) fn tip(&self) -> Height {
         self.committed.last_key_value().map_or(Height(0), |(height, _)| *height)
@@ -137,7 +154,9 @@ impl Checks {
     fn life(&mut self, host: &Host) {
         let Some(node) = host.node() else { return };
         if self.seen.get(&host.index()).is_some_and(|seen| seen.lives != host.lives()) {
-            // What the life before signed last is its own.
+            // What the life before signed last is its own. A sole voter may already have applied and signed
+            // a block in this one.
+            self.commits(host);
             self.signatures(host);
         }
         let seen = self.seen.entry(host.index()).or_default();

@@ -23,7 +23,7 @@ use crate::node::Machine;
 use crate::power::Power;
 
 /// Machines that are no members are numbered from here.
-const FIRST_GUEST: usize = 100;
+pub(super) const FIRST_GUEST: usize = 100;
 
 /// Whether a node has accepted a transaction, once it has answered.
 pub(crate) type Accepting = Rc<RefCell<Option<bool>>>;
@@ -56,8 +56,9 @@ impl Cluster {
 
     /// Every clock is right.
     pub(crate) fn set_clocks(&mut self) {
+        let elapsed = self.elapsed();
         for host in &self.hosts {
-            host.jump(host.skew().saturating_neg());
+            host.set_clock(elapsed);
         }
     }
 
@@ -123,6 +124,7 @@ impl Cluster {
                 self.checks.notes.now_ms = now;
                 if !reached {
                     self.checks.step(now, &self.hosts);
+                    self.checks.full(self.full.as_deref(), &self.hosts);
                     self.checks.guests(&self.guests);
                 }
             }

@@ -19,6 +19,7 @@ use futures::future::LocalBoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::faults::FIRST_GUEST;
 use super::gate::Gate;
 use super::proposals::Proposals;
 use super::relay::{Late, Relay};
@@ -26,7 +27,9 @@ use super::{AdjustNode, ClusterPlan, Way, member, name, tcp};
 use crate::engine::{FakeEngine, Script};
 use crate::net::Net;
 use crate::node::{Machine, Node, Plan, START};
+use crate::p2p_net::Peering;
 use crate::power::{Power, Touched};
+use crate::rate::Rate;
 use crate::run::SimClock;
 
 /// Something for a running node to do.
@@ -57,6 +60,8 @@ pub(crate) struct Host {
     script: Script,
     /// How far its wall clock is off, nanoseconds.
     skew: Cell<i64>,
+    /// Its wall clock does not run at its own rate any more.
+    disciplined: Cell<bool>,
     /// What its node counts in this life.
     metrics: RefCell<Option<Rc<Metrics>>>,
     /// Its DA adapter in this life.
@@ -106,6 +111,7 @@ impl Host {
             gate,
             script: Script::default(),
             skew: Cell::new(0),
+            disciplined: Cell::new(false),
             metrics: RefCell::default(),
             da: RefCell::default(),
             relay: Rc::default(),
@@ -225,10 +231,6 @@ impl Host {
         self.boot.get()
     }
 
-    pub(super) fn skew(&self) -> i64 {
-        self.skew.get()
-    }
-
     pub(super) fn expect_damage(&self, expected: bool) {
         self.damage_expected.set(expected);
         self.refused_to_start.set(false);
@@ -250,11 +252,52 @@ impl Host {
         self.plan.witness == Some(self.index)
     }
 
+    /// Its place among peers: members tell the others what they tell anybody. Guests and witnesses
+    /// have none.
+    fn peering(&self) -> Option<Peering> {
+        let net = self.plan.p2p.clone().filter(|_| !self.is_witness())?;
+        let Bootstrap::Peers(members) = &self.bootstrap else {
+            // Others dial who forms a cluster alone; who joins knows whom to ask.
+            let dials = (0..self.index).map(name).collect();
+            return (self.index < FIRST_GUEST).then(|| Peering { net, id: name(self.index), dials });
+        };
+        let others = members.iter().map(|member| member.name.clone());
+        let dials = others.filter(|other| *other != name(self.index)).collect();
+        Some(Peering { net, id: name(self.index), dials })
+    }
+
     /// Its wall clock jumps, and is off by that much from now on.
     pub(super) fn jump(&self, nanoseconds: i64) {
         self.skew.set(self.skew.get().saturating_add(nanoseconds));
         if let Some(node) = self.node() {
             node.clock().jump(nanoseconds);
+        }
+    }
+
+    /// How fast its clocks run.
+    fn rate(&self) -> Rate {
+        Rate { ppm: self.plan.rates_ppm.get(self.index).copied().unwrap_or_default() }
+    }
+
+    /// How fast its wall clock runs, which somebody may have put right.
+    fn wall_rate(&self) -> Rate {
+        if self.disciplined.get() { Rate::default() } else { self.rate() }
+    }
+
+    /// Its wall clock is right, and stays so: it is set by a better one from now on. `elapsed`: since the
+    /// cluster was made.
+    pub(super) fn set_clock(&self, elapsed: Duration) {
+        self.jump(self.skew.get().saturating_neg());
+        let rate = self.rate();
+        if self.disciplined.replace(true) || rate == Rate::default() {
+            return;
+        }
+        let nanoseconds = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+        if let Some(node) = self.node() {
+            if let Some(started) = self.started {
+                node.clock().run_true(started + elapsed);
+            }
+            node.clock().jump(nanoseconds(elapsed) - nanoseconds(rate.counted(elapsed)));
         }
     }
 
@@ -362,7 +405,8 @@ pub(super) async fn live(host: Rc<Host>) {
             tcp::transport(&store, &member, World::new(Arc::new(clock), seed)).await
         }
     };
-    let elapsed = i64::try_from(host.elapsed().as_nanos()).unwrap_or(i64::MAX);
+    let counted = host.wall_rate().counted(host.elapsed());
+    let elapsed = i64::try_from(counted.as_nanos()).unwrap_or(i64::MAX);
     let clock_offset = elapsed.saturating_add(host.skew.get());
     let adjust: Option<AdjustNode> = host.plan.adjust.clone();
     let (index, looking) = (host.index, host.clone());
@@ -376,6 +420,7 @@ pub(super) async fn live(host: Rc<Host>) {
     let plan = Plan {
         block_time: host.plan.block_time,
         clock_offset,
+        rate: host.rate(),
         member: Some(member),
         bootstrap: host.bootstrap.clone(),
         transport: Some(transport),
@@ -385,9 +430,13 @@ pub(super) async fn live(host: Rc<Host>) {
         execution,
         witness: host.is_witness(),
         forced: host.plan.forced_epoch.is_some(),
+        peering: host.peering(),
         ..Plan::on(machine, host.power())
     };
     let node = Rc::new(Node::start_over(&plan, store));
+    if host.disciplined.get() {
+        node.clock().run_true(Instant::now());
+    }
     if host.damage_expected.get() {
         announce_damage(&node);
     }

@@ -70,11 +70,23 @@ pub enum Situation {
     MembersChanged,
     /// A newer version of entries came into force.
     VersionRaised,
+    /// Clocks ran at different rates.
+    ClocksApart,
+    /// A full node that was behind came level, mostly by what peers gave.
+    FullFromPeers,
+    /// A full node that was behind came level, mostly by what is on DA.
+    FullFromDa,
+    /// A full node came level that had lost blocks in a crash.
+    FullAfterLoss,
+    /// A full node refused what a peer gave.
+    FullRefused,
+    /// A full node banned a peer.
+    FullBanned,
 }
 
 impl Situation {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 36] = [
         Self::CrashBetweenCommitAndSign,
         Self::CrashBetweenSignAndDa,
         Self::CrashBetweenDaAndRecord,
@@ -105,6 +117,12 @@ impl Situation {
         Self::Apart,
         Self::MembersChanged,
         Self::VersionRaised,
+        Self::ClocksApart,
+        Self::FullFromPeers,
+        Self::FullFromDa,
+        Self::FullAfterLoss,
+        Self::FullRefused,
+        Self::FullBanned,
     ];
 }
 
@@ -141,6 +159,12 @@ impl fmt::Display for Situation {
             Self::Apart => "no node heard another",
             Self::MembersChanged => "membership changed",
             Self::VersionRaised => "newer entries in force",
+            Self::ClocksApart => "clocks at different rates",
+            Self::FullFromPeers => "full node caught up from peers",
+            Self::FullFromDa => "full node caught up from DA",
+            Self::FullAfterLoss => "full node caught up after losing blocks",
+            Self::FullRefused => "full node refused what a peer gave",
+            Self::FullBanned => "full node banned a peer",
         })
     }
 }

@@ -10,8 +10,9 @@ use baton_storage::backend::StoreError;
 use baton_storage::memory::Keep;
 
 use super::drive::Drive;
+use super::lies::Lie;
 use super::{Among, DaFault, DiskFault, EngineFault, EventKind, Left, Situation, What, Who};
-use crate::cluster::{address, name};
+use crate::cluster::{Sources, address, name};
 use crate::engine::CALLS;
 
 /// A hand-off that was asked for, and its answer.
@@ -41,10 +42,20 @@ pub(super) enum End {
     Stopped(usize, Stopping, u64),
     Guest(usize),
     WrongCluster(usize),
+    FullStarts,
+    FullThaws,
+    /// The full node's ways are whole again.
+    FullJoins(Sources),
+    /// A peer goes on lying until then.
+    Lie {
+        id: String,
+        lie: Lie,
+        until_ms: u64,
+    },
 }
 
 /// What may be lost when the machine goes off.
-fn keep(left: Left) -> Keep {
+pub(super) fn keep(left: Left) -> Keep {
     match left {
         Left::All => Keep::All,
         Left::Nothing => Keep::None,
@@ -277,6 +288,7 @@ impl Drive {
                 self.later(20, End::Stopped(index, stopping, *down_ms));
             }
             What::Twin { .. } | What::Stray { .. } | What::WrongCluster { .. } => return self.mistake(what),
+            What::Full(deed) => return self.full_deed(deed),
             What::Stale => {
                 let leader = self.cluster.leader()?;
                 self.ask_sinks(leader)?;
@@ -414,6 +426,10 @@ impl Drive {
                 self.crash(index, Left::All, down_ms, "told to stop");
             }
             End::Guest(guest) => self.cluster.end_guest(guest),
+            End::FullStarts => self.cluster.start_full(),
+            End::FullThaws => self.cluster.freeze_full(false),
+            End::FullJoins(ways) => self.cut_full(ways, false),
+            End::Lie { id, lie, until_ms } => self.lie_on(id, lie, until_ms),
             End::WrongCluster(guest) => {
                 if let Some(leader) = self.cluster.leader() {
                     let (name, address) = (name(guest), address(guest));

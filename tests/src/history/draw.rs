@@ -3,10 +3,12 @@
 //! Swarm testing: each history has a few kinds of faults only, each with a frequency of its own.
 //! A history with all of them at once would come nowhere.
 
+mod full;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{Among, DaFault, Deed, DiskFault, EngineFault, History, Left, Shape, Storm, What, Who};
+use super::{Among, DaFault, Deed, DiskFault, EngineFault, Form, History, Left, Shape, Storm, What, Who};
 
 /// How long things are done to a cluster.
 const SPAN_MS: u64 = 20_000;
@@ -105,13 +107,13 @@ impl Chance {
     }
 }
 
-pub(super) fn history(seed: u64) -> History {
+pub(super) fn history(seed: u64, form: Form) -> History {
     let mut chance = Chance::new(seed ^ 0x6869_7374_6f72_7900);
-    let shape = shape(&mut chance);
+    let shape = shape(&mut chance, form);
     // Versions of before do not know where forced inclusion stands.
     let forced_ms = if shape.older.is_empty() { forced_ms(seed) } else { 0 };
-    let shape = Shape { forced_ms, ..shape };
-    let mut deeds = vec![];
+    let (full, mut deeds) = full::full(seed).map_or((None, vec![]), |(full, deeds)| (Some(full), deeds));
+    let shape = Shape { forced_ms, full, rates_ppm: rates_ppm(seed, form), ..shape };
     // Between one and six kinds; rarely none, which shows what a calm cluster does.
     let kinds: Vec<Kind> = {
         let often = chance.pick(&[5, 15, 25, 35]);
@@ -134,7 +136,7 @@ pub(super) fn history(seed: u64) -> History {
     }
     deeds.extend(now_and_then(seed));
     deeds.sort_by_key(|deed| deed.at_ms);
-    History { seed, shape, span_ms: SPAN_MS, deeds }
+    History { seed, form, shape, span_ms: SPAN_MS, deeds }
 }
 
 /// What happens now and then beside the kinds of a seed: to all nodes at once, or to an engine that
@@ -162,8 +164,8 @@ fn now_and_then(seed: u64) -> Vec<Deed> {
     deeds
 }
 
-fn shape(chance: &mut Chance) -> Shape {
-    let voters = 3;
+fn shape(chance: &mut Chance, form: Form) -> Shape {
+    let voters = form.voters();
     let older =
         if chance.percent(15) { (0..voters).filter(|_| chance.percent(50)).collect() } else { vec![] };
     let max_ms = chance.pick(&[0, 1, 2, 2, 4, 8]);
@@ -178,7 +180,7 @@ fn shape(chance: &mut Chance) -> Shape {
     Shape {
         voters,
         learners: usize::from(chance.percent(10)),
-        witness: chance.percent(15),
+        witness: form.witness(chance.percent(15)),
         older,
         block_time_ms: 100,
         snapshot_after,
@@ -188,6 +190,8 @@ fn shape(chance: &mut Chance) -> Shape {
         clients: chance.index(4) + 1,
         client_ms: chance.spread(20, 300),
         forced_ms: 0,
+        full: None,
+        rates_ppm: vec![],
     }
 }
 
@@ -196,6 +200,20 @@ fn shape(chance: &mut Chance) -> Shape {
 fn forced_ms(seed: u64) -> u64 {
     let mut chance = Chance::new(seed ^ 0x666f_7263_6564);
     if chance.percent(20) { chance.spread(100, 1_500) } else { 0 }
+}
+
+/// In every eighth history clocks run faster or slower than time does, by a tenth of a thousandth up to a
+/// tenth. By a chance of its own, too.
+fn rates_ppm(seed: u64, form: Form) -> Vec<i64> {
+    let mut chance = Chance::new(seed ^ 0x7261_7465_7300);
+    if !chance.percent(12) {
+        return vec![];
+    }
+    let rate = |_| {
+        let off = i64::try_from(chance.spread(100, 100_000)).unwrap_or_default();
+        chance.pick(&[0, off, off, -off, -off])
+    };
+    (0..form.voters()).map(rate).collect()
 }
 
 /// Somebody, the leader more often than others.
@@ -310,31 +328,35 @@ fn deed(kind: Kind, chance: &mut Chance, shape: &Shape) -> What {
 mod tests {
     use super::*;
 
+    fn of(seed: u64) -> History {
+        history(seed, Form::USUAL)
+    }
+
     #[test]
     fn a_history_follows_from_its_seed_and_from_nothing_else() {
         for seed in 0..50 {
-            assert_eq!(history(seed), history(seed));
+            assert_eq!(of(seed), of(seed));
         }
-        assert_ne!(history(1).deeds, history(2).deeds);
+        assert_ne!(of(1).deeds, of(2).deeds);
     }
 
     #[test]
     fn every_kind_of_deed_comes_within_a_few_hundred_seeds() {
         let mut names = std::collections::BTreeSet::new();
         for seed in 0..400 {
-            for deed in history(seed).deeds {
+            for deed in of(seed).deeds {
                 let value = serde_json::to_value(&deed.what).expect("plain data");
                 names.insert(
                     value.as_object().map_or_else(|| value.to_string(), |map| map.keys().cloned().collect()),
                 );
             }
         }
-        assert_eq!(names.len(), 28, "{names:?}");
+        assert_eq!(names.len(), 29, "{names:?}");
     }
 
     #[test]
     fn a_history_survives_being_written_down() {
-        let before = history(3);
+        let before = of(3);
         let text = serde_json::to_string(&before).expect("plain data");
         assert_eq!(serde_json::from_str::<History>(&text).expect("the same"), before);
     }

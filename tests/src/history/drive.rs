@@ -11,11 +11,14 @@ use baton_storage::runtime::seed_chance;
 use super::clients::Clients;
 use super::deeds::{End, HandingOff};
 use super::draw::Chance;
+use super::full::Beside;
 use super::operator::Operator;
 use super::sinks::{Asked, Refusals};
 use super::{Broken, Coverage, Deed, EventKind, History, Left, Outcome, Situation, What, forced, panics};
 use crate::cluster::{Cluster, ClusterPlan};
 use crate::net::Weather;
+use crate::p2p_net::P2pNet;
+use crate::rate::Rate;
 
 /// Longer than this no history runs, in real time.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -102,6 +105,10 @@ pub(super) struct Drive {
     pub(super) handing_off: Vec<HandingOff>,
     pub(super) asked: Vec<Asked>,
     pub(super) refusals: Refusals,
+    /// What goes on at the full node, if there is one.
+    pub(super) beside: Beside,
+    /// The slowest clock.
+    slowest: Rate,
     pub(super) voters: usize,
     /// The version of log entries that a node is started with from now on.
     pub(super) knows: BTreeMap<usize, u8>,
@@ -117,6 +124,11 @@ impl Drive {
             true => BTreeMap::new(),
             false => (0..16).map(|index| (index, if shape.older.contains(&index) { 1 } else { 2 })).collect(),
         };
+        let p2p = shape.full.filter(|full| full.sources.peers).map(|_| {
+            let net = P2pNet::new(history.seed ^ 0x7065_6572_7300);
+            net.lose(shape.weather.lost as f64 / 1_000.0);
+            net
+        });
         let plan = ClusterPlan {
             block_time: Duration::from_millis(shape.block_time_ms),
             weather: usual,
@@ -126,6 +138,8 @@ impl Drive {
             witness: shape.witness.then(|| shape.voters.saturating_sub(1)),
             observed: true,
             command_versions: knows.clone(),
+            rates_ppm: shape.rates_ppm.clone(),
+            p2p: p2p.clone(),
             forced_epoch: (shape.forced_ms > 0).then_some(forced::EPOCH),
             ..ClusterPlan::default()
         };
@@ -133,6 +147,9 @@ impl Drive {
         cluster.notes().begin();
         for index in 0..shape.voters {
             cluster.restart(index);
+        }
+        if let Some(full) = shape.full {
+            cluster.add_full(full.sources);
         }
         Self {
             cluster,
@@ -148,10 +165,17 @@ impl Drive {
             handing_off: vec![],
             asked: vec![],
             refusals: Refusals::default(),
+            slowest: Rate { ppm: shape.rates_ppm.iter().copied().min().unwrap_or_default().min(0) },
+            beside: Beside::new(history.seed, p2p),
             voters: shape.voters,
             knows,
             joined: 0,
         }
+    }
+
+    /// How long the node with the slowest clock takes for what takes others so long.
+    pub(super) fn slowed(&self, ms: u64) -> u64 {
+        millis(self.slowest.takes(Duration::from_millis(ms)))
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -173,8 +197,14 @@ impl Drive {
     }
 
     fn go(&mut self, history: &History) {
+        if !history.shape.rates_ppm.is_empty() {
+            self.reached(Situation::ClocksApart);
+        }
         for _ in 0..history.shape.learners {
             self.deed(&What::Join);
+        }
+        if let Some(full) = history.shape.full {
+            self.later(full.from_ms, End::FullStarts);
         }
         let mut deeds = history.deeds.iter().peekable();
         while self.now_ms() < history.span_ms {
@@ -211,6 +241,7 @@ impl Drive {
                 self.crash(index, left, down_ms, "power lost at an effect");
             }
         }
+        self.look_after_full();
         let now = self.now_ms();
         while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
             let end = entry.remove();

@@ -56,6 +56,8 @@ pub enum EventKind {
     Refused { by: String, text: String },
     /// A hand-off was answered.
     HandedOff { ok: bool, text: String },
+    /// A full node that was behind is not any more.
+    Level { height: u64 },
     /// A node asks for a person.
     Alarm { text: String },
     /// A node's store is in trouble, or out of it.

@@ -49,7 +49,7 @@ impl Drive {
         // What an operator wants is no fault: a pause whose entry was on its way when everybody was told
         // to go on is lifted first.
         self.wait("L1: the pause does not end", RESUMED_MS, |drive| !drive.is_paused());
-        let stood = self.now_ms() + STOOD_MS;
+        let stood = self.now_ms() + self.slowed(STOOD_MS);
         self.wait("L1: time does not pass", STOOD_MS + 1_000, |drive| drive.now_ms() >= stood);
         self.full_rate(block_time);
         let drained = self.cluster.reached_heights().0;
@@ -57,6 +57,7 @@ impl Drive {
             let leader = drive.cluster.leader().filter(|leader| drive.cluster.is_up(*leader));
             leader.is_some_and(|leader| drive.cluster.reader(leader).da_progress().included >= drained)
         });
+        self.full_is_level(drained);
         self.wait("L1: somebody is not fit to lead again", FIT_MS, |drive| {
             // Whose store is open again is fit until it has heard what it lacks.
             drive.is_level() && drive.voters_up().into_iter().all(|index| drive.can_lead(index))
@@ -72,6 +73,7 @@ impl Drive {
         }
         self.trial(history);
         self.wait("L1: not everybody has everything in the end", LEVEL_MS, |drive| drive.is_level());
+        self.full_comes_to_rest();
         self.note_refusals();
         let retired = self.operator.retired.clone();
         self.cluster.leave_out(retired);
@@ -91,12 +93,14 @@ impl Drive {
         for (_, end) in std::mem::take(&mut self.later) {
             match end {
                 End::Anew(index) => self.end(End::Anew(index)),
+                End::Lie { id, lie, .. } => self.lie_on(id, lie, 0),
                 End::Guest(guest) | End::WrongCluster(guest) => self.cluster.end_guest(guest),
                 // It has got its signal, and may be in the middle of it.
                 End::Stopped(index, ..) => self.crash(index, Left::All, 0, "told to stop"),
                 _ => {}
             }
         }
+        self.full_faults_end();
         self.cluster.heal();
         self.cluster.net().set_weather(Weather::default());
         self.cluster.ledger().heal();
@@ -114,6 +118,8 @@ impl Drive {
 
     /// Lets time pass, without deeds, until something holds.
     pub(super) fn wait(&mut self, what: &str, within_ms: u64, mut holds: impl FnMut(&mut Self) -> bool) {
+        // What is promised is promised by the clock of who does it.
+        let within_ms = self.slowed(within_ms);
         let since = self.now_ms();
         let mut resumed = since;
         while !holds(self) {
@@ -148,6 +154,7 @@ impl Drive {
 
     /// L4: a hand-off misses no slot.
     fn hand_off(&mut self, block_time: u64) {
+        let block_time = self.slowed(block_time);
         let Some(leader) = self.cluster.leader() else { return };
         let Some(membership) = self.cluster.membership() else { return };
         let voters: Vec<usize> =

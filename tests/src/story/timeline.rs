@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::nodes;
 use super::words::{deed_name, deed_text, lasts_ms};
+use super::{node_name, nodes};
 use crate::history::{EventKind, History, Outcome};
 
 const WIDTH: f64 = 1600.0;
@@ -72,7 +72,7 @@ impl<'a> Picture<'a> {
         let used = rows.iter().map(|(_, row)| row + 1).max().unwrap_or(1);
         let blocks_y = TOP + used as f64 * ROW + 10.0;
         let lanes_y = blocks_y + 34.0;
-        let bottom = lanes_y + nodes as f64 * LANE;
+        let bottom = lanes_y + nodes.len() as f64 * LANE;
         let height = bottom + 70.0;
         let _ = writeln!(
             self.svg,
@@ -84,8 +84,8 @@ impl<'a> Picture<'a> {
         self.axis(blocks_y, bottom);
         self.deeds(&rows, bottom);
         self.blocks(blocks_y);
-        for node in 0..nodes {
-            self.lane(node, lanes_y + node as f64 * LANE);
+        for (lane, node) in nodes.into_iter().enumerate() {
+            self.lane(node, lanes_y + lane as f64 * LANE);
         }
         self.marks(blocks_y, bottom);
         self.legend(bottom + 46.0);
@@ -233,7 +233,8 @@ impl<'a> Picture<'a> {
     }
 
     fn lane(&mut self, node: usize, y: f64) {
-        self.text(10.0, y + 22.0, "font-size='13'", &format!("n{node}"));
+        let called = node_name(node);
+        self.text(10.0, y + 22.0, "font-size='13'", &called);
         for Stretch { from_ms, to_ms, role, term } in self.stretches(node) {
             let (x, end) = (self.x(from_ms), self.x(to_ms));
             let (attributes, name) = match role {
@@ -241,7 +242,7 @@ impl<'a> Picture<'a> {
                 Role::Up => ("fill='#e6e9ee'", "follows"),
                 Role::Leads => ("fill='#7fb0e8'", "leads"),
             };
-            let title = format!("n{node} {name}, term {term}, {from_ms} to {to_ms} ms");
+            let title = format!("{called} {name}, term {term}, {from_ms} to {to_ms} ms");
             self.bar((x, y + 6.0), (end - x, 20.0), attributes, &title);
             if term > 0 && role != Role::Down && end - x > 20.0 {
                 self.text(x + 3.0, y + 20.0, "font-size='10' fill='#223344'", &format!("t{term}"));
@@ -255,15 +256,15 @@ impl<'a> Picture<'a> {
                     self.grant(node, y, granted.take(), event.at_ms);
                 }
                 EventKind::Refused { by, text } => {
-                    let title = format!("{} ms: n{node} refused by {by}: {text}", event.at_ms);
+                    let title = format!("{} ms: {called} refused by {by}: {text}", event.at_ms);
                     self.bar((self.x(event.at_ms), y + 32.0), (3.0, 6.0), "fill='#d08000'", &title);
                 }
                 EventKind::Installed { height } => {
-                    let title = format!("{} ms: n{node} snapshot at {height}", event.at_ms);
+                    let title = format!("{} ms: {called} snapshot at {height}", event.at_ms);
                     self.bar((self.x(event.at_ms), y + 32.0), (3.0, 6.0), "fill='#7040b0'", &title);
                 }
                 EventKind::Alarm { text } => {
-                    let title = format!("{} ms: n{node} asks for a person: {text}", event.at_ms);
+                    let title = format!("{} ms: {called} asks for a person: {text}", event.at_ms);
                     self.bar((self.x(event.at_ms), y + 32.0), (5.0, 6.0), "fill='#b00020'", &title);
                 }
                 _ => {}
@@ -275,7 +276,8 @@ impl<'a> Picture<'a> {
     fn grant(&mut self, node: usize, y: f64, granted: Option<(u64, u64)>, to_ms: u64) {
         let Some((from_ms, term)) = granted else { return };
         let (x, end) = (self.x(from_ms), self.x(to_ms));
-        let title = format!("n{node} may produce in term {term}, {from_ms} to {to_ms} ms");
+        let called = node_name(node);
+        let title = format!("{called} may produce in term {term}, {from_ms} to {to_ms} ms");
         self.bar((x, y + 26.0), (end - x, 4.0), "fill='#2e9e52'", &title);
     }
 

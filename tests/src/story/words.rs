@@ -27,6 +27,7 @@ pub(super) fn event_text(what: &EventKind) -> String {
         EventKind::Posted { height } => format!("posted {height}"),
         EventKind::Included { height } => format!("on DA to {height}"),
         EventKind::Installed { height } => format!("snapshot at {height}"),
+        EventKind::Level { height } => format!("level at {height}"),
         EventKind::Refused { by, text } => format!("refused by {by}: {text}"),
         EventKind::HandedOff { ok, text } => {
             format!("hand-off {}: {text}", if *ok { "done" } else { "failed" })
@@ -59,6 +60,11 @@ pub(super) fn deed_name(what: &What) -> String {
 pub(super) fn lasts_ms(what: &What) -> u64 {
     let Ok(Value::Object(fields)) = serde_json::to_value(what) else { return 0 };
     let inner = fields.values().next().and_then(Value::as_object);
+    // What is done to a full node is one deeper.
+    let inner = match inner.map(|inner| (inner.len(), inner.values().next())) {
+        Some((1, Some(Value::Object(deeper)))) => Some(deeper),
+        _ => inner,
+    };
     let lasts = inner.and_then(|inner| inner.get("for_ms").or_else(|| inner.get("down_ms")));
     lasts.and_then(Value::as_u64).unwrap_or_default()
 }

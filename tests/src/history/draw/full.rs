@@ -1,0 +1,62 @@
+//! The full node of a seed, and what is done to it: by a chance of its own, so that nothing else of the
+//! seed follows from it.
+
+use super::{CALM_MS, Chance, SPAN_MS, left};
+use crate::cluster::Sources;
+use crate::history::full::{FullDeed, FullNode};
+use crate::history::lies::Lie;
+use crate::history::{Deed, What};
+
+/// Of a hundred histories so many have a full node.
+const OFTEN: u64 = 15;
+/// It is away for so long at the most.
+const LONGEST_MS: u64 = 4_000;
+
+pub(super) fn full(seed: u64) -> Option<(FullNode, Vec<Deed>)> {
+    let mut chance = Chance::new(seed ^ 0x6675_6c6c_6e6f_6465);
+    if !chance.percent(OFTEN) {
+        return None;
+    }
+    let both = Sources { peers: true, da: true };
+    let sources =
+        chance.pick(&[both, both, Sources { peers: true, da: false }, Sources { peers: false, da: true }]);
+    let from_ms = if chance.percent(30) { 0 } else { chance.spread(1_000, 14_000) };
+    let every = chance.spread(600, 4_000);
+    let mut deeds = vec![];
+    if sources.peers && chance.percent(60) {
+        // Whoever has much to catch up with is worth most to a liar.
+        let what = What::Full(FullDeed::Lie { lie: chance.pick(&Lie::ALL), for_ms: LONGEST_MS });
+        deeds.push(Deed { at_ms: from_ms.max(CALM_MS), what });
+    }
+    let mut at_ms = from_ms.max(CALM_MS) + chance.below(every / 2);
+    while at_ms < SPAN_MS {
+        let what = What::Full(deed(&mut chance, sources));
+        deeds.push(Deed { at_ms, what });
+        at_ms += 1 + chance.below(2 * every);
+    }
+    Some((FullNode { sources, from_ms }, deeds))
+}
+
+fn deed(chance: &mut Chance, sources: Sources) -> FullDeed {
+    let for_ms = chance.spread(10, LONGEST_MS);
+    match chance.below(10) {
+        0 | 1 => FullDeed::Crash { left: left(chance), down_ms: for_ms },
+        2 | 3 => FullDeed::CrashAt { after: chance.between(1, 40), left: left(chance), down_ms: for_ms },
+        4 => FullDeed::Cut { ways: ways(chance, sources), for_ms },
+        5 => FullDeed::Freeze { for_ms },
+        6 if sources.da => FullDeed::Scribble,
+        _ if sources.peers => FullDeed::Lie { lie: chance.pick(&Lie::ALL), for_ms: for_ms.max(500) },
+        _ => FullDeed::Scribble,
+    }
+}
+
+/// One of its ways or all of them.
+fn ways(chance: &mut Chance, sources: Sources) -> Sources {
+    match sources {
+        Sources { peers: true, da: true } => {
+            let all = [sources, Sources { peers: true, da: false }, Sources { peers: false, da: true }];
+            chance.pick(&all)
+        }
+        one => one,
+    }
+}
