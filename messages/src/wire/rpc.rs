@@ -124,6 +124,13 @@ impl GetBlockResponse {
             data_da_height: data_da_height.unwrap_or_default().0,
         }
     }
+
+    /// The answer of a node that holds headers only: the block has no data.
+    #[must_use]
+    pub fn of_header(signed: &chain::SignedHeader) -> Self {
+        let block = Some(Block { header: Some(signed.into()), data: None });
+        Self { block, header_da_height: 0, data_da_height: 0 }
+    }
 }
 
 /// The chain's state.

@@ -41,12 +41,17 @@ pub(super) struct Behaviour {
     pub(super) ping: ping::Behaviour,
     pub(super) gossip: gossipsub::Behaviour,
     pub(super) headers: request_response::Behaviour<Codec>,
-    pub(super) data: request_response::Behaviour<Codec>,
+    pub(super) data: Toggle<request_response::Behaviour<Codec>>,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
 }
 
-/// Both services, in the order in which their messages are published.
-pub(super) const SERVICES: [Service; 2] = [Service::Headers, Service::Data];
+/// The services of a node, in the order in which their messages are published.
+pub(super) const fn services(headers_only: bool) -> &'static [Service] {
+    match headers_only {
+        true => &[Service::Headers],
+        false => &[Service::Headers, Service::Data],
+    }
+}
 
 /// The identity of a message as Go computes it: the raw publisher id, then the raw number.
 fn message_id(message: &gossipsub::Message) -> MessageId {
@@ -55,7 +60,7 @@ fn message_id(message: &gossipsub::Message) -> MessageId {
     MessageId::from(id)
 }
 
-fn gossip(chain_id: &str, keypair: &Keypair) -> Result<gossipsub::Behaviour, String> {
+fn gossip(chain_id: &str, keypair: &Keypair, services: &[Service]) -> Result<gossipsub::Behaviour, String> {
     let config = gossipsub::ConfigBuilder::default()
         .support_floodsub()
         .validation_mode(ValidationMode::Strict)
@@ -70,8 +75,8 @@ fn gossip(chain_id: &str, keypair: &Keypair) -> Result<gossipsub::Behaviour, Str
         .map_err(|error| error.to_string())?;
     let authenticity = MessageAuthenticity::Signed(keypair.clone());
     let mut gossip = gossipsub::Behaviour::new(authenticity, config).map_err(ToOwned::to_owned)?;
-    for service in SERVICES {
-        gossip.subscribe(&topic(service, chain_id)).map_err(|error| error.to_string())?;
+    for service in services {
+        gossip.subscribe(&topic(*service, chain_id)).map_err(|error| error.to_string())?;
     }
     Ok(gossip)
 }
@@ -115,8 +120,15 @@ fn dht(keypair: &Keypair) -> kad::Behaviour<MemoryStore> {
 }
 
 impl Behaviour {
-    /// What a node of this chain speaks.
-    pub(super) fn new(chain_id: &str, keypair: &Keypair, discovers: bool) -> Result<Self, String> {
+    /// What a node of this chain with these services speaks.
+    pub(super) fn new(
+        chain_id: &str,
+        keypair: &Keypair,
+        discovers: bool,
+        services: &[Service],
+    ) -> Result<Self, String> {
+        let data =
+            services.contains(&Service::Data).then(|| exchange(Service::Data, chain_id)).transpose()?;
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(64))
             .with_max_pending_outgoing(Some(64))
@@ -130,18 +142,18 @@ impl Behaviour {
             blocked: allow_block_list::Behaviour::default(),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::default(),
-            gossip: gossip(chain_id, keypair)?,
+            gossip: gossip(chain_id, keypair, services)?,
             headers: exchange(Service::Headers, chain_id)?,
-            data: exchange(Service::Data, chain_id)?,
+            data: Toggle::from(data),
             kad: Toggle::from(discovers.then(|| dht(keypair))),
         })
     }
 
-    /// The exchange of a service.
-    pub(super) const fn exchange(&mut self, service: Service) -> &mut request_response::Behaviour<Codec> {
+    /// The exchange of a service; `None` where this node has not that service.
+    pub(super) fn exchange(&mut self, service: Service) -> Option<&mut request_response::Behaviour<Codec>> {
         match service {
-            Service::Headers => &mut self.headers,
-            Service::Data => &mut self.data,
+            Service::Headers => Some(&mut self.headers),
+            Service::Data => self.data.as_mut(),
         }
     }
 }

@@ -28,9 +28,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::answering::Answering;
-use super::behaviour::{
-    Behaviour, BehaviourEvent, SERVICES, Tokens, acceptance, oldest_of_too_many, protocol, topic,
-};
+use super::behaviour::{Behaviour, BehaviourEvent, Tokens, acceptance, oldest_of_too_many, protocol, topic};
 use crate::p2p::peer_of;
 
 /// Commands that wait for the swarm at the most.
@@ -101,6 +99,7 @@ struct Question {
 pub(super) struct Host {
     pub(super) swarm: Swarm<Behaviour>,
     pub(super) chain_id: String,
+    services: &'static [Service],
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) metrics: Metrics,
@@ -119,14 +118,16 @@ impl Host {
     pub(super) fn new(
         swarm: Swarm<Behaviour>,
         chain_id: String,
+        services: &'static [Service],
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<Event>,
         metrics: Metrics,
     ) -> Self {
-        let topics = SERVICES.map(|service| (topic(service, &chain_id).hash(), service)).into();
+        let topics = services.iter().map(|service| (topic(*service, &chain_id).hash(), *service)).collect();
         Self {
             swarm,
             chain_id,
+            services,
             commands,
             events,
             metrics,
@@ -192,16 +193,20 @@ impl Host {
                     self.report(&id, &from, verdict);
                 }
             }
-            Command::Ask { id, peer, service, request } => match parse(&peer) {
-                Some(to) if self.swarm.is_connected(&to) => {
-                    let asked = self.swarm.behaviour_mut().exchange(service).send_request(&to, request);
-                    self.asks.insert((service, asked), (id, Instant::now()));
-                }
-                _ => {
-                    let outcome = Err(AskFailure::Closed);
-                    self.say(Event::Answered { id, outcome, took: Duration::ZERO });
-                }
-            },
+            Command::Ask { id, peer, service, request } => {
+                let connected = parse(&peer).filter(|peer| self.swarm.is_connected(peer));
+                let exchange = self.swarm.behaviour_mut().exchange(service);
+                let failure = match (connected, exchange) {
+                    (Some(to), Some(exchange)) => {
+                        let asked = exchange.send_request(&to, request);
+                        self.asks.insert((service, asked), (id, Instant::now()));
+                        return;
+                    }
+                    (_, None) => AskFailure::Unsupported,
+                    (None, _) => AskFailure::Closed,
+                };
+                self.say(Event::Answered { id, outcome: Err(failure), took: Duration::ZERO });
+            }
             Command::Answer { token, answer } => {
                 if let Some(question) = self.asked.remove(&token) {
                     self.answer(question, answer.unwrap_or_default());
@@ -235,8 +240,9 @@ impl Host {
             self.metrics.unanswered.inc();
             return;
         }
-        let sent = self.swarm.behaviour_mut().exchange(service).send_response(channel, answer);
-        if sent.is_err() {
+        let exchange = self.swarm.behaviour_mut().exchange(service);
+        let sent = exchange.is_some_and(|exchange| exchange.send_response(channel, answer).is_ok());
+        if !sent {
             // The peer has given up meanwhile.
             self.answering.end(&(service, id));
         }
@@ -421,7 +427,7 @@ impl Host {
 
     fn hear_identity(&mut self, peer: PeerId, info: identify::Info) {
         let speaks = |name: &str| info.protocols.iter().any(|protocol| protocol.as_ref() == name);
-        let serves = SERVICES.iter().all(|service| {
+        let serves = self.services.iter().all(|service| {
             protocol(*service, &self.chain_id).is_ok_and(|protocol| speaks(protocol.as_ref()))
         });
         let addresses: Vec<Multiaddr> = info.listen_addrs.iter().take(MAX_ADDRESSES).cloned().collect();

@@ -25,7 +25,7 @@ struct Swarm {
 
 fn config() -> Config {
     let listen = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
-    Config { listen, peers: vec![], blocked: BTreeSet::new(), discovers: false }
+    Config { listen, peers: vec![], blocked: BTreeSet::new(), discovers: false, headers_only: false }
 }
 
 impl Swarm {

@@ -97,6 +97,16 @@ impl Site {
         std::iter::once(command.to_owned()).chain(flags).chain(self.flags.iter().cloned()).collect()
     }
 
+    /// The machine is lost and its key is not: the store and the guard are gone, and `baton init` makes
+    /// the home again. The node must have stopped.
+    pub async fn restore(&self) {
+        fs::remove_dir_all(self.home.data()).expect("there was a store");
+        fs::remove_file(self.home.guard()).expect("there was a guard");
+        let init =
+            Child::start("init", &self.args("init"), &[], &self.log()).ended(Duration::from_secs(30)).await;
+        assert!(init.is_some_and(|status| status.success()), "{}", self.tail());
+    }
+
     /// Fills the store with so many blocks, before the node's first start.
     pub async fn generate(&self, blocks: u64, txs: u32, tx_bytes: u32) {
         let mut args = self.args("store");
