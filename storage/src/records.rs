@@ -60,6 +60,8 @@ pub(crate) mod meta {
     pub(crate) const HEADERS_ONLY: &[u8] = b"headers_only";
     /// `Evidence`, with a number of one byte behind it.
     pub(crate) const EVIDENCE: &[u8] = b"evidence";
+    /// Present, and empty, once a membership that was applied here named this store.
+    pub(crate) const BELONGED: &[u8] = b"belonged";
     /// `LeftOut`.
     pub(crate) const LEFT_OUT: &[u8] = b"left_out";
 }
