@@ -374,33 +374,15 @@ pub fn read(path: &Path) -> std::io::Result<Vec<Line>> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
-    use baton_messages::genesis::Genesis;
-    use baton_messages::types::{DaHeight, Member};
-    use baton_storage::memory::Disk;
-    use baton_storage::{Completion, OpenOptions, Store};
-    use bytes::Bytes;
+    use baton_messages::types::Member;
+    use baton_storage::Store;
+    use baton_storage::memory::{Disk, options};
     use uuid::Uuid;
 
     use super::*;
 
     fn reader() -> Reader {
-        let genesis = Genesis {
-            chain_id: "test-chain".to_owned(),
-            start_time: Timestamp(1),
-            initial_height: Height(1),
-            proposer_address: Bytes::new(),
-            da_start_height: DaHeight(1),
-            da_epoch_forced_inclusion: 1,
-        };
-        let options = OpenOptions {
-            path: PathBuf::new(),
-            chain_id: genesis.chain_id.clone(),
-            genesis,
-            completion: Completion::Inline,
-        };
-        Store::create_in_memory(&Disk::new(), options, Uuid::from_u128(1)).unwrap().reader()
+        Store::create_in_memory(&Disk::new(), options("test-chain"), Uuid::from_u128(1)).unwrap().reader()
     }
 
     fn journal(path: &Path, rotation: Rotation) -> Journal {

@@ -24,7 +24,7 @@ use baton_messages::cluster::{
 };
 use baton_messages::mutation::{Mutation, planted};
 use baton_messages::signer::GetSignerView;
-use baton_messages::supervisor::{IntegrityStop, LeadershipAudited};
+use baton_messages::supervisor::{IntegrityStop, LeadershipAudited, StartProducing};
 use baton_messages::types::{Grant, Hash, Height, LogIndex, MemberId, Role, Term};
 use baton_storage::{Reader, Store};
 use tokio::sync::oneshot;
@@ -43,12 +43,12 @@ use watchdog::{ABDICATION_PAUSE, Abdication, Silence, StallWatch, StorageWatch};
 /// One kind of producer: its name and how to start it under a grant.
 pub struct Producer {
     name: &'static str,
-    start: Box<dyn Fn(Grant) -> Child>,
+    start: Box<dyn Fn(StartProducing) -> Child>,
 }
 
 impl Producer {
-    /// A producer that is started by this function, on the supervisor's thread.
-    pub fn new(name: &'static str, start: impl Fn(Grant) -> Child + 'static) -> Self {
+    /// A producer that this function makes when the supervisor says so, on the supervisor's thread.
+    pub fn new(name: &'static str, start: impl Fn(StartProducing) -> Child + 'static) -> Self {
         Self { name, start: Box::new(start) }
     }
 }
@@ -326,7 +326,8 @@ impl Supervisor {
         });
         // What they do under this grant is a consequence of the failover that it ends.
         let failover = self.failover.clone();
-        let start = || self.producers.iter().map(|producer| (producer.start)(grant)).collect();
+        let message = StartProducing { grant };
+        let start = || self.producers.iter().map(|producer| (producer.start)(message)).collect();
         self.running = failover.in_scope(start);
     }
 

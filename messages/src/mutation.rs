@@ -115,7 +115,7 @@ mutations! {
         "A new version of log entries begins once one voter knows it.";
     LocalForcedPosition: "local forced cursor", "E7, B8, B9, I8", "actors/src/inbox.rs",
         "The position of forced inclusion is this node's own, and moves when transactions are shown.";
-    HeadWithoutSync: "snapshot without fsync", "B11, B13", "storage/src/writer.rs",
+    HeadWithoutSync: "snapshot without fsync", "B11, B13", "storage/src/store.rs",
         "A snapshot counts as stored before it is durable.";
 }
 

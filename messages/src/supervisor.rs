@@ -6,7 +6,7 @@ use actix::Message;
 
 use crate::types::{Grant, Height, MemberId, Term};
 
-/// Start producing. The supervisor gives it to each producer as it spawns it.
+/// Start producing. Each producer is made for one of these, and lives as long as its grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct StartProducing {

@@ -609,30 +609,16 @@ fn seed() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use baton_messages::types::{DaHeight, Height, Tx};
-    use baton_storage::memory::Disk;
-    use baton_storage::{Completion, OpenOptions};
+    use baton_messages::types::{Height, Tx};
+    use baton_storage::memory::{Disk, options};
     use bytes::Bytes;
 
     use super::*;
 
     #[tokio::test]
     async fn a_start_is_refused_while_an_accepted_transaction_fits_into_no_block() {
-        let genesis = Genesis {
-            chain_id: "chain".to_owned(),
-            start_time: Timestamp(1),
-            initial_height: Height(1),
-            proposer_address: Bytes::new(),
-            da_start_height: DaHeight(1),
-            da_epoch_forced_inclusion: 1,
-        };
-        let options = OpenOptions {
-            path: std::path::PathBuf::new(),
-            chain_id: genesis.chain_id.clone(),
-            genesis,
-            completion: Completion::Inline,
-        };
-        let store = Store::create_in_memory(&Disk::new(), options, uuid::Uuid::from_u128(1)).unwrap();
+        let store =
+            Store::create_in_memory(&Disk::new(), options("chain"), uuid::Uuid::from_u128(1)).unwrap();
         assert!(check_queue(&store, 0).is_ok(), "nothing waits");
         store.queue().append(vec![Tx(Bytes::from(vec![7; 1000]))], Height(0)).await.unwrap();
         assert!(check_queue(&store, 1000 + TX_FRAME).is_ok());

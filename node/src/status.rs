@@ -147,20 +147,16 @@ where
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::path::PathBuf;
     use std::rc::Rc;
 
     use actix::MessageResult;
     use baton_messages::cluster::ClusterView;
-    use baton_messages::genesis::Genesis;
     use baton_messages::raft::RaftView;
     use baton_messages::sequencer::QueueView;
     use baton_messages::signer::SignerView;
     use baton_messages::supervisor::SupervisorView;
-    use baton_messages::types::{DaHeight, Height, LogIndex, Term, Timestamp};
-    use baton_storage::memory::Disk;
-    use baton_storage::{Completion, OpenOptions};
-    use bytes::Bytes;
+    use baton_messages::types::{Height, LogIndex, Term};
+    use baton_storage::memory::{Disk, options};
     use tokio::task::LocalSet;
     use uuid::Uuid;
 
@@ -208,21 +204,7 @@ mod tests {
     }
 
     fn store() -> Store {
-        let genesis = Genesis {
-            chain_id: "test-chain".to_owned(),
-            start_time: Timestamp(1),
-            initial_height: Height(1),
-            proposer_address: Bytes::new(),
-            da_start_height: DaHeight(1),
-            da_epoch_forced_inclusion: 1,
-        };
-        let options = OpenOptions {
-            path: PathBuf::new(),
-            chain_id: genesis.chain_id.clone(),
-            genesis,
-            completion: Completion::Inline,
-        };
-        Store::create_in_memory(&Disk::new(), options, Uuid::from_u128(1)).unwrap()
+        Store::create_in_memory(&Disk::new(), options("test-chain"), Uuid::from_u128(1)).unwrap()
     }
 
     /// What a board says, with a silent or a talking Raft among talking actors.

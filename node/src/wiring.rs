@@ -46,7 +46,8 @@ use baton_messages::raft::{BlocksApplied, GetRaftView, ProposeBlock, Record, Set
 use baton_messages::sequencer::{AwaitTx, AwaitTxs, DropTxs, GetQueueView, NextBatch, PostTxs, SubmitTxs};
 use baton_messages::signer::{CheckGuard, GetSignerView, NoteSigned, SignData, SignEnvelope, SignHeader};
 use baton_messages::supervisor::{
-    DiskHealthChanged, GetSupervisorView, IntegrityStop, LeadershipAudited, Shutdown, StopProducing,
+    DiskHealthChanged, GetSupervisorView, IntegrityStop, LeadershipAudited, Shutdown, StartProducing,
+    StopProducing,
 };
 use baton_messages::types::Grant;
 use baton_storage::{Reader, Store};
@@ -806,7 +807,7 @@ pub fn producer<A>(name: &'static str, make: impl Fn(Grant) -> A + 'static) -> P
 where
     A: Actor<Context = Context<A>>,
 {
-    Producer::new(name, move |grant| child::spawn(name, |_| make(grant)).1)
+    Producer::new(name, move |StartProducing { grant }| child::spawn(name, |_| make(grant)).1)
 }
 
 /// As [`producer`], of an actor that makes its last block when it is asked to.
@@ -814,7 +815,7 @@ pub fn finishing_producer<A>(name: &'static str, make: impl Fn(Grant) -> A + 'st
 where
     A: Hears<StopProducing> + Actor<Context = Context<A>>,
 {
-    Producer::new(name, move |grant| {
+    Producer::new(name, move |StartProducing { grant }| {
         let (actor, child) = child::spawn(name, |_| make(grant));
         child.finishing_by(actor.recipient())
     })

@@ -294,36 +294,18 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
-    use baton_messages::genesis::Genesis;
-    use baton_messages::types::{DaHeight, Timestamp};
-    use bytes::Bytes;
     use openraft::EntryPayload;
     use uuid::Uuid;
 
     use super::*;
-    use crate::memory::Disk;
+    use crate::Store;
+    use crate::memory::{Disk, options};
     use crate::raft_types::log_id;
-    use crate::{Completion, OpenOptions, Store};
-
-    fn options() -> OpenOptions {
-        let genesis = Genesis {
-            chain_id: "log".into(),
-            start_time: Timestamp(1),
-            initial_height: Height(1),
-            proposer_address: Bytes::new(),
-            da_start_height: DaHeight(0),
-            da_epoch_forced_inclusion: 1,
-        };
-        let path = PathBuf::from("memory");
-        OpenOptions { path, chain_id: "log".into(), genesis, completion: Completion::Inline }
-    }
 
     #[test]
     fn an_entry_is_held_when_its_index_is_there_for_good_in_its_term() {
         let disk = Disk::new();
-        let store = Store::create_in_memory(&disk, options(), Uuid::nil()).expect("an empty disk");
+        let store = Store::create_in_memory(&disk, options("log"), Uuid::nil()).expect("an empty disk");
         let mut batch = Batch::default();
         for index in 0..3 {
             let entry = Entry { log_id: log_id(4, index), payload: EntryPayload::Blank };
@@ -332,7 +314,7 @@ mod tests {
         store.backend().write(batch).expect("no hook");
         store.backend().sync().expect("no hook");
         drop(store);
-        let log = Store::in_memory(&disk, options()).expect("its store").log();
+        let log = Store::in_memory(&disk, options("log")).expect("its store").log();
         assert_eq!(log.holds(log_id(4, 2)), Ok(true));
         assert_eq!(log.holds(log_id(3, 2)), Ok(false), "another leader's");
         assert_eq!(log.holds(log_id(4, 3)), Ok(false), "beyond its end");

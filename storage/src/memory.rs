@@ -5,12 +5,14 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use baton_messages::types::Hash;
+use baton_messages::genesis::Genesis;
+use baton_messages::types::{DaHeight, Hash, Height, Timestamp};
 use bytes::Bytes;
 
 use crate::backend::{Backend, Batch, Direction, Family, Go, Operation, StoreError};
-use crate::head::Head;
+use crate::jobs::Completion;
 use crate::records::{Applied, LogRecord, decode, meta, number_key};
+use crate::store::OpenOptions;
 
 /// How much of the unsynced write-ahead log a crash leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +98,26 @@ impl Platter {
             apply(&mut self.durable, batch);
         }
         self.visible = self.durable.clone();
+    }
+}
+
+/// What a store in memory is opened with where it matters little which chain it is of: one that begins
+/// with height one, and DA height one.
+#[must_use]
+pub fn options(chain_id: &str) -> OpenOptions {
+    let genesis = Genesis {
+        chain_id: chain_id.to_owned(),
+        start_time: Timestamp(1),
+        initial_height: Height(1),
+        proposer_address: Bytes::new(),
+        da_start_height: DaHeight(1),
+        da_epoch_forced_inclusion: 1,
+    };
+    OpenOptions {
+        path: "memory".into(),
+        chain_id: chain_id.to_owned(),
+        genesis,
+        completion: Completion::Inline,
     }
 }
 
@@ -228,21 +250,13 @@ impl Disk {
         applied.and_then(|applied| applied.log).is_some_and(|log| log.index >= index)
     }
 
-    /// Whether what the snapshot that it holds covers is durable. One that was built here covers what
-    /// is in the log, and needs no sync.
+    /// The index of the last entry that what is durable has applied; zero before any.
     #[must_use]
-    pub fn snapshot_is_durable(&self) -> bool {
+    pub fn durably_applied(&self) -> u64 {
         let platter = self.lock();
-        let meta = |tables: &Tables, key| tables.get(&Family::Meta)?.get(key).cloned();
-        let head = meta(&platter.visible, meta::SNAPSHOT).and_then(|bytes| Head::decode(&bytes).ok());
-        let Some(last) = head.and_then(|head| head.log_id()) else { return true };
-        let log = platter.visible.get(&Family::Log);
-        if log.is_some_and(|log| log.contains_key(&number_key(last.index)[..])) {
-            return true;
-        }
-        let applied = meta(&platter.durable, meta::APPLIED);
+        let applied = platter.durable.get(&Family::Meta).and_then(|meta| meta.get(meta::APPLIED).cloned());
         let applied = applied.and_then(|bytes| decode::<Applied>("applied state", &bytes).ok());
-        applied.and_then(|applied| applied.log).is_some_and(|log| log.index >= last.index)
+        applied.and_then(|applied| applied.log).map_or(0, |log| log.index)
     }
 
     /// How often it was opened again in place.

@@ -106,20 +106,18 @@ fn run(backend: &dyn Backend, step: Step) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use std::ops::Bound;
-    use std::path::PathBuf;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use baton_messages::command::COMMAND_VERSION;
-    use baton_messages::genesis::Genesis;
-    use baton_messages::types::{DaHeight, Height, Timestamp, Tx};
+    use baton_messages::types::Tx;
     use uuid::Uuid;
 
     use super::*;
     use crate::backend::Direction;
-    use crate::memory::{Disk, EffectOutcome, Keep};
+    use crate::memory::{Disk, EffectOutcome, Keep, options};
     use crate::records::number_key;
-    use crate::{Completion, OpenError, OpenOptions, Store};
+    use crate::{OpenError, Store};
 
     const TXS: u64 = 10;
 
@@ -139,22 +137,9 @@ mod tests {
 
     const OLD: &[Step] = &[Step { from: 0, run: wrap_queue }];
 
-    fn options() -> OpenOptions {
-        let genesis = Genesis {
-            chain_id: "old".into(),
-            start_time: Timestamp(1),
-            initial_height: Height(1),
-            proposer_address: Bytes::new(),
-            da_start_height: DaHeight(0),
-            da_epoch_forced_inclusion: 1,
-        };
-        let path = PathBuf::from("memory");
-        OpenOptions { path, chain_id: "old".into(), genesis, completion: Completion::Inline }
-    }
-
     fn old_store() -> Disk {
         let disk = Disk::new();
-        Store::create_in_memory(&disk, options(), Uuid::nil()).expect("an empty disk").close();
+        Store::create_in_memory(&disk, options("old"), Uuid::nil()).expect("an empty disk").close();
         let backend = disk.attach();
         let mut batch = Batch::default();
         set_format(&mut batch, 0);
@@ -171,7 +156,7 @@ mod tests {
     }
 
     fn open(disk: &Disk, steps: &[Step]) -> Result<Store, OpenError> {
-        Store::start(Arc::new(disk.attach()), options(), false, steps, COMMAND_VERSION)
+        Store::start(Arc::new(disk.attach()), options("old"), false, steps, COMMAND_VERSION)
     }
 
     fn assert_migrated(store: &Store) {

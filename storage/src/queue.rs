@@ -163,29 +163,12 @@ impl QueueStore {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
-    use baton_messages::genesis::Genesis;
-    use baton_messages::types::{DaHeight, Timestamp};
     use bytes::Bytes;
     use uuid::Uuid;
 
     use super::*;
-    use crate::memory::{Disk, Keep};
-    use crate::{Completion, OpenOptions, Store};
-
-    fn options() -> OpenOptions {
-        let genesis = Genesis {
-            chain_id: "queue".into(),
-            start_time: Timestamp(1),
-            initial_height: Height(1),
-            proposer_address: Bytes::new(),
-            da_start_height: DaHeight(0),
-            da_epoch_forced_inclusion: 1,
-        };
-        let path = PathBuf::from("memory");
-        OpenOptions { path, chain_id: "queue".into(), genesis, completion: Completion::Inline }
-    }
+    use crate::Store;
+    use crate::memory::{Disk, Keep, options};
 
     fn tx(text: &'static str) -> Tx {
         Tx(Bytes::from_static(text.as_bytes()))
@@ -195,14 +178,14 @@ mod tests {
     async fn the_checked_height_survives_with_what_was_appended_and_never_without_what_was_removed() {
         for kept in 0..4 {
             let disk = Disk::new();
-            let store = Store::create_in_memory(&disk, options(), Uuid::nil()).expect("an empty disk");
+            let store = Store::create_in_memory(&disk, options("queue"), Uuid::nil()).expect("an empty disk");
             let queue = store.queue();
             assert_eq!(queue.checked(), Ok(None));
             assert_eq!(queue.append(vec![tx("a"), tx("b")], Height(7)).await, Ok(vec![0, 1]));
             queue.remove(&[0]);
             queue.note_checked(Height(9));
             disk.crash(Keep::Prefix(kept));
-            let queue = Store::in_memory(&disk, options()).expect("its store").queue();
+            let queue = Store::in_memory(&disk, options("queue")).expect("its store").queue();
             let (checked, left) = (queue.checked().expect("readable"), queue.load().expect("readable"));
             match kept {
                 0 => assert_eq!((checked, left.len()), (Some(Height(7)), 2)),
@@ -220,7 +203,7 @@ mod tests {
         ];
         for damage in damage {
             let disk = Disk::new();
-            let store = Store::create_in_memory(&disk, options(), Uuid::nil()).expect("an empty disk");
+            let store = Store::create_in_memory(&disk, options("queue"), Uuid::nil()).expect("an empty disk");
             assert_eq!(store.queue().append(vec![tx("a"), tx("b")], Height(7)).await, Ok(vec![0, 1]));
             damage(&disk);
             let read = store.queue().load().and_then(|_| store.queue().checked());
@@ -236,7 +219,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_checked_height_keeps_its_bytes() {
-        let store = Store::create_in_memory(&Disk::new(), options(), Uuid::nil()).expect("an empty disk");
+        let store =
+            Store::create_in_memory(&Disk::new(), options("queue"), Uuid::nil()).expect("an empty disk");
         assert_eq!(store.queue().append(vec![tx("a")], Height(0x0102_0304)).await, Ok(vec![0]));
         let bytes = store.backend().get(Family::Meta, b"queue_checked").expect("readable");
         assert_eq!(bytes.as_deref(), Some(&[0, 0, 0, 0, 1, 2, 3, 4][..]));

@@ -14,7 +14,7 @@ use crate::chain::{self, Chain};
 use crate::follow::{Evidence, FollowRecord, LeftOut};
 use crate::head::{Head, HeadError};
 use crate::raft_types::{LogId, StoredMembership};
-use crate::records::{RangeRecord, SignatureRecord, decode, number_key, range_key};
+use crate::records::{RangeRecord, SignatureRecord, decode, meta, number_key, range_key};
 use crate::store::Inner;
 
 /// What was applied, as this node holds it. Cheap to clone.
@@ -57,6 +57,20 @@ impl Reader {
     #[must_use]
     pub fn membership(&self) -> StoredMembership {
         self.chain().membership.clone()
+    }
+
+    /// Whether this store is or was a member of its cluster, by what is applied. One that was removed
+    /// has belonged; one that a leader was at before anybody committed that has not.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the device fails.
+    pub fn has_belonged(&self) -> Result<bool, StoreError> {
+        if self.inner.is_named_by(&self.membership()) {
+            return Ok(true);
+        }
+        let noted = self.inner.backend.get(Family::Meta, meta::BELONGED);
+        Ok(self.inner.seen(noted)?.is_some())
     }
 
     /// A member, as applied.

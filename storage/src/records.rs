@@ -58,6 +58,8 @@ pub(crate) mod meta {
     pub(crate) const STRICT_FROM: &[u8] = b"strict_from";
     /// `Evidence`, with a number of one byte behind it.
     pub(crate) const EVIDENCE: &[u8] = b"evidence";
+    /// Present, and empty, once a membership that was applied here named this store.
+    pub(crate) const BELONGED: &[u8] = b"belonged";
     /// `LeftOut`.
     pub(crate) const LEFT_OUT: &[u8] = b"left_out";
 }

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use baton_messages::codec::encode;
 use baton_messages::command::COMMAND_VERSION;
 use baton_messages::genesis::Genesis;
-use baton_messages::types::Hash;
+use baton_messages::mutation::{Mutation, planted};
+use baton_messages::types::{Hash, MemberId};
 use uuid::Uuid;
 
 use crate::backend::{Backend, Batch, Family, StoreError};
@@ -19,6 +20,7 @@ use crate::log_store::LogStore;
 use crate::memory::Disk;
 use crate::migrate::{self, FORMAT, STEPS, Step};
 use crate::queue::{QueueStore, Sequence};
+use crate::raft_types::{LogId, StoredMembership};
 use crate::reader::Reader;
 use crate::records::{Identified, decode, key_number, meta, number_key};
 use crate::rocks::{Rocks, is_lock_error};
@@ -147,6 +149,24 @@ impl Inner {
             self.jobs.report(error);
         }
         result
+    }
+
+    /// Whether a membership names this store.
+    pub(crate) fn is_named_by(&self, membership: &StoredMembership) -> bool {
+        membership.membership().get_node(&MemberId::of(self.identity.storage)).is_some()
+    }
+
+    /// Writes down that this store belonged to its cluster once a membership names it.
+    pub(crate) fn note_belonging(&self, membership: &StoredMembership, batch: &mut Batch) {
+        if self.is_named_by(membership) {
+            batch.put(Family::Meta, meta::BELONGED, vec![]);
+        }
+    }
+
+    /// Makes durable what was written before: a head that a member goes on from (B13).
+    pub(crate) async fn make_head_durable(&self) -> Result<(), StoreError> {
+        let durable = !planted(Mutation::HeadWithoutSync);
+        self.jobs.run(Kind::Other, Batch::default(), durable).await
     }
 }
 
@@ -294,6 +314,20 @@ impl Store {
         self.inner.jobs.run(Kind::Other, batch, true).await?;
         *self.inner.cluster.lock().unwrap_or_else(PoisonError::into_inner) = Some(cluster);
         Ok(())
+    }
+
+    /// Whether what is applied covers this entry of the log. If so, it is durable when it returns.
+    ///
+    /// # Errors
+    ///
+    /// `StoreError` when the device fails.
+    pub async fn rests_on(&self, id: LogId) -> Result<bool, StoreError> {
+        let applied = self.inner.chain.read().unwrap_or_else(PoisonError::into_inner).applied.log;
+        if applied.is_none_or(|applied| applied.index < id.index) {
+            return Ok(false);
+        }
+        self.inner.make_head_durable().await?;
+        Ok(true)
     }
 
     /// From now on behaves like a version of baton that knows log entries up to this version: for

@@ -365,8 +365,7 @@ impl Writer {
         // What was queued before, such as a truncation, must come before in the log too.
         inner.jobs.run(Kind::Other, Batch::default(), false).await?;
         self.write_head(&head)?;
-        let durable = !planted(Mutation::HeadWithoutSync);
-        Ok(inner.jobs.run(Kind::Other, Batch::default(), durable).await?)
+        Ok(inner.make_head_durable().await?)
     }
 
     fn write_head(&self, head: &Head) -> Result<(), HeadError> {
@@ -400,6 +399,7 @@ impl Writer {
         batch.put(Family::Meta, meta::MISSING, encode(&missing));
         batch.put(Family::Meta, meta::APPLIED, encode(&applied));
         batch.put(Family::Meta, meta::MEMBERSHIP, encode(&head.membership));
+        inner.note_belonging(&membership, &mut batch);
         batch.put(Family::Meta, meta::SNAPSHOT, head.encode());
         if head.command_version != FIRST_COMMAND_VERSION {
             put_command_version(&mut batch, head.command_version);
@@ -573,7 +573,9 @@ impl Draft<'_> {
         match &entry.payload {
             EntryPayload::Blank => Ok(Verdict::Internal),
             EntryPayload::Membership(membership) => {
-                self.membership = Some(StoredMembership::new(Some(entry.log_id), membership.clone()));
+                let membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                self.inner.note_belonging(&membership, &mut self.batch);
+                self.membership = Some(membership);
                 Ok(Verdict::Internal)
             }
             EntryPayload::Normal(command) => self.command(term, command),

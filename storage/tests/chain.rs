@@ -208,6 +208,40 @@ async fn a_member_goes_on_from_a_snapshot_and_fills_in_bodies_downwards() {
     assert_eq!(writer.backfill(&[filling(&chain[0])]).await, Err(BackfillError::Complete));
 }
 
+#[test]
+fn a_store_remembers_that_it_belonged_to_its_cluster_after_it_was_removed() {
+    let disk = Disk::new();
+    let store = create(&disk);
+    let named = |index, ids: &[MemberId]| {
+        let members = ids.iter().map(|id| (*id, Member::default()));
+        let membership = Membership::from(members.collect::<std::collections::BTreeMap<_, _>>());
+        Entry { log_id: log_id(1, index), payload: Payload::Membership(membership) }
+    };
+    let own = MemberId::of(store.identity().storage);
+    let other = MemberId(own.0 ^ 1);
+    store.writer(nobody()).commit(&[named(1, &[other])]).unwrap();
+    assert_eq!(store.reader().has_belonged(), Ok(false));
+    // Both at once: it is named by none that is seen afterwards.
+    store.writer(nobody()).commit(&[named(2, &[other, own]), named(3, &[other])]).unwrap();
+    assert_eq!(store.reader().has_belonged(), Ok(true));
+    disk.crash(Keep::All);
+    assert_eq!(reopen(&disk).reader().has_belonged(), Ok(true));
+}
+
+#[tokio::test]
+async fn what_is_said_to_rest_on_an_entry_survives_a_crash() {
+    let (_, _, chain) = grown(3);
+    let disk = Disk::new();
+    let store = create(&disk);
+    store.writer(nobody()).import(&entries(&chain)).unwrap();
+    assert_eq!(disk.durably_applied(), 0, "applied, and not synced");
+    assert_eq!(store.rests_on(log_id(1, 4)).await, Ok(false));
+    assert_eq!(disk.durably_applied(), 0);
+    assert_eq!(store.rests_on(log_id(1, 3)).await, Ok(true));
+    disk.crash(Keep::None);
+    assert_eq!(reopen(&disk).reader().tip(), tip_of(&chain[2], 1));
+}
+
 #[tokio::test]
 async fn only_the_wanted_block_is_filled_in_and_all_of_a_call_or_none() {
     let (_, leader, chain) = grown(5);

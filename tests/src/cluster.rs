@@ -32,6 +32,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
+use baton::wiring::Metrics;
 use baton_actors::raft::{Bootstrap, Peer};
 use baton_actors::signer::audit::MemoryAudit;
 use baton_messages::cluster::{
@@ -389,6 +390,16 @@ impl Cluster {
     #[must_use]
     pub fn node(&self, index: usize) -> Rc<Node> {
         self.hosts[index].node().unwrap_or_else(|| panic!("node {index} is down"))
+    }
+
+    /// What a node that is up counts.
+    ///
+    /// # Panics
+    ///
+    /// When it is down.
+    #[must_use]
+    pub fn metrics(&self, index: usize) -> Rc<Metrics> {
+        self.hosts[index].metrics().unwrap_or_else(|| panic!("node {index} is down"))
     }
 
     /// Who leads the newest term among those that run, as their stores say.

@@ -51,7 +51,6 @@ struct Inner {
     late: Duration,
     false_error: bool,
     false_errors: u64,
-    max_blob: Option<usize>,
 }
 
 impl Inner {
@@ -153,11 +152,6 @@ impl Ledger {
     #[must_use]
     pub fn posted_since(&self, seen: usize) -> Vec<Posted> {
         self.lock().posted.get(seen..).unwrap_or_default().to_vec()
-    }
-
-    /// Blobs over this size are refused.
-    pub fn set_max_blob(&self, bytes: Option<usize>) {
-        self.lock().max_blob = bytes;
     }
 
     /// The header hash of every height on DA.
@@ -271,11 +265,6 @@ impl DaLayer for FakeDa {
         }
         let (number, late, lie) = {
             let mut inner = self.ledger.lock();
-            if let Some(limit) = inner.max_blob
-                && let Some(blob) = blobs.iter().find(|blob| blob.data.len() > limit)
-            {
-                return Err(DaError::TooBig(format!("{} bytes", blob.data.len())));
-            }
             inner.taken += 1;
             let (number, late) = (inner.taken, inner.late);
             match late.is_zero() {

@@ -6,9 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sim::history::{Coverage, EventKind, History, Outcome};
 use sim::listed;
 
-/// Histories that run when nobody says how many: up to before the first that `docs/simulation.md`
-/// lists as open. `BATON_SEEDS=1000` runs a thousand.
-const USUAL: u64 = 200;
+/// As in the program `sim`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Histories that run when nobody says how many.
+const USUAL: u64 = 1_000;
 /// A batch that is smaller need not come to every situation.
 const COVERED: u64 = 1_000;
 

@@ -34,8 +34,18 @@ async fn come_to_a_membership(shared: Arc<Shared>, raft: Openraft, bootstrap: Bo
     let mut pause = FIRST_PAUSE;
     let mut said = None;
     // It ends with the instance: the next one begins anew.
-    while let Ok(false) = raft.is_initialized().await {
-        let waiting = round(&shared, &raft, &bootstrap, fresh).await.err();
+    while let Ok(led) = raft.is_initialized().await
+        && shared.reader().has_belonged() == Ok(false)
+    {
+        // A leader was here, and its log will come. But who made this node a member may have lost
+        // leadership before that was committed: then nobody knows of it, and it has to ask again.
+        if led {
+            tokio::time::sleep(LONGEST_PAUSE).await;
+            if shared.reader().has_belonged() != Ok(false) {
+                break;
+            }
+        }
+        let waiting = round(&shared, &raft, &bootstrap, fresh, led).await.err();
         if waiting != said
             && let Some(reason) = &waiting
         {
@@ -49,12 +59,14 @@ async fn come_to_a_membership(shared: Arc<Shared>, raft: Openraft, bootstrap: Bo
     shared.set_waiting(None);
 }
 
-/// Asks everybody once and does what follows. Says what is waited for.
+/// Asks everybody once and does what follows; one that a leader has been at makes no cluster. Says
+/// what is waited for.
 async fn round(
     shared: &Arc<Shared>,
     raft: &Openraft,
     bootstrap: &Bootstrap,
     fresh: Uuid,
+    led: bool,
 ) -> Result<(), String> {
     let own = &shared.own;
     let questions = bootstrap.addresses(own).into_iter().map(|address| async move {
@@ -63,6 +75,7 @@ async fn round(
     });
     let answers: BTreeMap<_, _> = futures::future::join_all(questions).await.into_iter().collect();
     match bootstrap::decide(bootstrap, own, shared.store.cluster(), &answers) {
+        Step::Initialise(_) if led => Ok(()),
         Step::Initialise(members) => {
             info!(members = members.len(), "everybody is there and empty: making a cluster");
             let cluster = shared.store.cluster().unwrap_or(fresh);

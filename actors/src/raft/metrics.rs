@@ -79,6 +79,8 @@ pub struct Metrics {
     pub snapshots_sent: Counter,
     /// Snapshots taken over from a leader.
     pub snapshots_installed: Counter,
+    /// The last index that the newest of them covers.
+    pub snapshot_index: Gauge,
     /// Transactions forwarded to a leader.
     pub forwarded: Counter,
     /// Transactions taken for others while leading.
@@ -132,6 +134,7 @@ impl Default for Metrics {
             leader_changes: Counter::default(),
             snapshots_sent: Counter::default(),
             snapshots_installed: Counter::default(),
+            snapshot_index: Gauge::default(),
             forwarded: Counter::default(),
             forwarded_here: Counter::default(),
             blocks_served: Counter::default(),
@@ -182,6 +185,11 @@ impl Metrics {
             "snapshots_installed",
             "Snapshots taken over from a leader",
             self.snapshots_installed.clone(),
+        );
+        registry.register(
+            "snapshot_index",
+            "Last index that the newest snapshot taken over from a leader covers",
+            self.snapshot_index.clone(),
         );
         registry.register("txs_forwarded", "Transactions forwarded to a leader", self.forwarded.clone());
         registry.register(

@@ -7,7 +7,7 @@ use baton_messages::cluster::{
 };
 use baton_messages::p2p::MAX_ADDRESS;
 use baton_messages::types::{Hash, Height, Member, MemberId, Tx};
-use baton_storage::raft_types::TypeConfig;
+use baton_storage::raft_types::{LogId, TypeConfig};
 use baton_storage::{Completion, Head, Reader, Snapshot, StoreError, VoteRecord};
 use bytes::Bytes;
 use openraft::errors::{Fatal, RaftError};
@@ -189,12 +189,15 @@ async fn raft(shared: &Shared, call: RaftCall, known: &Known) -> Result<Answer, 
                 debug!(%covered, "needs no snapshot: its log goes on from there");
                 return Ok(Answer::Snapshot(vote));
             }
-            let tip = head.tip();
+            let (tip, covered) = (head.tip(), head.log_id());
             let snapshot = Snapshot { meta, snapshot: head };
-            let answer = raft.install_full_snapshot(vote.into(), snapshot).await?;
-            info!(%tip, "went on from a snapshot of the leader");
-            shared.metrics.snapshots_installed.inc();
-            Ok(Answer::Snapshot(answer.vote.into()))
+            let answer = raft.install_full_snapshot(vote.into(), snapshot).await?.vote.into();
+            // Who voted in a newer term took nothing.
+            if answer == vote {
+                gone_on(shared, covered).await?;
+                info!(%tip, "went on from a snapshot of the leader");
+            }
+            Ok(Answer::Snapshot(answer))
         }
         Call::Transfer { from, to, last } => {
             let request = TransferLeaderRequest::new(from.into(), to, last.map(Into::into));
@@ -206,6 +209,19 @@ async fn raft(shared: &Shared, call: RaftCall, known: &Known) -> Result<Answer, 
 
 fn request_of(append: Append) -> Result<AppendEntriesRequest<TypeConfig>, Refusal> {
     append.try_into().map_err(|reason: String| malformed(reason))
+}
+
+/// A snapshot is in place. openraft says so at once while an earlier call of the same is still being
+/// carried out, on a disk that is slow: its leader would take for durable what is not (B13).
+async fn gone_on(shared: &Shared, covered: Option<LogId>) -> Result<(), Refusal> {
+    let Some(covered) = covered else { return Ok(()) };
+    if !shared.store.rests_on(covered).await.map_err(unreadable)? {
+        debug!(%covered, "an earlier call is still putting this snapshot in place");
+        return Err(Denial::Busy.into());
+    }
+    shared.metrics.snapshot_index.set(i64::try_from(covered.index).unwrap_or(i64::MAX));
+    shared.metrics.snapshots_installed.inc();
+    Ok(())
 }
 
 /// The first leader that is heard decides to which cluster an empty node belongs, for ever.

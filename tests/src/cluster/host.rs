@@ -242,7 +242,7 @@ impl Host {
     }
 
     /// How often its node was started.
-    pub(super) fn lives(&self) -> u64 {
+    pub(crate) fn lives(&self) -> u64 {
         self.lives.get()
     }
 

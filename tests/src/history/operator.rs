@@ -13,8 +13,13 @@ use crate::cluster::{Cluster, name};
 /// Between two looks.
 const EVERY_MS: u64 = 100;
 
-/// Whether a change of the membership was answered.
-type Changing = Rc<RefCell<Option<()>>>;
+/// A change of the membership that somebody was asked for.
+struct Changing {
+    at: usize,
+    /// Who begins another life has forgotten it.
+    lives: u64,
+    answered: Rc<RefCell<Option<()>>>,
+}
 
 /// What must be done about the membership.
 #[derive(Default)]
@@ -23,7 +28,7 @@ pub(super) struct Operator {
     anew: BTreeSet<usize>,
     /// Machines that do not belong to the cluster any more; they stay off.
     pub(super) retired: BTreeSet<usize>,
-    changing: Option<(usize, Changing)>,
+    changing: Option<Changing>,
     next_ms: u64,
 }
 
@@ -51,12 +56,13 @@ impl Operator {
         if self.changing.is_some() {
             return;
         }
-        let changing = cluster.begin(at, move |node| async move {
+        let lives = cluster.host(at).lives();
+        let answered = cluster.begin(at, move |node| async move {
             let message = ChangeMembers { change, version: None, force };
             // Refusals are looked at again at the next look.
             let _ = node.ports().cluster.change.send(message).timeout(Duration::from_secs(10)).await;
         });
-        self.changing = Some((at, changing));
+        self.changing = Some(Changing { at, lives, answered });
     }
 
     pub(super) fn step(&mut self, now_ms: u64, cluster: &mut Cluster) {
@@ -64,8 +70,9 @@ impl Operator {
             return;
         }
         self.next_ms = now_ms + EVERY_MS;
-        if let Some((at, changing)) = &self.changing {
-            if changing.borrow().is_none() && cluster.is_up(*at) {
+        if let Some(Changing { at, lives, answered }) = &self.changing {
+            let remembers = cluster.is_up(*at) && cluster.host(*at).lives() == *lives;
+            if answered.borrow().is_none() && remembers {
                 return;
             }
             self.changing = None;

@@ -12,7 +12,7 @@ use super::{DiskFault, EventKind, History, Left, Situation};
 use crate::cluster::name;
 use crate::net::Weather;
 
-/// A block must come so soon after the last fault: twenty election time-outs, and the longest
+/// Two blocks must come so soon after the last fault: twenty election time-outs, and the longest
 /// pause between two attempts to open a store again.
 const FIRST_BLOCK_MS: u64 = 3_000 + 2_000;
 /// Everybody must have everything so soon afterwards, also who was set up anew.
@@ -38,7 +38,9 @@ impl Drive {
         self.faults_end();
         let block_time = history.shape.block_time_ms;
         let before = self.cluster.reached_heights().0;
-        self.wait("L1: no new block", FIRST_BLOCK_MS, |drive| drive.cluster.reached_heights().0 > before);
+        // The first may have been on its way before; the second shows that somebody is fit to lead.
+        let second = before.next().next();
+        self.wait("L1: no new block", FIRST_BLOCK_MS, |drive| drive.cluster.reached_heights().0 >= second);
         self.wait("L1: not everybody has everything", LEVEL_MS, |drive| {
             let Self { operator, cluster, .. } = drive;
             operator.retire(cluster);
