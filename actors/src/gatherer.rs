@@ -54,8 +54,8 @@ pub struct Links {
     pub head: Recipient<FetchHead>,
     /// Asks peers for headers.
     pub headers: Recipient<FetchHeaders>,
-    /// Asks peers for data.
-    pub data: Recipient<FetchData>,
+    /// Asks peers for data; `None` where only headers are kept.
+    pub data: Option<Recipient<FetchData>>,
     /// Checks the signatures of the headers they give.
     pub check: Recipient<CheckHeaders>,
     /// Takes what they give.
@@ -288,7 +288,10 @@ impl Asking {
     async fn range(self, from: Height, count: u64) -> Result<Round, Error> {
         let within = self.config.reply_within;
         let headers = self.links.headers.send(FetchHeaders { from, count }).timeout(within);
-        let data = self.links.data.send(FetchData { from, count }).timeout(within);
+        let data = async {
+            let data = self.links.data.as_ref()?;
+            Some(data.send(FetchData { from, count }).timeout(within).await)
+        };
         let (headers, data) = futures::future::join(headers, data).await;
         let who = "peer-to-peer actor";
         let headers = match headers.map_err(|source| Error::NoReply { who, source })? {
@@ -297,7 +300,8 @@ impl Asking {
             Err(error) => return Err(error.into()),
         };
         // Headers alone are worth something: blocks without transactions need no data.
-        let data = data.map_err(|source| Error::NoReply { who, source })?.unwrap_or_default();
+        let data = data.transpose().map_err(|source| Error::NoReply { who, source })?;
+        let data = data.and_then(Result::ok).unwrap_or_default();
         let (of_headers, of_data) = (headers.len() as u64, data.len() as u64);
         self.hint(&headers, &data);
         let (headers, forged) = self.check(&headers).await?;

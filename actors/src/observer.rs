@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use actix::{Actor, Context, Handler, MessageResult, Recipient};
 use baton_messages::engine::{BlockExecuted, EngineHealthChanged};
-use baton_messages::follow::{ForcedLeftOut, ForkFound, GetObserverView, ObserverView, RetrievalChanged};
+use baton_messages::follow::{
+    ForcedLeftOut, ForkFound, GetObserverView, ObserverView, ProductionWaits, RetrievalChanged,
+};
 use baton_messages::supervisor::{DiskHealthChanged, IntegrityStop};
 use baton_messages::syncer::{ExecutionFollowed, ExecutionTrouble};
 use baton_messages::types::Height;
@@ -37,13 +39,22 @@ pub struct Observer {
     da_trouble: Option<String>,
     fork: Option<String>,
     left_out: Option<String>,
+    waits: Vec<String>,
 }
 
 impl Observer {
     /// An observer of a healthy node; `fork` and `left_out` are what is known from an earlier life.
     #[must_use]
     pub const fn new(links: Links, fork: Option<String>, left_out: Option<String>) -> Self {
-        Self { links, executed: Height(0), troubles: BTreeMap::new(), da_trouble: None, fork, left_out }
+        Self {
+            links,
+            executed: Height(0),
+            troubles: BTreeMap::new(),
+            da_trouble: None,
+            fork,
+            left_out,
+            waits: vec![],
+        }
     }
 
     fn health(&mut self, part: Part, trouble: Option<String>) {
@@ -138,6 +149,14 @@ impl Handler<ForcedLeftOut> for Observer {
     }
 }
 
+impl Handler<ProductionWaits> for Observer {
+    type Result = ();
+
+    fn handle(&mut self, message: ProductionWaits, _: &mut Context<Self>) {
+        self.waits = message.reasons;
+    }
+}
+
 impl Handler<GetObserverView> for Observer {
     type Result = MessageResult<GetObserverView>;
 
@@ -148,6 +167,7 @@ impl Handler<GetObserverView> for Observer {
             da_trouble: self.da_trouble.clone(),
             fork: self.fork.clone(),
             left_out: self.left_out.clone(),
+            waits: self.waits.clone(),
         })
     }
 }

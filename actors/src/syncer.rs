@@ -9,7 +9,7 @@
 //! has no engine; there it does only that.
 //!
 //! On a node that is no member of a cluster it holds the `Writer`, and lets in what was found on DA
-//! and among peers (`follow`).
+//! and among peers (`follow`). A light node has no engine either: there headers are let in.
 
 pub mod backfill;
 pub mod candidates;
@@ -57,7 +57,8 @@ pub struct Config {
     pub log_every: u64,
     /// How missing bodies are fetched.
     pub backfill: backfill::Config,
-    /// There is an engine to lead. Without one, on a witness, only bodies are fetched.
+    /// There is an engine to lead. Without one, on a witness, only bodies are fetched, and on a light
+    /// node headers are let in.
     pub executes: bool,
 }
 
@@ -240,8 +241,11 @@ impl Syncer {
 
     /// Does the next thing that is due, one at a time.
     fn begin_step(&mut self, ctx: &mut Context<Self>) {
-        if self.busy || !self.config.executes || self.closing.is_some() {
+        if self.busy || self.closing.is_some() {
             return;
+        }
+        if !self.config.executes {
+            return self.enter_headers(ctx);
         }
         if !self.enter_next(ctx) {
             return;

@@ -158,6 +158,14 @@ pub struct ForcedLeftOut {
     pub reason: String,
 }
 
+/// What keeps a sequencer that catches up from producing. Told to the observer at every look.
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct ProductionWaits {
+    /// Every reason.
+    pub reasons: Vec<String>,
+}
+
 /// Ask the syncer how following goes.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "SyncView")]
@@ -211,12 +219,14 @@ pub struct ObserverView {
     pub fork: Option<String>,
     /// What the proposer has left out though it was forced through DA, when it did.
     pub left_out: Option<String>,
+    /// What keeps a sequencer that catches up from producing.
+    pub waits: Vec<String>,
 }
 
 /// A following node in one answer, part of `NodeStatus`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FollowView {
-    /// What it follows: `full`, `da`, `p2p` or `light`.
+    /// What it follows: `full`, `da`, `p2p`, `light`, or `catch-up` before it produces.
     pub mode: &'static str,
     /// How it is; `None`: the observer does not answer.
     pub observer: Option<ObserverView>,

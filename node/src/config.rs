@@ -72,6 +72,11 @@ pub struct Config {
 pub struct Node {
     /// It produces blocks, alone or in a cluster; otherwise it follows a chain.
     pub aggregator: bool,
+    /// It follows headers only.
+    pub light: bool,
+    /// Follow the chain before producing where the store belongs to no cluster, and say so with more
+    /// weight after this time; `None`: begin.
+    pub catch_up: Option<Duration>,
     /// Most blocks that a node that follows and is ready lags behind.
     pub readiness_max_behind: u64,
     /// Most seconds since the last block of a node that follows and is ready; zero: not looked at.
@@ -99,6 +104,7 @@ impl Node {
     #[must_use]
     pub const fn mode(&self) -> &'static str {
         match (self.aggregator, self.reads_da, self.asks_peers) {
+            (false, _, _) if self.light => "light",
             (true, _, _) => "sequencer",
             (false, true, true) => "full",
             (false, true, false) => "da",

@@ -1,7 +1,8 @@
 //! The wiring of a node that follows a chain: no Raft, no key, no producers.
 //!
 //! The retriever and the peers offer, the syncer checks and holds the `Writer`, the engine executes,
-//! the observer knows how everything is. As in [`crate::wiring`], what is outside comes in as parts,
+//! the observer knows how everything is. A light node is the same without an engine: the syncer keeps
+//! headers, and nobody asks for data. As in [`crate::wiring`], what is outside comes in as parts,
 //! so that a simulation runs the same actors.
 
 use std::fmt;
@@ -17,7 +18,7 @@ use baton_actors::observer::{self, Observer};
 use baton_actors::p2p::{self, P2p};
 use baton_actors::syncer::{self, Syncer, follow, forced};
 use baton_actors::world::World;
-use baton_messages::follow::{DaHint, ForkFound, GetObserverView, GetSyncView, Offer};
+use baton_messages::follow::{DaHint, ForkFound, GetObserverView, GetSyncView, Offer, ProductionWaits};
 use baton_messages::p2p::{
     FetchData, FetchHead, FetchHeaders, GetNetInfo, Gossiped, PeerChanged, ReportPeer,
 };
@@ -28,6 +29,7 @@ use baton_storage::{FollowError, Reader, Store};
 use prometheus_client::registry::Registry;
 
 use crate::wiring::{EnginePorts, Hears, Make, Threads, context, port, start_blocking};
+use crate::witness::Absent;
 
 /// How the actors behave, one part each.
 #[derive(Clone, Debug)]
@@ -40,7 +42,7 @@ pub struct Settings {
     pub retriever: da_retriever::Config,
     /// The syncer.
     pub syncer: syncer::Config,
-    /// Following.
+    /// Following. Where it says that headers alone are kept, the syncer must not be told to execute.
     pub follow: follow::Config,
     /// Asking peers.
     pub gatherer: gatherer::Config,
@@ -82,8 +84,8 @@ pub struct Parts {
     pub world: World,
     /// The store.
     pub store: Store,
-    /// The execution engine.
-    pub execution: Make<Box<dyn Execution>>,
+    /// The execution engine; `None` on a light node.
+    pub execution: Option<Make<Box<dyn Execution>>>,
     /// The DA layer; `None` where only peers are followed.
     pub da: Option<Rc<dyn DaLayer>>,
     /// The network of peers; `None` where only DA is followed.
@@ -140,7 +142,7 @@ pub struct Following {
 /// A running node, as its RPC and its tests see it.
 #[derive(Clone, Debug)]
 pub struct FullNode {
-    /// The engine.
+    /// The engine; on a light node one that is away.
     pub engine: EnginePorts,
     /// How the node is.
     pub observer: Recipient<GetObserverView>,
@@ -154,6 +156,10 @@ pub struct FullNode {
     pub peers: Option<Recipient<PeerChanged>>,
     /// Says who is connected; `None` without a network.
     pub net_info: Option<Recipient<GetNetInfo>>,
+    /// Asks peers how far they are; `None` where only DA is followed.
+    pub heads: Option<Recipient<FetchHead>>,
+    /// Hears what keeps a sequencer that catches up from producing.
+    pub waits: Recipient<ProductionWaits>,
     /// Hears where on DA blocks may be; `None` where DA is not followed.
     pub hint: Option<Recipient<DaHint>>,
     /// Hear how the disk is.
@@ -169,11 +175,12 @@ impl Following {
     ///
     /// # Errors
     ///
-    /// `FollowError` when the store belongs to a node that produces, or fails.
+    /// `FollowError` when the store belongs to a node of another kind, or fails.
     pub async fn start(self) -> Result<FullNode, FollowError> {
         let Self { settings, metrics, parts, applied, forks, integrity_stop } = self;
         let Parts { world, store, execution, da, p2p, peers, threads } = parts;
         let reader = store.reader();
+        let headers_only = settings.follow.headers_only;
         let observer_ctx = context::<Observer>();
         let syncer_ctx = context::<Syncer>();
         let (observer, syncer) = (observer_ctx.address(), syncer_ctx.address());
@@ -210,8 +217,12 @@ impl Following {
             health: observer.clone().recipient(),
         };
         let (config, engine_metrics) = (settings.engine, metrics.engine);
-        let engine = start_blocking(threads, move || Engine::new(execution(), config, links, engine_metrics));
-        let engine_ports = EnginePorts::of(&engine);
+        let engine_ports = match execution {
+            Some(execution) => EnginePorts::of(&start_blocking(threads, move || {
+                Engine::new(execution(), config, links, engine_metrics)
+            })),
+            None => EnginePorts::of(&Absent.start()),
+        };
         let mut left_out = None;
         let following = match (settings.forced, &retriever_ctx) {
             (Some(config), Some((da, _))) => {
@@ -228,15 +239,8 @@ impl Following {
 
         let evidence = reader.evidence();
         // The lowest: from there on nothing becomes final.
-        let fork = evidence.iter().min_by_key(|evidence| evidence.height).map(|evidence| {
-            format!(
-                "the proposer signed two chains, which fork at height {}: {} and {}; nothing from there on becomes \
-                 final here",
-                evidence.height,
-                evidence.first.header.hash(),
-                evidence.second.header.hash()
-            )
-        });
+        let lowest = evidence.iter().min_by_key(|evidence| evidence.height);
+        let fork = lowest.map(|evidence| follow::forks::said(evidence, headers_only));
         observer_ctx.run(Observer::new(observer::Links { integrity_stop }, fork, left_out));
         let links = syncer::Links {
             init_chain: engine_ports.init_chain.clone(),
@@ -264,12 +268,13 @@ impl Following {
             };
             ctx.run(DaRetriever::new(config, links, metrics.retriever).strict_from(strict_from));
         }
+        let heads = peers.as_ref().map(|peers| peers.head.clone());
         let peers = peers.map(|peers| {
             let check = start_blocking(threads, move || Checker::new(world)).recipient();
             let links = gatherer::Links {
                 head: peers.head,
                 headers: peers.headers,
-                data: peers.data,
+                data: (!headers_only).then_some(peers.data),
                 check,
                 offer: syncer.clone().recipient(),
                 report: peers.report,
@@ -286,6 +291,8 @@ impl Following {
             gossiped: syncer.clone().recipient(),
             peers,
             net_info: p2p.map(Addr::recipient),
+            heads,
+            waits: observer.clone().recipient(),
             hint,
             disk: vec![observer.recipient()],
             shutdown: vec![syncer.recipient()],

@@ -106,7 +106,9 @@ fn with_defaults(flags: &Flags, env: &Env, member: bool) -> Result<Flags, ExitEr
     let said =
         |flags: &Flags, key: &str, variable: &str| flags.0.contains_key(key) || env.0.contains_key(variable);
     if !said(&flags, "node.aggregator", "BATON_NODE_AGGREGATOR") {
-        flags.0.insert("node.aggregator", "true".to_owned());
+        let light = flags.0.get("node.light").or_else(|| env.0.get("BATON_NODE_LIGHT"));
+        let produces = light.is_none_or(|said| said != "true");
+        flags.0.insert("node.aggregator", produces.to_string());
     }
     let implied =
         |flags: &Flags, key: &str| flags.0.get(key).is_some_and(|said| !matches!(&**said, "" | "false"));

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod body;
+pub mod catch_up;
 pub mod cli;
 pub mod cluster;
 pub mod config;

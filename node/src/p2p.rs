@@ -9,7 +9,10 @@ mod behaviour;
 mod codec;
 mod host;
 #[cfg(test)]
+mod recorder;
+#[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,6 +21,7 @@ use baton_actors::p2p::{self, Parts};
 use baton_actors::signer::key::FileKey;
 use baton_messages::chain::Signer;
 use baton_messages::p2p::PeerId as Peer;
+use baton_messages::wire::p2p::Service;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, noise, tcp, yamux};
@@ -25,7 +29,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use behaviour::Behaviour;
+use behaviour::{Behaviour, services};
 use host::{COMMANDS, EVENTS, Handle, Host};
 
 pub use host::Metrics;
@@ -44,6 +48,8 @@ pub struct Config {
     pub blocked: BTreeSet<Peer>,
     /// Look for others in the DHT, and help others to.
     pub discovers: bool,
+    /// Headers only: neither gossip nor exchange of data.
+    pub headers_only: bool,
 }
 
 /// Why there is no peer-to-peer network.
@@ -102,7 +108,7 @@ impl Config {
         for (peer, _) in &allowed {
             blocked.remove(peer);
         }
-        Ok(Some(Self { listen, peers, blocked, discovers: true }))
+        Ok(Some(Self { listen, peers, blocked, discovers: true, headers_only: false }))
     }
 
     /// How the actor is to behave on a chain with this signer.
@@ -149,13 +155,14 @@ fn keypair(key: &FileKey) -> Keypair {
 ///
 /// When the address is taken or is not one that can be listened on.
 pub async fn open(config: &Config, key: &FileKey, chain_id: &str, metrics: Metrics) -> Result<Parts, Error> {
-    let mut swarm = swarm(chain_id, &keypair(key), config.discovers).map_err(Error::Host)?;
+    let services = services(config.headers_only);
+    let mut swarm = swarm(chain_id, &keypair(key), config.discovers, services).map_err(Error::Host)?;
     let refused = |reason: String| Error::Listen { address: config.listen.clone(), reason };
     check_free(&config.listen).await.map_err(|error| refused(error.to_string()))?;
     swarm.listen_on(config.listen.clone()).map_err(|error| refused(error.to_string()))?;
     let (command, commands) = mpsc::channel(COMMANDS);
     let (event, events) = mpsc::channel(EVENTS);
-    let host = Host::new(swarm, chain_id.to_owned(), commands, event, metrics);
+    let host = Host::new(swarm, chain_id.to_owned(), services, commands, event, metrics);
     #[allow(clippy::disallowed_methods)] // The adapter is outside of the simulation.
     tokio::spawn(host.run());
     Ok(Parts { network: Box::new(Handle(command)), events })
@@ -176,8 +183,13 @@ async fn check_free(address: &Multiaddr) -> std::io::Result<()> {
     }
 }
 
-fn swarm(chain_id: &str, keypair: &Keypair, discovers: bool) -> Result<Swarm<Behaviour>, String> {
-    let behaviour = Behaviour::new(chain_id, keypair, discovers)?;
+fn swarm(
+    chain_id: &str,
+    keypair: &Keypair,
+    discovers: bool,
+    services: &[Service],
+) -> Result<Swarm<Behaviour>, String> {
+    let behaviour = Behaviour::new(chain_id, keypair, discovers, services)?;
     let transport = || {
         SwarmBuilder::with_existing_identity(keypair.clone())
             .with_tokio()

@@ -3,6 +3,7 @@
 //! Opens store, guard, key and ports, wires the actors, and waits for a signal or for the news
 //! that a person is needed. The actors never end the process; this does.
 
+mod catch_up;
 mod full;
 mod members;
 mod ports;
@@ -83,16 +84,21 @@ pub fn run(start: Start) -> Result<(), ExitError> {
         builder.worker_threads(2).enable_all().build().expect("the operating system gives threads")
     };
     let system = actix_rt::System::with_tokio_rt(runtime);
-    let ended = match start.config.node.aggregator {
-        true => system.block_on(serve(start)),
-        false => system.block_on(full::serve(start)),
-    };
+    let ended = system.block_on(async {
+        if start.config.node.aggregator && !catch_up::is_due(&start)? {
+            return serve(start).await.map(|()| false);
+        }
+        full::serve(start).await
+    });
     // What still runs is dropped with the system. A request to DA that is dropped gives its
     // connection back, which spawns: outside of a runtime that is a panic, and exit code 1.
     let runtime = system.runtime().tokio_runtime().handle().clone();
     let _entered = runtime.enter();
     drop(system);
-    ended
+    match ended? {
+        true => Err(catch_up::start_anew()),
+        false => Ok(()),
+    }
 }
 
 /// A panic leaves state nobody vouches for: the process ends and starts anew from the disk.

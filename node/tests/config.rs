@@ -177,7 +177,6 @@ fn what_is_not_supported_yet_is_refused() {
     for (key, value) in [
         ("node.promotable", "true"),
         ("node.based_sequencer", "true"),
-        ("node.light", "true"),
         ("signer.signer_type", "kms"),
         ("pruning.pruning_mode", "all"),
     ] {
@@ -213,6 +212,27 @@ fn a_node_that_does_not_produce_follows_and_is_no_member_of_a_cluster() {
     for (key, value) in [("raft.enable", "true"), ("raft.witness", "true"), ("node.catchup_timeout", "1s")] {
         let said = Home::with("").refusal(&[(key, value), ("raft.raft_addr", "127.0.0.1:1")]);
         assert!(said.contains(key) && said.contains("node.aggregator"), "{said}");
+    }
+}
+
+#[test]
+fn a_light_node_needs_peers_or_da_has_no_app_and_produces_nothing() {
+    let light = ("node.light", "true");
+    let (config, warnings) = Home::with("").load(&[light], &[]).unwrap();
+    assert_eq!((config.node.mode(), warnings.len(), config.kv.listen.as_ref()), ("light", 0, None));
+    assert!(config.check_start().unwrap_err().to_string().contains("p2p.peers"));
+    let peer =
+        ("p2p.peers", "/ip4/10.0.0.1/tcp/7676/p2p/12D3KooWEgvA1RN4LTLYkoUKHfpuzGWZ4ymBpZLjBTj4TeQ1Lqbr");
+    let da = [("da.address", "http://127.0.0.1:1"), ("da.namespace", "n")];
+    for place in [&[peer][..], &da, &[peer, da[0], da[1]]] {
+        let (config, _) = Home::with("").load(&[&[light], place].concat(), &[]).unwrap();
+        assert_eq!((config.check_start(), config.node.mode()), (Ok(()), "light"), "{place:?}");
+    }
+    let said = aggregator().refusal(&[light]);
+    assert!(said.contains("node.light") && said.contains("node.aggregator"), "{said}");
+    for other in ["raft.enable", "raft.witness"] {
+        let said = Home::with("").refusal(&[light, (other, "true"), ("raft.raft_addr", "127.0.0.1:1")]);
+        assert!(said.contains(other) && said.contains("node.aggregator"), "{said}");
     }
 }
 

@@ -89,7 +89,7 @@ impl Chain {
             Some(bytes) => decode::<MembershipRecord>("membership", &bytes)?.try_into()?,
             None => StoredMembership::default(),
         };
-        let missing = match backend.get(Family::Meta, meta::MISSING)? {
+        let mut missing = match backend.get(Family::Meta, meta::MISSING)? {
             Some(bytes) => decode("missing bodies", &bytes)?,
             None => vec![],
         };
@@ -108,6 +108,9 @@ impl Chain {
         let recent = Recent::default();
         let (follow, evidence) = (follow::load(backend)?, follow::load_evidence(backend)?);
         let left_out = follow::load_left_out(backend)?;
+        if follow.as_ref().is_some_and(|follow| follow.headers_only) {
+            missing = all_missing(genesis, applied.tip.height);
+        }
         let chain =
             Self { applied, membership, missing, recent, command_version, pause, follow, evidence, left_out };
         chain.check(backend)?;
@@ -146,6 +149,11 @@ pub(crate) fn newer(version: u8, known: u8) -> StoreError {
         "the chain uses log entries of version {version}, this version of baton knows up to {known}: \
          install the newer version on this node"
     ))
+}
+
+/// What is missing where no body is kept.
+pub(crate) fn all_missing(genesis: &Genesis, tip: Height) -> Vec<(Height, Height)> {
+    if tip == Height(0) { vec![] } else { vec![(genesis.initial_height, tip)] }
 }
 
 /// The committed header at a height.

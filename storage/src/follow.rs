@@ -29,6 +29,9 @@ pub struct FollowRecord {
     /// alone; absent before an envelope was seen.
     #[serde(skip)]
     pub strict_from: Option<DaHeight>,
+    /// Headers are kept and no bodies. A record of its own, too; chosen once.
+    #[serde(skip)]
+    pub headers_only: bool,
 }
 
 /// Two signed headers that cannot both be in one chain.
@@ -79,6 +82,18 @@ pub enum FollowError {
          node that follows"
     )]
     HasLog,
+    /// It has headers, and bodies are wanted.
+    #[error(
+        "this store belongs to a light node and holds headers only: set node.light to true, or make another home for a node \
+         that follows whole blocks"
+    )]
+    HeadersOnly,
+    /// It has bodies, and headers are wanted.
+    #[error(
+        "this store belongs to a node that follows whole blocks: set node.light to false, or make another home for a light \
+         node"
+    )]
+    WholeBlocks,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -110,6 +125,7 @@ pub(crate) fn load(backend: &dyn Backend) -> Result<Option<FollowRecord>, StoreE
     if let Some(bytes) = backend.get(Family::Meta, meta::STRICT_FROM)? {
         record.strict_from = Some(DaHeight(key_number("strict_from", &bytes)?));
     }
+    record.headers_only = backend.get(Family::Meta, meta::HEADERS_ONLY)?.is_some();
     Ok(Some(record))
 }
 
@@ -117,6 +133,9 @@ pub(crate) fn put(batch: &mut Batch, record: &FollowRecord) {
     batch.put(Family::Meta, meta::FOLLOW, encode(record));
     if let Some(height) = record.strict_from {
         batch.put(Family::Meta, meta::STRICT_FROM, number_key(height.0));
+    }
+    if record.headers_only {
+        batch.put(Family::Meta, meta::HEADERS_ONLY, Bytes::new());
     }
 }
 
@@ -126,11 +145,30 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// `HasLog` when the store has a log or a membership; `Store` when the device fails.
+    /// `HasLog` when the store has a log or a membership, `HeadersOnly` when it is one of a light
+    /// node; `Store` when the device fails.
     pub async fn begin_follow(&self, from: DaHeight) -> Result<FollowRecord, FollowError> {
+        self.begin(from, false).await
+    }
+
+    /// As [`Writer::begin_follow`], for a node that follows headers only.
+    ///
+    /// # Errors
+    ///
+    /// `HasLog` when the store has a log or a membership, `WholeBlocks` when it is one of a node that
+    /// follows blocks; `Store` when the device fails.
+    pub async fn begin_follow_headers(&self, from: DaHeight) -> Result<FollowRecord, FollowError> {
+        self.begin(from, true).await
+    }
+
+    async fn begin(&self, from: DaHeight, headers_only: bool) -> Result<FollowRecord, FollowError> {
         let inner = &*self.inner;
         if let Some(record) = self.follow_record() {
-            return Ok(record);
+            return match (record.headers_only, headers_only) {
+                (true, false) => Err(FollowError::HeadersOnly),
+                (false, true) => Err(FollowError::WholeBlocks),
+                (true, true) | (false, false) => Ok(record),
+            };
         }
         let has_log = {
             let chain = inner.chain.read().unwrap_or_else(PoisonError::into_inner);
@@ -139,7 +177,7 @@ impl Writer {
         if has_log || inner.log.lock().last.is_some() {
             return Err(FollowError::HasLog);
         }
-        let record = FollowRecord { cursor: from, ..FollowRecord::default() };
+        let record = FollowRecord { cursor: from, headers_only, ..FollowRecord::default() };
         let mut batch = Batch::default();
         put(&mut batch, &record);
         inner.jobs.run(Kind::Other, batch, true).await?;
@@ -224,7 +262,7 @@ mod tests {
     #[test]
     fn what_a_following_node_keeps_has_fixed_bytes() {
         let signer = Signer { address: Bytes::from_static(&[1, 2]), pub_key: Bytes::from_static(&[3]) };
-        let record = FollowRecord { cursor: DaHeight(7), signer: signer.clone(), strict_from: None };
+        let record = FollowRecord { cursor: DaHeight(7), signer: signer.clone(), ..FollowRecord::default() };
         let bytes = encode(&record);
         assert_eq!(hex(&bytes), "01070201020103");
         assert_eq!(decode::<FollowRecord>("golden", &bytes), Ok(record));

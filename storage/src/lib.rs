@@ -9,6 +9,7 @@ mod chain;
 mod filler;
 pub mod follow;
 pub mod head;
+mod headers;
 mod jobs;
 mod log;
 mod log_store;

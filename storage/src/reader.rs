@@ -149,6 +149,12 @@ impl Reader {
         self.chain().follow.clone()
     }
 
+    /// Whether only headers are kept here: the store of a light node.
+    #[must_use]
+    pub fn is_headers_only(&self) -> bool {
+        self.chain().follow.as_ref().is_some_and(|follow| follow.headers_only)
+    }
+
     /// The pairs of headers that cannot both be in one chain.
     #[must_use]
     pub fn evidence(&self) -> Vec<Evidence> {

@@ -56,6 +56,8 @@ pub(crate) mod meta {
     pub(crate) const FOLLOW: &[u8] = b"follow";
     /// A DA height, eight bytes, big-endian: above it headers have envelopes. Absent before one was seen.
     pub(crate) const STRICT_FROM: &[u8] = b"strict_from";
+    /// Present in the store of a node that follows headers only; empty.
+    pub(crate) const HEADERS_ONLY: &[u8] = b"headers_only";
     /// `Evidence`, with a number of one byte behind it.
     pub(crate) const EVIDENCE: &[u8] = b"evidence";
     /// Present, and empty, once a membership that was applied here named this store.

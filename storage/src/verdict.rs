@@ -3,13 +3,13 @@
 //! Everything here is a pure function of the log so far: no disk, no clock, no engine (P5).
 //! The same entry in the same place of the log gets the same verdict on every member, for ever.
 
-use baton_messages::chain::Block;
+use baton_messages::chain::{Block, Header};
 use baton_messages::command::{
     BlockEntry, DaProgress, ForcedPosition, HeaderSignature, Lane, Refusal, Submitted, Verdict,
 };
 use baton_messages::genesis::Genesis;
 use baton_messages::mutation::{Mutation, planted};
-use baton_messages::types::{Height, Term, Tip};
+use baton_messages::types::{Hash, Height, Term, Tip};
 
 /// How far below the tip a block is still recognised as standing already, and a signature's
 /// hash checked. The places in this window are part of snapshots, so every member knows them.
@@ -73,6 +73,15 @@ pub fn followed(
     decide(genesis, tip, standing, log_term, entry, TimeRule::MayRest)
 }
 
+/// As [`followed`], for a header without its data: of a chain of which only headers are kept.
+#[must_use]
+pub fn followed_header(genesis: &Genesis, tip: &Tip, header: &Header, hash: Hash) -> Decision {
+    match refusal_of_header(genesis, tip, header, TimeRule::MayRest) {
+        None => Decision::Commit(Tip { height: header.height, hash, time: header.time, term: Term(0) }),
+        Some(refusal) => Decision::Refuse(refusal),
+    }
+}
+
 /// What the time of a block must do after the one before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TimeRule {
@@ -106,7 +115,14 @@ fn refusal(
     entry: &BlockEntry,
     rule: TimeRule,
 ) -> Option<Refusal> {
-    let header = entry.block.header();
+    if entry.term != log_term {
+        return Some(Refusal::Term);
+    }
+    let of_header = refusal_of_header(genesis, tip, entry.block.header(), rule);
+    of_header.or_else(|| (!agrees_with_itself(&entry.block)).then_some(Refusal::Data))
+}
+
+fn refusal_of_header(genesis: &Genesis, tip: &Tip, header: &Header, rule: TimeRule) -> Option<Refusal> {
     let first = tip.height == Height(0);
     let next = if first { genesis.initial_height } else { tip.height.next() };
     let parent: &[u8] = if first { &[] } else { &tip.hash.0 };
@@ -114,9 +130,7 @@ fn refusal(
     let may_rest = rule == TimeRule::MayRest || planted(Mutation::EqualTime);
     let rests = may_rest && header.time == tip.time;
     let time_rises = if first { header.time == genesis.start_time } else { rests || header.time > tip.time };
-    if entry.term != log_term {
-        Some(Refusal::Term)
-    } else if header.chain_id != genesis.chain_id {
+    if header.chain_id != genesis.chain_id {
         Some(Refusal::Chain)
     } else if header.height != next {
         Some(Refusal::Height)
@@ -124,8 +138,6 @@ fn refusal(
         Some(Refusal::Parent)
     } else if !time_rises || header.time.0 >= END_OF_TIME {
         Some(Refusal::Time)
-    } else if !agrees_with_itself(&entry.block) {
-        Some(Refusal::Data)
     } else {
         None
     }

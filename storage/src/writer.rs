@@ -90,7 +90,7 @@ pub enum BackfillError {
 #[derive(Clone)]
 pub struct Writer {
     pub(crate) inner: Arc<Inner>,
-    notify: Arc<Notify>,
+    pub(crate) notify: Arc<Notify>,
 }
 
 impl std::fmt::Debug for Writer {
@@ -293,7 +293,7 @@ impl Writer {
         Ok((verdicts, applied.tip))
     }
 
-    fn chain(&self) -> RwLockWriteGuard<'_, Chain> {
+    pub(crate) fn chain(&self) -> RwLockWriteGuard<'_, Chain> {
         self.inner.chain.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -549,7 +549,7 @@ fn parent_of(block: &Block) -> Result<Hash, StoreError> {
         .map_err(|_| StoreError::Corrupt(format!("the header at {} has no parent hash", block.height())))
 }
 
-fn put_signature(batch: &mut Batch, height: Height, hash: Hash, signature: Bytes) {
+pub(crate) fn put_signature(batch: &mut Batch, height: Height, hash: Hash, signature: Bytes) {
     batch.put(Family::Signatures, number_key(height.0), encode(&SignatureRecord { hash, signature }));
 }
 

@@ -8,19 +8,22 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
 use baton::following::{Following, FullNode, Metrics, Parts, PeerPorts, Settings};
-use baton::wiring::Threads;
+use baton::wiring::{Make, Threads};
 use baton_actors::da::DaLayer;
 use baton_actors::engine::kv::{self, Kv};
 use baton_actors::syncer::candidates::Limits;
 use baton_actors::syncer::{self, follow, forced};
 use baton_actors::world::World;
-use baton_actors::{da, da_retriever, engine, gatherer};
+use baton_actors::{da, da_retriever, engine, gatherer, p2p};
+use baton_messages::chain::Signer;
 use baton_messages::da::Namespace;
 use baton_messages::follow::{GetObserverView, GetSyncView, ObserverView, SyncView};
+use baton_messages::p2p::PeerId;
 use baton_messages::supervisor::IntegrityStop;
 use baton_messages::types::{Height, Timestamp, Tip};
 use baton_storage::{Reader, Store};
 
+use crate::P2pNet;
 use crate::da::FakeDa;
 use crate::node::{MAX_CLOCK_DRIFT, Machine, START, SendOnSameThread, hook};
 use crate::p2p_net::Peering;
@@ -50,6 +53,10 @@ pub struct FollowPlan {
     pub clock_offset: i64,
     /// Whether forced inclusion is checked.
     pub forced: bool,
+    /// Whether headers only are followed.
+    pub light: bool,
+    /// The network of peers, and this node's name in it: with a peer-to-peer actor of its own.
+    pub network: Option<(P2pNet, &'static str)>,
 }
 
 impl FollowPlan {
@@ -67,6 +74,8 @@ impl FollowPlan {
             peering: None,
             clock_offset: 0,
             forced: false,
+            light: false,
+            network: None,
         }
     }
 }
@@ -110,8 +119,11 @@ impl FollowingNode {
         machine.disk.set_hook(Some(hook(&plan.power)));
         let alarms: Rc<RefCell<Vec<String>>> = Rc::default();
         let integrity_stop = Alarm(alarms.clone()).start().recipient();
-        let execution = Kv::open(store.backend(), kv::Config::default()).expect("the app's state opens");
-        let execution = SendOnSameThread(Box::new(execution));
+        let execution = (!plan.light).then(|| {
+            let app = Kv::open(store.backend(), kv::Config::default()).expect("the app's state opens");
+            let app = SendOnSameThread(Box::new(app));
+            Box::new(move || app.take()) as Make<_>
+        });
         let metrics = Metrics::default();
         let clock = SimClock::showing(Timestamp(START.0.saturating_add_signed(plan.clock_offset)));
         let following = Following {
@@ -120,12 +132,15 @@ impl FollowingNode {
             parts: Parts {
                 world: World::bounded(Arc::new(clock), 1, MAX_CLOCK_DRIFT),
                 store: store.clone(),
-                execution: Box::new(move || execution.take()),
+                execution,
                 da: plan.reads_da.then(|| {
                     let da = FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency);
                     Rc::new(da.over(plan.da_cut.clone())) as Rc<dyn DaLayer>
                 }),
-                p2p: plan.peering.as_ref().map(Peering::join),
+                p2p: match &plan.network {
+                    Some((net, name)) => Some(net.join(name)),
+                    None => plan.peering.as_ref().map(Peering::join),
+                },
                 peers: plan.peers.clone(),
                 threads: Threads::Shared,
             },
@@ -216,7 +231,7 @@ fn settings(plan: &FollowPlan) -> Settings {
             chain_id: genesis.chain_id.clone(),
             proposer: genesis.proposer_address.clone(),
             header_namespace: Namespace::of("headers"),
-            data_namespace: Namespace::of("data"),
+            data_namespace: Namespace::of(if plan.light { "headers" } else { "data" }),
             from: genesis.da_start_height,
             max_blob: 1 << 20,
             in_flight: 4,
@@ -230,15 +245,22 @@ fn settings(plan: &FollowPlan) -> Settings {
             retry_after: Duration::from_millis(100),
             log_every: 1_000,
             backfill: syncer::backfill::Config::default(),
-            executes: true,
+            executes: !plan.light,
         },
         follow: follow::Config {
             limits: plan.limits,
             reopen_after: Duration::from_millis(100),
+            headers_only: plan.light,
             ..follow::Config::default()
         },
         gatherer: gatherer::Config { count: 16, ..gatherer::Config::default() },
-        p2p: plan.peering.as_ref().map(|peering| peering.config(plan.machine.signer())),
+        p2p: match &plan.network {
+            Some((_, name)) => {
+                let address = genesis.proposer_address.clone();
+                Some(p2p::Config::new(PeerId::from(*name), Signer { address, ..Signer::default() }))
+            }
+            None => plan.peering.as_ref().map(|peering| peering.config(plan.machine.signer())),
+        },
         forced: plan.forced.then(|| forced::Config { namespace: Namespace::of("forced"), reply_within }),
     }
 }

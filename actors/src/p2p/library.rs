@@ -1,7 +1,8 @@
 //! The server of the exchange: what peers ask for, out of the store.
 //!
 //! Only what is signed and known to be executed is given away (P10): up to what this node has
-//! executed itself, or to the block before the tip, since whoever made the tip had executed it.
+//! executed itself, or to the block before the tip, since whoever made the tip had executed it. A
+//! light node has nothing but what the proposer gave away itself, and gives all of it.
 //! Answers are gapless and bounded; a peer continues a short one.
 
 use std::collections::HashMap;
@@ -100,20 +101,32 @@ impl Library {
         }
     }
 
+    /// A node that follows has noted who signs, also when no gossip has said so in this life.
+    fn learn_from_store(&mut self) {
+        if self.signer.pub_key.is_empty()
+            && let Some(follow) = self.reader.follow().filter(|follow| !follow.signer.pub_key.is_empty())
+        {
+            self.signer = follow.signer;
+        }
+    }
+
     /// The newest height that can be given; `None` when there is none.
     ///
     /// # Errors
     ///
     /// `StoreError` when the store cannot be read.
     pub fn newest(&self) -> Result<Option<Height>, StoreError> {
-        let tip = self.reader.tip().height;
-        let mut height = self.executed.max(tip.previous()).min(tip);
+        let (tip, headers_only) = (self.reader.tip().height, self.reader.is_headers_only());
+        let executed = if headers_only { tip } else { self.executed };
+        let mut height = executed.max(tip.previous()).min(tip);
         let lowest = Height(height.0.saturating_sub(UNSIGNED_TAIL)).max(self.reader.initial_height());
         if self.signer.pub_key.is_empty() {
             return Ok(None);
         }
         while height >= lowest {
-            if self.reader.signature(height)?.is_some() && self.reader.block(height)?.is_some() {
+            if self.reader.signature(height)?.is_some()
+                && (headers_only || self.reader.block(height)?.is_some())
+            {
                 return Ok(Some(height));
             }
             height = height.previous();
@@ -156,6 +169,7 @@ impl Library {
         service: Service,
         request: &HeaderRequest,
     ) -> Result<Option<Vec<HeaderResponse>>, StoreError> {
+        self.learn_from_store();
         let Some(newest) = self.newest()? else { return Ok(None) };
         match request {
             HeaderRequest::Head => self.range(service, newest, newest).map(Some),

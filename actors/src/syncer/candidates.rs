@@ -131,6 +131,13 @@ impl Candidates {
         self.headers.contains_key(&height)
     }
 
+    /// The header of this height that waits, its hash, and where it came from.
+    #[must_use]
+    pub fn header_of(&self, height: Height) -> Option<(Arc<SignedHeader>, Hash, Origin)> {
+        let header = self.headers.get(&height)?;
+        Some((header.signed.clone(), header.hash, header.from.clone()))
+    }
+
     /// How many pieces wait.
     #[must_use]
     pub fn len(&self) -> usize {

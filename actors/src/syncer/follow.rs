@@ -6,6 +6,11 @@
 //! store yet is in memory only; the cursor on DA, written with the blocks, says from where it is
 //! found again.
 
+pub mod forks;
+mod headers;
+mod judging;
+mod metrics;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,30 +19,25 @@ use actix::{
 };
 use baton_messages::chain::{Block, Data, SignedHeader};
 use baton_messages::command::{BlockEntry, Command, ForcedPosition, HeaderSignature, Lane, Verdict};
-use baton_messages::follow::{
-    Candidate, DaHint, DaRead, ForkFound, GetSyncView, Judged, Offer, Origin, Piece, SyncView, Taken,
-};
+use baton_messages::follow::{DaHint, DaRead, ForkFound, GetSyncView, Offer, Origin, SyncView, Taken};
 use baton_messages::mutation::{Mutation, planted};
 use baton_messages::p2p::{Offence, PeerId, ReportPeer};
 use baton_messages::raft::Applied;
 use baton_messages::types::{DaHeight, Height, StateRoot, Term, Timestamp, Tip};
 use baton_messages::wire::validate::{Invalid, NotNext};
-use baton_storage::{Evidence, FollowError, FollowRecord, Store, StoreError, Writer};
+use baton_storage::{FollowError, FollowRecord, Store, StoreError, Writer};
 use bytes::Bytes;
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
-use super::candidates::{Candidates, Kept, Limits, Ready, is_empty, links};
+use super::candidates::{Candidates, Limits, Ready};
 use super::catch_up::{CatchUp, Change, Glance};
 use super::inclusion::Inclusion;
 use super::{Error, Syncer, forced, rules};
 use crate::world::World;
+
+pub use metrics::{Metrics, Refused, Source};
 
 /// How a chain is followed.
 #[derive(Clone, Debug)]
@@ -50,10 +50,10 @@ pub struct Config {
     pub log_every: Duration,
     /// The store is opened again so long after it failed.
     pub reopen_after: Duration,
+    /// Headers are kept and no data: a light node.
+    pub headers_only: bool,
 }
 
-/// What is said of data that are not those of their height.
-const FOREIGN: &str = "the header of its height commits to other data";
 /// What is said of data of the next height that do not follow those of the tip.
 const UNLINKED: &str = "the data do not name those of the last block";
 
@@ -64,6 +64,7 @@ impl Default for Config {
             most_unincluded: 200_000,
             log_every: Duration::from_secs(5),
             reopen_after: Duration::from_millis(500),
+            headers_only: false,
         }
     }
 }
@@ -79,78 +80,6 @@ pub struct Links {
     pub hint: Option<Recipient<DaHint>>,
     /// Hears who gave what was of no use; `None` where only DA is followed.
     pub report: Option<Recipient<ReportPeer>>,
-}
-
-/// Where a block came from.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Source {
-    /// `da` or `p2p`.
-    pub source: &'static str,
-}
-
-/// Why a piece was not kept.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct Refused {
-    /// `invalid`, `no_room`, `future`, `foreign`.
-    pub reason: &'static str,
-}
-
-/// What is counted.
-#[derive(Clone, Debug, Default)]
-pub struct Metrics {
-    /// Blocks that entered the store, by where their header came from.
-    pub blocks: Family<Source, Counter>,
-    /// Pieces that were not kept.
-    pub refused: Family<Refused, Counter>,
-    /// Pieces that wait.
-    pub pending: Gauge,
-    /// Bytes of the data that wait.
-    pub pending_bytes: Gauge,
-    /// The highest header of the proposer that was seen.
-    pub highest: Gauge,
-    /// From here DA would be read after a restart.
-    pub cursor: Gauge,
-    /// Blocks that are known to be missing.
-    pub blocks_left: Gauge,
-    /// DA blocks that are not read.
-    pub da_left: Gauge,
-    /// Seconds until the node is level, at the rate of late; -1 when that is not known.
-    pub seconds_left: Gauge,
-    /// Pairs of headers that cannot both be in one chain. Anything but zero needs a person.
-    pub forks: Gauge,
-    /// Transactions that the proposer left out though they were forced. Anything but zero needs a
-    /// person.
-    pub left_out: Counter,
-}
-
-impl Metrics {
-    /// Makes the metrics visible.
-    pub fn register(&self, registry: &mut Registry) {
-        registry.sub_registry_with_prefix("sequencer").register(
-            "forced_inclusion_txs_malicious",
-            "Forced transactions that the proposer left out",
-            self.left_out.clone(),
-        );
-        let registry = registry.sub_registry_with_prefix("sync");
-        registry.register("blocks_synchronized", "Blocks that entered the store", self.blocks.clone());
-        registry.register("refused", "Headers and data that were not kept", self.refused.clone());
-        registry.register("pending", "Headers and data that wait for their turn", self.pending.clone());
-        registry.register("pending_bytes", "Bytes of the data that wait", self.pending_bytes.clone());
-        registry.register("highest", "Highest header of the proposer that was seen", self.highest.clone());
-        registry.register("da_cursor", "Where reading DA begins after a restart", self.cursor.clone());
-        registry.register("blocks_left", "Blocks known to be missing", self.blocks_left.clone());
-        registry.register("da_left", "DA blocks not read yet", self.da_left.clone());
-        registry.register(
-            "seconds_left",
-            "Estimated time until level; -1: not known",
-            self.seconds_left.clone(),
-        );
-        registry.register("forks", "Pairs of headers that cannot both be in one chain", self.forks.clone());
-    }
-
-    fn refuse(&self, reason: &'static str) {
-        self.refused.get_or_create(&Refused { reason }).inc();
-    }
 }
 
 /// A following node's part of the syncer.
@@ -202,7 +131,7 @@ impl Following {
     ///
     /// # Errors
     ///
-    /// `FollowError` when the store belongs to a node that produces, or fails.
+    /// `FollowError` when the store belongs to a node of another kind, or fails.
     pub async fn begin(
         config: Config,
         links: Links,
@@ -212,7 +141,11 @@ impl Following {
     ) -> Result<Self, FollowError> {
         let writer = store.writer(Box::new(|_| {}));
         let reader = store.reader();
-        let record = writer.begin_follow(reader.genesis().da_start_height).await?;
+        let from = reader.genesis().da_start_height;
+        let record = match config.headers_only {
+            true => writer.begin_follow_headers(from).await?,
+            false => writer.begin_follow(from).await?,
+        };
         let forked_at = reader.evidence().iter().map(|evidence| evidence.height).min();
         let now = Instant::now();
         metrics.forks.set(i64::try_from(reader.evidence().len()).unwrap_or(i64::MAX));
@@ -304,158 +237,6 @@ impl Following {
         Ok(hash)
     }
 
-    /// Judges one piece.
-    fn judge(
-        &mut self,
-        candidate: Candidate,
-        now: Timestamp,
-    ) -> Result<(Judged, Option<Evidence>), StoreError> {
-        let Candidate { piece, origin } = candidate;
-        match piece {
-            Piece::Header(signed) => self.judge_header(signed, false, origin, now),
-            Piece::Checked(signed) => self.judge_header(signed, true, origin, now),
-            Piece::Data(data) => Ok((self.judge_data(data, origin, now)?, None)),
-        }
-    }
-
-    fn judge_header(
-        &mut self,
-        signed: Arc<SignedHeader>,
-        checked: bool,
-        origin: Origin,
-        now: Timestamp,
-    ) -> Result<(Judged, Option<Evidence>), StoreError> {
-        let (height, hash) = (signed.header.height, signed.header.hash());
-        let reader = self.store.reader();
-        let tip = reader.tip().height;
-        let standing = if height <= tip { reader.hash(height)? } else { None };
-        let known = standing == Some(hash) || self.candidates.knows(height, hash);
-        // Anybody may write a true header with a signature that is none: that is not on DA.
-        if known
-            && origin.da().is_some()
-            && let Err(wrong) = signed.verify_signer()
-        {
-            self.metrics.refuse("invalid");
-            return Ok((Judged::Invalid(wrong.to_string()), None));
-        }
-        if standing == Some(hash) {
-            if let Some(da) = origin.da() {
-                self.included(Lane::Header, height, da, is_empty(&signed.header.data_hash));
-            }
-            return Ok((Judged::Known, None));
-        }
-        if !known
-            && let Err(wrong) = match checked {
-                true => rules::of_chain(reader.genesis(), &signed.header),
-                false => rules::header(reader.genesis(), &signed, now),
-            }
-        {
-            if wrong.may_pass() {
-                self.metrics.refuse("future");
-                self.candidates.drop_it(height, &origin);
-                return Ok((Judged::Ignored, None));
-            }
-            self.metrics.refuse("invalid");
-            return Ok((Judged::Invalid(wrong.to_string()), None));
-        }
-        let evidence = |first: SignedHeader, first_from: String| Evidence {
-            height,
-            first,
-            first_from,
-            second: SignedHeader::clone(&signed),
-            second_from: origin.to_string(),
-            found: now,
-        };
-        if standing.is_some() {
-            let first = reader.signed_header(height, &self.record.signer)?;
-            let first =
-                first.ok_or_else(|| StoreError::Corrupt(format!("block {height} has no signature")))?;
-            return Ok((Judged::Fork, Some(evidence(first, "the chain here".to_owned()))));
-        }
-        self.highest = self.highest.max(height);
-        Ok(match self.candidates.header(self.floor(), signed.clone(), hash, origin.clone()) {
-            Kept::New => (Judged::New, None),
-            Kept::Known => (Judged::Known, None),
-            Kept::Dropped | Kept::Foreign => {
-                self.metrics.refuse("no_room");
-                (Judged::Ignored, None)
-            }
-            Kept::Fork(first, from) => {
-                (Judged::Fork, Some(evidence(SignedHeader::clone(&first), from.to_string())))
-            }
-        })
-    }
-
-    fn judge_data(&mut self, data: Arc<Data>, origin: Origin, now: Timestamp) -> Result<Judged, StoreError> {
-        let reader = self.store.reader();
-        let height = match rules::data(reader.genesis(), &data, now) {
-            Ok(height) => height,
-            Err(wrong) if wrong.may_pass() => {
-                self.metrics.refuse("future");
-                if let Some(metadata) = &data.metadata {
-                    self.candidates.drop_it(metadata.height, &origin);
-                }
-                return Ok(Judged::Ignored);
-            }
-            Err(wrong) => {
-                self.metrics.refuse("invalid");
-                return Ok(Judged::Invalid(wrong.to_string()));
-            }
-        };
-        let tip = reader.tip().height;
-        let commitment = data.commitment();
-        if height <= tip {
-            let header = reader.header(height)?;
-            let ours = header.is_some_and(|header| header.data_hash == commitment.0[..]);
-            return Ok(match (ours, origin) {
-                (true, Origin::Da(da)) => {
-                    self.included(Lane::Data, height, da, false);
-                    Judged::Known
-                }
-                (true, Origin::Peer(_)) => Judged::Known,
-                (false, origin) => {
-                    self.metrics.refuse("foreign");
-                    match origin {
-                        // Anybody may write there.
-                        Origin::Da(_) => Judged::Ignored,
-                        Origin::Peer(_) => Judged::Invalid(FOREIGN.to_owned()),
-                    }
-                }
-            });
-        }
-        let proven = self.candidates.has_header(height);
-        let tip = self.floor();
-        if height == tip.next() && origin.da().is_none() && !links(&data, &self.last_data_hash()?) {
-            self.metrics.refuse("foreign");
-            return Ok(match data.txs.is_empty() {
-                // Nodes of ev-node make such data up from the header.
-                true => Judged::Ignored,
-                false => Judged::Invalid(UNLINKED.to_owned()),
-            });
-        }
-        Ok(match self.candidates.data(tip, height, data, commitment, origin) {
-            Kept::New if !proven => Judged::Unproven,
-            Kept::New => Judged::New,
-            Kept::Known => Judged::Known,
-            Kept::Foreign => {
-                self.metrics.refuse("foreign");
-                Judged::Invalid(FOREIGN.to_owned())
-            }
-            Kept::Dropped | Kept::Fork(..) => {
-                self.metrics.refuse("no_room");
-                Judged::Ignored
-            }
-        })
-    }
-
-    /// A half of a block in the chain was seen on DA.
-    fn included(&mut self, lane: Lane, height: Height, at: DaHeight, empty: bool) {
-        let included = self.store.reader().da_progress().included;
-        if height > included && !self.inclusion.saw(lane, height, at, empty) {
-            self.metrics.refuse("no_room");
-        }
-    }
-
     /// What DA is known to hold, up to the tip and below a fork.
     fn inclusions(&mut self, tip: Height) -> Vec<Command> {
         let up_to = self.forked_at.map_or(tip, |fork| tip.min(fork.previous()));
@@ -520,7 +301,8 @@ impl Following {
         match rules::next(self.store.reader().genesis(), &tip, root, header) {
             Ok(()) => {}
             Err(not_next @ NotNext::Parent { .. }) => {
-                return Err(Stop::Parent { ready: Box::new(ready), tip, reason: not_next.to_string() });
+                let (second, from) = (ready.signed, ready.from);
+                return Err(Stop::Parent { second, from, tip, reason: not_next.to_string() });
             }
             Err(NotNext::StateRoot { .. }) => {
                 let chain = StateRoot(header.app_hash.clone());
@@ -604,6 +386,18 @@ impl Following {
     /// Whether others hear of a block: of every one, or of every so many while there are so many.
     pub(super) const fn tells_of(&self, height: Height) -> bool {
         !self.catch_up.is_on() || height.0.is_multiple_of(TOLD_TOGETHER)
+    }
+
+    /// A block, or a header, entered the store.
+    fn entered(&mut self, tip: Tip, tell: bool) {
+        if self.catch_up.is_on() && tip.height >= self.highest {
+            self.look_at_catch_up(Glance::Meanwhile);
+        }
+        if tell {
+            for link in &self.links.applied {
+                link.do_send(Applied { tip });
+            }
+        }
     }
 
     /// The next block's data can be told apart from what peers made up, now that the tip is known.
@@ -733,7 +527,7 @@ impl Prepared {
 #[derive(Debug)]
 pub(super) enum Stop {
     /// The next header stands on another block than the tip.
-    Parent { ready: Box<Ready>, tip: Tip, reason: String },
+    Parent { second: Arc<SignedHeader>, from: Origin, tip: Tip, reason: String },
     /// Its state root is not this node's.
     Root { height: Height, own: StateRoot, chain: StateRoot },
     /// The store failed.
@@ -777,83 +571,31 @@ impl Syncer {
         }
         match follow.enter(&root) {
             Ok(Some(tip)) => {
-                if follow.catch_up.is_on() && tip.height >= follow.highest {
-                    follow.look_at_catch_up(Glance::Meanwhile);
-                }
-                if follow.tells_of(tip.height) {
-                    for link in &follow.links.applied {
-                        link.do_send(Applied { tip });
-                    }
-                }
+                follow.entered(tip, follow.tells_of(tip.height));
                 true
             }
             Ok(None) => true,
-            Err(Stop::Root { height, own, chain }) => {
-                self.end_in_trouble(&Error::OtherRoot { height, own, chain });
-                false
-            }
-            Err(Stop::Parent { ready, tip, reason }) => {
-                self.end_at_fork(&ready, tip, reason, ctx);
-                false
-            }
-            Err(Stop::Store(error)) => {
-                self.end_in_trouble(&Error::Store(error));
-                self.begin_reopen(ctx);
+            Err(stop) => {
+                self.end_entering(stop, ctx);
                 false
             }
         }
     }
 
-    /// The proposer went on from another block than the one that stands here.
-    fn end_at_fork(&mut self, ready: &Ready, tip: Tip, reason: String, ctx: &mut Context<Self>) {
-        let Some(follow) = &mut self.follow else { return };
-        let first = self.reader.signed_header(tip.height, &follow.record.signer);
-        let first = first.ok().flatten().unwrap_or_default();
-        let evidence = Evidence {
-            height: tip.height,
-            first,
-            first_from: "the chain here".to_owned(),
-            second: SignedHeader::clone(&ready.signed),
-            second_from: ready.from.to_string(),
-            found: follow.world.wall(),
-        };
-        self.keep(evidence, ctx);
-        let height = ready.signed.header.height;
-        self.end_in_trouble(&Error::OtherParent { height, reason });
-    }
-
-    /// Keeps evidence, stops finality below it, and tells.
-    fn keep(&mut self, evidence: Evidence, ctx: &mut Context<Self>) {
-        let Some(follow) = &mut self.follow else { return };
-        let height = evidence.height;
-        follow.forked_at = Some(follow.forked_at.map_or(height, |known| known.min(height)));
-        let reason = format!(
-            "the proposer signed two chains: {} ({}) and {} ({}) at heights {} and {}; nothing from height {height} on \
-             becomes final here; find out which one is the chain's before you trust either",
-            evidence.first.header.hash(),
-            evidence.first_from,
-            evidence.second.header.hash(),
-            evidence.second_from,
-            evidence.first.header.height,
-            evidence.second.header.height,
-        );
-        error!(%reason, "a fork");
-        let (writer, reader, metrics) = (follow.writer.clone(), self.reader.clone(), follow.metrics.clone());
-        let (forks, told) = (follow.links.forks.clone(), ForkFound { height, reason });
-        let kept = async move {
-            let kept = writer.keep_evidence(evidence).await;
-            metrics.forks.set(i64::try_from(reader.evidence().len()).unwrap_or(i64::MAX));
-            // Told also when it cannot be kept: a person is needed more than ever then.
-            for fork in &forks {
-                fork.do_send(told.clone());
+    /// Nothing enters any more, until whatever it is was mended.
+    fn end_entering(&mut self, stop: Stop, ctx: &mut Context<Self>) {
+        match stop {
+            Stop::Root { height, own, chain } => {
+                self.end_in_trouble(&Error::OtherRoot { height, own, chain });
             }
-            kept
-        };
-        ctx.spawn(kept.into_actor(self).map(|kept, _, _| {
-            if let Err(error) = kept {
-                warn!(%error, "evidence of a fork was not kept");
+            Stop::Parent { second, from, tip, reason } => {
+                self.end_at_fork(&second, &from, tip, reason, ctx);
             }
-        }));
+            Stop::Store(error) => {
+                self.end_in_trouble(&Error::Store(error));
+                self.begin_reopen(ctx);
+            }
+        }
     }
 
     /// Opens the store again, and goes on from what survived.
@@ -930,29 +672,6 @@ impl Syncer {
             self.end_in_trouble(&Error::Store(error));
             self.begin_reopen(ctx);
         }
-    }
-
-    /// Judges pieces, in order.
-    pub(super) fn judge(&mut self, candidates: Vec<Candidate>, ctx: &mut Context<Self>) -> Vec<Judged> {
-        let mut judged = Vec::with_capacity(candidates.len());
-        for candidate in candidates {
-            let Some(follow) = &mut self.follow else { break };
-            let now = follow.world.wall();
-            match follow.judge(candidate, now) {
-                Ok((verdict, evidence)) => {
-                    judged.push(verdict);
-                    if let Some(evidence) = evidence {
-                        self.keep(evidence, ctx);
-                    }
-                }
-                Err(error) => {
-                    judged.push(Judged::Ignored);
-                    self.end_in_trouble(&Error::Store(error));
-                    self.begin_reopen(ctx);
-                }
-            }
-        }
-        judged
     }
 }
 

@@ -107,6 +107,16 @@ pub fn next(genesis: &Genesis, tip: &Tip, root: &StateRoot, header: &Header) -> 
     Ok(())
 }
 
+/// As [`next`], without an engine: nothing is said about the state root, which only those who
+/// execute can know.
+///
+/// # Errors
+///
+/// `NotNext`; of it, only `Parent` says that something is broken for good.
+pub fn next_header(genesis: &Genesis, tip: &Tip, header: &Header) -> Result<(), NotNext> {
+    next(genesis, tip, &StateRoot(header.app_hash.clone()), header)
+}
+
 #[cfg(test)]
 mod tests {
     use baton_messages::chain::Signer;
@@ -168,6 +178,24 @@ mod tests {
         assert!(matches!(check(&elsewhere), Err(NotNext::Parent { .. })));
         let other = Header { app_hash: Bytes::from_static(b"other"), ..good };
         assert!(matches!(check(&other), Err(NotNext::StateRoot { .. })));
+    }
+
+    #[test]
+    fn a_header_alone_has_no_free_pass_either_but_for_its_state_root() {
+        let tip = Tip { height: Height(3), hash: Hash([7; 32]), time: Timestamp(100), ..Tip::default() };
+        let app_hash = Bytes::from_static(b"whatever");
+        let good = Header { height: Height(4), last_header_hash: tip.hash.to_bytes(), app_hash, ..first() };
+        let check = |header: &Header| next_header(&genesis(), &tip, header);
+        assert_eq!(check(&good), Ok(()));
+        let elsewhere = Header { last_header_hash: Bytes::from_static(&[8; 32]), ..good.clone() };
+        assert!(matches!(check(&elsewhere), Err(NotNext::Parent { .. })));
+        assert!(matches!(check(&Header { time: Timestamp(99), ..good.clone() }), Err(NotNext::Time { .. })));
+        assert!(matches!(check(&Header { height: Height(5), ..good }), Err(NotNext::Height { .. })));
+        let begins = |header: &Header| next_header(&genesis(), &Tip::default(), header);
+        assert_eq!(begins(&first()), Ok(()));
+        let parent = Bytes::from_static(&[9; 32]);
+        let hangs = Header { last_header_hash: parent, ..first() };
+        assert!(matches!(begins(&hangs), Err(NotNext::Parent { .. })));
     }
 
     #[test]

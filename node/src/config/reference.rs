@@ -51,12 +51,12 @@ const RULES: &str = "
 - `block.max_bytes` + 64 KiB <= `da.max_blob_bytes`: a block must fit into a blob.
 - `da.forced_inclusion_namespace` differs from `da.namespace` and `da.data_namespace`.
 - `rpc.address`, `kv.listen` and, when used, `instrumentation.prometheus_listen_addr` and `raft.raft_addr` differ.
-- `node.catchup_timeout` and `raft.enable` exclude each other.
+- `node.catchup_timeout` excludes `raft.enable`, `da.forced_inclusion_namespace`, and a passphrase from stdin.
 - `raft.peers` and `raft.join` exclude each other; each needs `raft.raft_addr` and `raft.node_id`. `raft.witness` needs one of them.
 - Names and addresses in `raft.peers` are unique. The entry with this node's name has its advertised address, and the other way round.
 - What is advertised is no wildcard and has a port.
 - `raft.tls.ca`, `raft.tls.cert` and `raft.tls.key` are set together or not at all, and exclude `raft.tls.insecure_loopback`.
-- `raft.enable`, `raft.witness` and `node.catchup_timeout` need `node.aggregator`.
+- `raft.enable`, `raft.witness` and `node.catchup_timeout` need `node.aggregator`; `node.light` excludes it.
 - `baton start` needs `da.address`, `da.namespace` and `signer.passphrase_file`; a witness needs none of them, and a node
   that follows needs `da.address` with `da.namespace`, or `p2p.peers`.
 

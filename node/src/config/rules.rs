@@ -79,11 +79,14 @@ fn typed(home: &Path, settings: Settings) -> Config {
     let max_block_bytes = s.size("block.max_bytes");
     let max_queue_bytes = s.size("queue.max_bytes");
     let rpc = bindable(s.text("rpc.address"));
-    let kv = optional("kv.listen").filter(|_| !s.bool("raft.witness")).map(bindable);
+    let without_engine = s.bool("raft.witness") || s.bool("node.light");
+    let kv = optional("kv.listen").filter(|_| !without_engine).map(bindable);
     Config {
         files: s.files(home),
         node: Node {
             aggregator: s.bool("node.aggregator"),
+            light: s.bool("node.light"),
+            catch_up: Some(s.duration("node.catchup_timeout")).filter(|timeout| !timeout.is_zero()),
             readiness_max_behind: s.number("node.readiness_max_blocks_behind"),
             readiness_window: s.number("node.readiness_window_seconds"),
             reads_da: !s.text("da.address").is_empty(),
@@ -239,6 +242,10 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         let rule = "in lazy mode the interval must be longer than the block time";
         return Err(contradiction(s, "node.lazy_block_interval", "node.block_time", rule));
     }
+    if config.node.aggregator && config.node.light {
+        let rule = "a light node follows headers, and produces nothing";
+        return Err(contradiction(s, "node.light", "node.aggregator", rule));
+    }
     if !config.node.aggregator && !s.duration("node.catchup_timeout").is_zero() {
         let rule = "only a node that produces catches up before it does";
         return Err(contradiction(s, "node.catchup_timeout", "node.aggregator", rule));
@@ -265,8 +272,26 @@ fn check(config: &Config) -> Result<(), ConfigError> {
         let rule = "a cluster member catches up from the log";
         return Err(contradiction(s, "node.catchup_timeout", "raft.enable", rule));
     }
+    check_catch_up(config)?;
     check_addresses(config)?;
     check_security(config)
+}
+
+/// What cannot be known after catching up, or be read twice.
+fn check_catch_up(config: &Config) -> Result<(), ConfigError> {
+    let s = &config.settings;
+    if config.node.catch_up.is_none() {
+        return Ok(());
+    }
+    if config.da.forced_namespace.is_some() {
+        let rule = "where forced inclusion stands cannot be read off a chain: everything forced would be in it twice";
+        return Err(contradiction(s, "node.catchup_timeout", "da.forced_inclusion_namespace", rule));
+    }
+    if config.passphrase_file.as_deref() == Some(Path::new("-")) {
+        let rule = "the node starts anew once it has caught up, and stdin can be read once";
+        return Err(contradiction(s, "node.catchup_timeout", "signer.passphrase_file", rule));
+    }
+    Ok(())
 }
 
 fn check_raft(config: &Config) -> Result<(), ConfigError> {

@@ -24,8 +24,8 @@ pub const KEYS: &[Key] = &[
         .doc("A full node that produces once the chain names it as proposer."),
     Key::unsupported("node.based_sequencer", Bool, "false", &["false"], "based sequencing is not supported yet")
         .doc("Take transactions only from DA."),
-    Key::unsupported("node.light", Bool, "false", &["false"], "light nodes are not supported yet")
-        .doc("Follow headers only."),
+    Key::same("node.light", Bool, "false")
+        .doc("Follow headers only, from peers and, where `da.address` is set, from DA too: no engine, no blocks, nothing final. For good: a home holds headers or blocks."),
     Key::same("node.block_time", Duration, "1s").rule(Rule::Positive).doc("Time between two blocks."),
     Key::translated(
         "node.max_pending_headers_and_data",
@@ -43,13 +43,13 @@ pub const KEYS: &[Key] = &[
         .doc("Time between two looks into the pool of an engine that has one."),
     Key::own("node.max_clock_drift", Duration, "5s")
         .doc("How far this node's clock may jump ahead at once, or differ from the times of blocks. Beyond it, block times follow the clock at most twice as fast as time passes, and a metric and the log say so; `0s`: never."),
-    Key::ignored(
+    Key::translated(
         "node.catchup_timeout",
         Duration,
         "0s",
-        "a node never produces before it holds and has executed everything committed, and an empty store never produces",
+        "no time-out makes it produce: after it the log and `/health/ready` say what it waits for, and it follows on (`docs/guides/full-node.md`)",
     )
-    .doc("Catch up from DA and P2P before producing."),
+    .doc("Above zero: a node that produces alone, and whose store belongs to no cluster yet, follows its chain from DA and peers first, and produces once it holds everything that any of them shows. For a machine that was restored with its key."),
     Key::translated("node.readiness_window_seconds", Count, "15", ONLY_FULL_NODES)
         .doc("Most seconds since the last block of a full node that is ready."),
     Key::translated("node.readiness_max_blocks_behind", Count, "15", ONLY_FULL_NODES)

@@ -5,10 +5,13 @@
 //! never signs the heights below; then the store, in one batch; then host key and configuration.
 //! An act that was cut short is completed by running it again with the same height.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use baton_actors::da::celestia::Celestia;
+use baton_actors::signer::FileGuard;
 use baton_actors::signer::files::{self, Overwrite};
+use baton_actors::signer::guard::Guard;
+use baton_actors::signer::slot::ChainId;
 use baton_messages::genesis::Genesis;
 use baton_messages::types::{Height, Member};
 use baton_storage::{Reader, Store};
@@ -41,16 +44,29 @@ pub(super) fn run(root: &Path, at: u64, args: &ImportArgs) -> Result<(), ExitErr
     };
     let (config, _) = Config::load(root, &args.node.flags, &Env::of_process())?;
     let files = &config.files;
-    let Some(mut record) = Record::read(files)? else {
-        return Err(ExitError::config(format!(
-            "{} was not made by `baton import --from`: there is nothing to finish",
-            root.display()
-        )));
+    let genesis = genesis::load(&files.genesis())?;
+    let mut record = match Record::read(files)? {
+        Some(record) => record,
+        // A person ends what a restored sequencer waits for.
+        None if config.node.catch_up.is_some() => Record {
+            from: root.to_owned(),
+            chain_id: genesis.chain_id.clone(),
+            genesis: genesis.hash().to_string(),
+            old_rpc: String::new(),
+            old_data: vec![],
+            old_key: PathBuf::new(),
+            finished: None,
+        },
+        None => {
+            return Err(ExitError::config(format!(
+                "{} was not made by `baton import --from`: there is nothing to finish",
+                root.display()
+            )));
+        }
     };
     if let Some(address) = &args.old_rpc {
         record.old_rpc = reachable(address);
     }
-    let genesis = genesis::load(&files.genesis())?;
     let store = Store::open(open_options(files, &genesis))?;
     let done = take_over(&config, &genesis, &store, &mut record, Height(at), hash, args);
     store.close();
@@ -147,7 +163,12 @@ fn go_on(record: &Record, reader: &Reader, height: Height) -> Result<Finished, E
 }
 
 /// The key signs what follows this block and nothing else.
-fn guard(files: &Home, genesis: &Genesis, reader: &Reader, finished: Finished) -> Result<(), ExitError> {
+pub(crate) fn guard(
+    files: &Home,
+    genesis: &Genesis,
+    reader: &Reader,
+    finished: Finished,
+) -> Result<(), ExitError> {
     let committed = committed(reader)?;
     if committed.last_signed != Some((finished.height, finished.hash)) {
         return Err(ExitError::config(format!(
@@ -155,11 +176,29 @@ fn guard(files: &Home, genesis: &Genesis, reader: &Reader, finished: Finished) -
             finished.height
         )));
     }
+    refuse_ahead(files, genesis, finished.height)?;
     match keys::guard_from_committed(files, genesis, &committed, true) {
         Ok(_) => Ok(()),
         // From an act that was cut short.
         Err(KeysError::GuardInOrder { height, .. }) if height == finished.height => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// The key has signed above this block: to go on here would sign those heights again (P2).
+fn refuse_ahead(files: &Home, genesis: &Genesis, height: Height) -> Result<(), ExitError> {
+    let chain = ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() };
+    let slots = FileGuard::peek(&files.guard()).map_err(ExitError::retry_later)?;
+    // One that cannot be read is looked at where it is set.
+    let Ok(Some(guard)) = Guard::open(&slots, &chain) else { return Ok(()) };
+    let signed = guard.record().height;
+    match signed > height {
+        true => Err(ExitError::config(format!(
+            "the double-sign guard {} says that block {signed} was signed, above {height}: the chain does not go on from \
+             here; bring a peer or a DA node that has that block",
+            files.guard().display()
+        ))),
+        false => Ok(()),
     }
 }
 

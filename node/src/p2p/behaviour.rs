@@ -7,7 +7,8 @@ use baton_actors::p2p::network::Token;
 use baton_messages::p2p::Verdict;
 use baton_messages::wire::p2p::{KAD_PROTOCOL, MAX_PUBSUB_RPC, Service};
 use libp2p::gossipsub::{
-    self, IdentTopic, MessageAcceptance, MessageAuthenticity, MessageId, ValidationMode,
+    self, IdentTopic, IdentityTransform, MessageAcceptance, MessageAuthenticity, MessageId, ValidationMode,
+    WhitelistSubscriptionFilter,
 };
 use libp2p::identity::Keypair;
 use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
@@ -26,8 +27,10 @@ const MAX_RECEIVED: usize = MAX_PUBSUB_RPC + (1 << 20);
 /// Messages that wait for one peer at the most; older ones than this many seconds are dropped.
 const QUEUE: usize = 256;
 const QUEUE_FOR: Duration = Duration::from_secs(5);
-/// A message that comes again within this is a copy; as in Go.
-const REMEMBER: Duration = Duration::from_secs(120);
+/// A message that comes again within this is a copy. Four times as short as in Go: every message with
+/// a signature is remembered, and a peer may send many thousand a second. What was judged before is
+/// known again by what it holds, for longer.
+const REMEMBER: Duration = Duration::from_secs(30);
 /// Connections: ev-node keeps up to 192.
 const MAX_INCOMING: u32 = 96;
 const MAX_OUTGOING: u32 = 64;
@@ -39,14 +42,23 @@ pub(super) struct Behaviour {
     pub(super) blocked: allow_block_list::Behaviour<allow_block_list::BlockedPeers>,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
-    pub(super) gossip: gossipsub::Behaviour,
+    pub(super) gossip: Gossip,
     pub(super) headers: request_response::Behaviour<Codec>,
-    pub(super) data: request_response::Behaviour<Codec>,
+    pub(super) data: Toggle<request_response::Behaviour<Codec>>,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
 }
 
-/// Both services, in the order in which their messages are published.
-pub(super) const SERVICES: [Service; 2] = [Service::Headers, Service::Data];
+/// Gossip about this chain only: what topics peers subscribe to is remembered, and they may subscribe
+/// to any number.
+pub(super) type Gossip = gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilter>;
+
+/// The services of a node, in the order in which their messages are published.
+pub(super) const fn services(headers_only: bool) -> &'static [Service] {
+    match headers_only {
+        true => &[Service::Headers],
+        false => &[Service::Headers, Service::Data],
+    }
+}
 
 /// The identity of a message as Go computes it: the raw publisher id, then the raw number.
 fn message_id(message: &gossipsub::Message) -> MessageId {
@@ -55,7 +67,7 @@ fn message_id(message: &gossipsub::Message) -> MessageId {
     MessageId::from(id)
 }
 
-fn gossip(chain_id: &str, keypair: &Keypair) -> Result<gossipsub::Behaviour, String> {
+fn gossip(chain_id: &str, keypair: &Keypair, services: &[Service]) -> Result<Gossip, String> {
     let config = gossipsub::ConfigBuilder::default()
         .support_floodsub()
         .validation_mode(ValidationMode::Strict)
@@ -69,9 +81,12 @@ fn gossip(chain_id: &str, keypair: &Keypair) -> Result<gossipsub::Behaviour, Str
         .build()
         .map_err(|error| error.to_string())?;
     let authenticity = MessageAuthenticity::Signed(keypair.clone());
-    let mut gossip = gossipsub::Behaviour::new(authenticity, config).map_err(ToOwned::to_owned)?;
-    for service in SERVICES {
-        gossip.subscribe(&topic(service, chain_id)).map_err(|error| error.to_string())?;
+    let topics = services.iter().map(|service| topic(*service, chain_id).hash());
+    let topics = WhitelistSubscriptionFilter(topics.collect());
+    let made = Gossip::new_with_subscription_filter(authenticity, config, topics);
+    let mut gossip = made.map_err(ToOwned::to_owned)?;
+    for service in services {
+        gossip.subscribe(&topic(*service, chain_id)).map_err(|error| error.to_string())?;
     }
     Ok(gossip)
 }
@@ -115,8 +130,15 @@ fn dht(keypair: &Keypair) -> kad::Behaviour<MemoryStore> {
 }
 
 impl Behaviour {
-    /// What a node of this chain speaks.
-    pub(super) fn new(chain_id: &str, keypair: &Keypair, discovers: bool) -> Result<Self, String> {
+    /// What a node of this chain with these services speaks.
+    pub(super) fn new(
+        chain_id: &str,
+        keypair: &Keypair,
+        discovers: bool,
+        services: &[Service],
+    ) -> Result<Self, String> {
+        let data =
+            services.contains(&Service::Data).then(|| exchange(Service::Data, chain_id)).transpose()?;
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(64))
             .with_max_pending_outgoing(Some(64))
@@ -130,18 +152,18 @@ impl Behaviour {
             blocked: allow_block_list::Behaviour::default(),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::default(),
-            gossip: gossip(chain_id, keypair)?,
+            gossip: gossip(chain_id, keypair, services)?,
             headers: exchange(Service::Headers, chain_id)?,
-            data: exchange(Service::Data, chain_id)?,
+            data: Toggle::from(data),
             kad: Toggle::from(discovers.then(|| dht(keypair))),
         })
     }
 
-    /// The exchange of a service.
-    pub(super) const fn exchange(&mut self, service: Service) -> &mut request_response::Behaviour<Codec> {
+    /// The exchange of a service; `None` where this node has not that service.
+    pub(super) fn exchange(&mut self, service: Service) -> Option<&mut request_response::Behaviour<Codec>> {
         match service {
-            Service::Headers => &mut self.headers,
-            Service::Data => &mut self.data,
+            Service::Headers => Some(&mut self.headers),
+            Service::Data => self.data.as_mut(),
         }
     }
 }

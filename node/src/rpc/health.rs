@@ -223,7 +223,7 @@ pub fn raft_node(node: &str, status: &NodeStatus, reasons: &[String]) -> Value {
     }
     if let (Some(follow), Some(body)) = (&status.follow, body.as_object_mut()) {
         body.insert("role".to_owned(), json!(follow.mode));
-        body.insert("executed".to_owned(), json!(follow.observer.as_ref().map(|view| view.executed.0)));
+        body.insert("executed".to_owned(), json!(following::executed(follow)));
     }
     body
 }

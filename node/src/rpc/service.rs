@@ -4,6 +4,8 @@
 //! height zero is the newest block, the state leaves the last header hash out, DA heights
 //! are known once a block is included.
 //!
+//! A light node has headers: a block of it has no data.
+//!
 //! A block is served with its signature only. The newest block is the newest *signed* one: the
 //! signature of a block is recorded with the block after it, or soon after on its own.
 
@@ -11,23 +13,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::Recipient;
-use baton_messages::chain::{Data, Header, Signer, State};
+use baton_messages::chain::{Signer, State};
 use baton_messages::da::Namespace;
 use baton_messages::engine::{EnginePosition, GetPosition};
 use baton_messages::genesis::Genesis;
 use baton_messages::p2p::{GetNetInfo, NetView, PeerView};
 use baton_messages::types::{Hash, Height};
 use baton_messages::wire::rpc::{
-    Empty, GetBlockRequest, GetBlockResponse, GetGenesisDaHeightResponse, GetMetadataRequest,
-    GetMetadataResponse, GetNamespaceResponse, GetNetInfoResponse, GetP2pStoreInfoResponse,
-    GetPeerInfoResponse, GetSignerInfoResponse, GetStateResponse, Identifier, NetInfo, P2pStoreEntry,
-    P2pStoreSnapshot, PeerInfo,
+    Empty, GetBlockRequest, GetBlockResponse, GetGenesisDaHeightResponse, GetHealthResponse,
+    GetMetadataRequest, GetMetadataResponse, GetNamespaceResponse, GetNetInfoResponse,
+    GetP2pStoreInfoResponse, GetPeerInfoResponse, GetSignerInfoResponse, GetStateResponse, HealthStatus,
+    Identifier, NetInfo, P2pStoreEntry, P2pStoreSnapshot, PeerInfo,
 };
 use baton_storage::Store;
 use connectrpc::ConnectError;
 use prost::bytes::Bytes;
 use tracing::debug;
 
+use super::health::Condition;
 use super::index::Index;
 use super::view::{View, retrieve};
 
@@ -49,21 +52,25 @@ pub struct Chain {
     pub header_namespace: Namespace,
     /// DA namespace of data.
     pub data_namespace: Namespace,
-    /// Says how far the engine is, for the newest state root. A witness has no engine.
+    /// Says how far the engine is, for the newest state root. A witness and a light node have none.
     pub engine_position: Option<Recipient<GetPosition>>,
 }
+
+/// One end of what peers can be given.
+type Entry = Result<Option<P2pStoreEntry>, ConnectError>;
 
 /// Answers calls.
 #[derive(Debug)]
 pub(super) struct Service {
     chain: Chain,
     net_info: Option<Recipient<GetNetInfo>>,
+    condition: Condition,
     index: Mutex<Index>,
 }
 
 impl Service {
-    pub(super) fn new(chain: Chain, net_info: Option<Recipient<GetNetInfo>>) -> Self {
-        Self { chain, net_info, index: Mutex::default() }
+    pub(super) fn new(chain: Chain, net_info: Option<Recipient<GetNetInfo>>, condition: Condition) -> Self {
+        Self { chain, net_info, condition, index: Mutex::default() }
     }
 
     fn view(&self) -> View {
@@ -87,10 +94,15 @@ impl Service {
                 ));
             }
         };
-        let block = view.block(height)?.ok_or_else(|| retrieve(format!("no block at height {height}")))?;
+        let block = view.block(height)?;
+        let is_here = block.is_some() || (view.is_headers_only() && view.header(height)?.is_some());
+        if !is_here {
+            return Err(retrieve(format!("no block at height {height}")));
+        }
         let signed = view.signed_header(height)?;
         let signed =
             signed.ok_or_else(|| retrieve(format!("the block at height {height} is not signed yet")))?;
+        let Some(block) = block else { return Ok(GetBlockResponse::of_header(&signed)) };
         let (of_header, of_data) = view.da_heights(height)?;
         Ok(GetBlockResponse::of(&signed, block.data(), of_header, of_data))
     }
@@ -185,27 +197,32 @@ impl Service {
         Ok(header.into_iter().chain(data).min().map(|height| height.0))
     }
 
-    /// `GetP2PStoreInfo`: the headers and data this node can give to peers.
+    /// `GetP2PStoreInfo`: the headers and data this node can give to peers. A light node has no store
+    /// of data, as in ev-node.
     pub(super) fn p2p_store_info(&self, _: Empty) -> Result<GetP2pStoreInfoResponse, ConnectError> {
         let view = self.view();
-        let ends = match view.newest_signed()? {
-            Some(newest) => (view.block(newest)?, view.block(self.chain.genesis.initial_height)?),
-            None => (None, None),
-        };
-        let store = |label: &str, hash: fn(&Header, &Data) -> Hash| {
-            let entry = |block: &Arc<baton_messages::chain::Block>| {
-                P2pStoreEntry::of(block.height(), hash(block.header(), block.data()), block.header().time)
+        let store = |label: &str, newest: Option<Height>, entry: &dyn Fn(Height) -> Entry| {
+            let (head, tail) = match newest {
+                Some(newest) => (entry(newest)?, entry(self.chain.genesis.initial_height)?),
+                None => (None, None),
             };
-            P2pStoreSnapshot {
-                label: label.to_owned(),
-                height: ends.0.as_ref().map_or(0, |head| head.height().0),
-                head: ends.0.as_ref().map(entry),
-                tail: ends.1.as_ref().map(entry),
-            }
+            let height = head.as_ref().and(newest).unwrap_or_default().0;
+            Ok::<_, ConnectError>(P2pStoreSnapshot { label: label.to_owned(), height, head, tail })
         };
-        let headers = store("Header Store", |header, _| header.hash());
-        let data = store("Data Store", |_, data| data.hash());
-        Ok(GetP2pStoreInfoResponse { stores: vec![headers, data] })
+        let header = |height| {
+            let header = view.header(height)?;
+            Ok(header.map(|header| P2pStoreEntry::of(height, header.hash(), header.time)))
+        };
+        let data = |height| {
+            let block = view.block(height)?;
+            Ok(block.map(|block| P2pStoreEntry::of(height, block.data().hash(), block.header().time)))
+        };
+        let newest = view.newest_signed()?;
+        let mut stores = vec![store("Header Store", newest, &header)?];
+        if !view.is_headers_only() {
+            stores.push(store("Data Store", newest, &data)?);
+        }
+        Ok(GetP2pStoreInfoResponse { stores })
     }
 
     async fn network(&self) -> Result<NetView, ConnectError> {
@@ -236,6 +253,13 @@ impl Service {
     /// `GetNamespace`.
     pub(super) fn namespace(&self, _: Empty) -> GetNamespaceResponse {
         GetNamespaceResponse::of(self.chain.header_namespace, self.chain.data_namespace)
+    }
+
+    /// `Livez`: what `/health/live` says. ev-node has had no such service since v1.2, and its client on
+    /// crates.io still asks for it.
+    pub(super) async fn livez(&self, _: Empty) -> GetHealthResponse {
+        let alive = self.condition.ask().await.is_some();
+        GetHealthResponse::of(if alive { HealthStatus::Pass } else { HealthStatus::Fail })
     }
 
     /// `GetSignerInfo`: the genesis' proposer.

@@ -26,6 +26,10 @@ impl View {
         self.reader.tip()
     }
 
+    pub(super) fn is_headers_only(&self) -> bool {
+        self.reader.is_headers_only()
+    }
+
     pub(super) fn da_progress(&self) -> DaProgress {
         self.reader.da_progress()
     }

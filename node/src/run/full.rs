@@ -25,8 +25,8 @@ use tracing::{info, warn};
 
 use super::ports::{Ports, Servers};
 use super::{
-    Alarm, PARTS_WITHIN, RESERVE, Signals, SystemClock, celestia_config, close, open_journal, open_network,
-    seed,
+    Alarm, PARTS_WITHIN, RESERVE, Signals, SystemClock, catch_up, celestia_config, close, open_journal,
+    open_network, seed,
 };
 use crate::cli::place::open_options;
 use crate::cli::start::Start;
@@ -39,14 +39,18 @@ use crate::kv_http::{self, KvHttp};
 use crate::metrics;
 use crate::rpc::{self, Limits};
 use crate::status::following as board;
-use crate::wiring::Threads;
+use crate::wiring::{Make, Threads};
 
-/// Runs a node that follows until it is told to stop.
-pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
+/// Runs a node that follows until it is told to stop. `true`: it would produce, has caught up, and is
+/// to start anew.
+pub(super) async fn serve(start: Start) -> Result<bool, ExitError> {
     let Start { config, genesis, .. } = start;
+    let mode = if config.node.aggregator { "catch-up" } else { config.node.mode() };
     let limits = Limits::default().within(rpc::serve::raise_open_files());
     let signals = Signals::listen()?;
+    let light = config.node.light;
     let network = crate::p2p::Config::of(&config.p2p).map_err(ExitError::config)?;
+    let network = network.map(|network| crate::p2p::Config { headers_only: light, ..network });
     let clock: Arc<dyn Clock> = Arc::new(SystemClock(failpoints::clock_offset()));
     let da = match config.da.address.is_empty() {
         true => None,
@@ -55,10 +59,13 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
     let store = Store::open(open_options(&config.files, &genesis))?;
     let identity = store.identity();
     info!(chain = %identity.chain_id, storage = %identity.storage, boot = identity.boot,
-        tip = store.reader().tip().height.0, mode = config.node.mode(), "opened the store to follow");
+        tip = store.reader().tip().height.0, mode, "opened the store to follow");
     failpoints::pass("node.store_opened");
-    let kv = Kv::open(store.backend(), kv_config(&config))?;
-    let view = kv.view();
+    let kv = match light {
+        true => None,
+        false => Some(Kv::open(store.backend(), kv_config(&config))?),
+    };
+    let view = kv.as_ref().map(Kv::view);
     let now: Arc<dyn Fn() -> baton_messages::types::Timestamp + Send + Sync> = {
         let clock = clock.clone();
         Arc::new(move || clock.now())
@@ -76,13 +83,14 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
         open_network(network, &config, &genesis, &signer, network_metrics.clone()).await?;
     let (alarm, alarmed) = oneshot::channel();
     let alarm = Alarm(Some(alarm)).start();
+    let world = World::bounded(clock, seed(), config.node.max_clock_drift);
     let following = Following {
         settings: following::Settings { p2p: network_config, ..settings(&config, &genesis) },
         metrics: following::Metrics::default(),
         parts: following::Parts {
-            world: World::bounded(clock, seed(), config.node.max_clock_drift),
+            world: world.clone(),
             store: store.clone(),
-            execution: Box::new(move || Box::new(kv) as Box<dyn Execution>),
+            execution: kv.map(|kv| Box::new(move || Box::new(kv) as Box<dyn Execution>) as Make<_>),
             da: da.map(|da| Rc::new(da) as Rc<dyn DaLayer>),
             p2p: network,
             peers: None,
@@ -104,13 +112,13 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
 
     let ports = Ports::bind(&config, limits, &rpc_metrics, &mut registry).await?;
     let node = following.start().await.map_err(|error| match error {
-        FollowError::HasLog => ExitError::config(error),
+        FollowError::HasLog | FollowError::HeadersOnly | FollowError::WholeBlocks => ExitError::config(error),
         FollowError::Store(error) => ExitError::from(error),
     })?;
     let board = board::Board::new(
         board::Config {
             reply_within: Duration::from_secs(1),
-            mode: config.node.mode(),
+            mode,
             max_behind: config.node.readiness_max_behind,
             readiness_window: config.node.readiness_window,
         },
@@ -124,10 +132,10 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
         chain: rpc::Chain {
             store: store.clone(),
             signer,
-            genesis: Arc::new(genesis),
+            genesis: Arc::new(genesis.clone()),
             header_namespace: Namespace::of(&config.da.namespace),
             data_namespace: Namespace::of(&config.da.data_namespace),
-            engine_position: Some(node.engine.position.clone()),
+            engine_position: (!light).then(|| node.engine.position.clone()),
         },
         metrics: registry.build(condition.clone(), store.clone()),
         condition,
@@ -136,7 +144,7 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
         net_info: node.net_info.clone(),
     };
     let intake = NoIntake.start();
-    let kv = KvHttp {
+    let kv = view.map(|view| KvHttp {
         post: intake.clone().recipient(),
         await_tx: intake.recipient(),
         pooled: None,
@@ -144,9 +152,9 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
         view,
         config: kv_http::Config { max_tx_bytes: config.queue.max_tx_bytes, ..kv_http::Config::default() },
         metrics: kv_metrics,
-    };
+    });
     let mut servers = Servers::new();
-    ports.serve(rpc_parts, Some(kv), &mut servers);
+    ports.serve(rpc_parts, kv, &mut servers);
     let watch = disk::Config {
         directory: config.files.data().to_owned(),
         min_free: config.min_free_disk,
@@ -155,22 +163,34 @@ pub(super) async fn serve(start: Start) -> Result<(), ExitError> {
     };
     DiskWatch::start(watch, node.disk.clone(), disk_metrics);
 
-    let ended = signals.told_to_stop(alarmed, &Notify::new()).await;
+    let asked = Notify::new();
+    let ended = match catch_up::begin(&config, &node, world)? {
+        None => signals.told_to_stop(alarmed, &asked).await.map(|()| None),
+        Some(catch_up) => tokio::select! {
+            biased;
+            ended = signals.told_to_stop(alarmed, &asked) => ended.map(|()| None),
+            last = catch_up.done() => Ok(Some(last)),
+        },
+    };
     servers.close();
-    stop(&node, &store).await;
+    stop(&node).await;
+    let taken = match &ended {
+        Ok(Some(last)) => catch_up::take_over(&config, &genesis, &store, *last).await,
+        Ok(None) | Err(_) => Ok(()),
+    };
+    close(&store).await;
     servers.end().await;
     info!("stopped");
-    ended
+    taken.and(ended).map(|last| last.is_some())
 }
 
-/// The syncer first, then the store.
-async fn stop(node: &FullNode, store: &Store) {
+/// Nothing enters the store after this.
+async fn stop(node: &FullNode) {
     for part in &node.shutdown {
         if let Err(error) = part.send(Shutdown).timeout(PARTS_WITHIN).await {
             warn!(%error, "a part did not stop in time");
         }
     }
-    close(store).await;
 }
 
 /// How the key-value app behaves.
@@ -187,14 +207,18 @@ pub(super) fn kv_config(config: &Config) -> kv::Config {
 fn settings(config: &Config, genesis: &Genesis) -> following::Settings {
     let call_timeout = config.engine.call_timeout;
     let reply_within = call_timeout + Duration::from_secs(2);
+    let header_namespace = Namespace::of(&config.da.namespace);
     following::Settings {
         engine: engine::Config { call_timeout, ..engine::Config::default() },
         da: da::Config { request_timeout: config.da.request_timeout, ..da::Config::default() },
         retriever: da_retriever::Config {
             chain_id: genesis.chain_id.clone(),
             proposer: genesis.proposer_address.clone(),
-            header_namespace: Namespace::of(&config.da.namespace),
-            data_namespace: Namespace::of(&config.da.data_namespace),
+            header_namespace,
+            data_namespace: match config.node.light {
+                true => header_namespace,
+                false => Namespace::of(&config.da.data_namespace),
+            },
             from: DaHeight(config.da.start_height).max(genesis.da_start_height),
             max_blob: config.da.max_blob_bytes.max(8 << 20),
             in_flight: 16,
@@ -208,14 +232,17 @@ fn settings(config: &Config, genesis: &Genesis) -> following::Settings {
             retry_after: Duration::from_millis(250),
             log_every: 1_000,
             backfill: syncer::backfill::Config::default(),
-            executes: true,
+            executes: !config.node.light,
         },
-        follow: follow::Config::default(),
+        follow: follow::Config { headers_only: config.node.light, ..follow::Config::default() },
         gatherer: gatherer::Config::default(),
         p2p: None,
-        forced: config.da.forced_namespace.as_ref().map(|namespace| forced::Config {
-            namespace: Namespace::of(namespace),
-            reply_within: reply_within.max(config.da.request_timeout + Duration::from_secs(2)),
+        // Headers do not say what is in a block.
+        forced: config.da.forced_namespace.as_ref().filter(|_| !config.node.light).map(|namespace| {
+            forced::Config {
+                namespace: Namespace::of(namespace),
+                reply_within: reply_within.max(config.da.request_timeout + Duration::from_secs(2)),
+            }
         }),
     }
 }

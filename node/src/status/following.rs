@@ -14,7 +14,7 @@ use super::ask;
 pub struct Config {
     /// For each actor's answer; they are asked at the same time.
     pub reply_within: Duration,
-    /// What is followed: `full`, `da` or `p2p`.
+    /// What is followed: `full`, `da`, `p2p` or `light`.
     pub mode: &'static str,
     /// Most blocks that a node that is ready lags behind.
     pub max_behind: u64,

@@ -120,6 +120,19 @@ impl Follower {
         self.child = Some(Child::start("follower", &self.args("start"), env, &self.log()));
     }
 
+    /// Starts it with these flags instead of its own, each in one word; it must be refused with code
+    /// 78. What it says.
+    pub async fn refused(&self, flags: &[&str]) -> String {
+        assert!(self.child.is_none(), "it runs");
+        let name = |flag: &str| flag.split('=').next().map(str::to_owned);
+        let mut args = self.args("start");
+        args.retain(|arg| !flags.iter().any(|flag| name(flag) == name(arg)));
+        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let ended = Child::start("follower", &args, &[], &self.log()).ended(Duration::from_secs(30)).await;
+        assert_eq!(ended.and_then(|status| status.code()), Some(78), "{}", self.tail());
+        self.tail()
+    }
+
     /// What its process takes from the machine.
     #[must_use]
     pub fn footprint(&self) -> Footprint {

@@ -15,6 +15,7 @@ pub(super) fn unready(status: &NodeStatus, follow: &FollowView, now: Timestamp) 
         None => reasons.push("the observer does not answer".to_owned()),
         Some(observer) => {
             reasons.extend(observer.reasons.iter().cloned());
+            reasons.extend(not_producing(follow, &observer.waits));
             if let (Some(trouble), "da") = (&observer.da_trouble, follow.mode) {
                 reasons.push(format!("the DA layer cannot be read: {trouble}"));
             }
@@ -41,8 +42,9 @@ pub(super) fn unready(status: &NodeStatus, follow: &FollowView, now: Timestamp) 
 pub(super) fn status(follow: &FollowView) -> Value {
     json!({
         "mode": follow.mode,
-        "executed": follow.observer.as_ref().map(|observer| observer.executed.0),
+        "executed": executed(follow),
         "reasons": follow.observer.as_ref().map(|observer| &observer.reasons),
+        "waits": follow.observer.as_ref().map(|observer| &observer.waits),
         "da_trouble": follow.observer.as_ref().and_then(|observer| observer.da_trouble.as_ref()),
         "fork": follow.observer.as_ref().and_then(|observer| observer.fork.as_ref()),
         "highest": follow.sync.as_ref().map(|sync| sync.highest.0),
@@ -58,6 +60,21 @@ pub(super) fn status(follow: &FollowView) -> Value {
             "seconds_left": left.seconds_left,
         })),
     })
+}
+
+/// Why a sequencer that catches up does not produce; nothing of any other node.
+fn not_producing(follow: &FollowView, waits: &[String]) -> Vec<String> {
+    match (follow.mode, waits) {
+        ("catch-up", []) => vec!["produces nothing yet: it looks how far the chain is".to_owned()],
+        ("catch-up", waits) => waits.iter().map(|wait| format!("produces nothing yet: {wait}")).collect(),
+        _ => vec![],
+    }
+}
+
+/// How far the engine is; nothing where there is none.
+pub(super) fn executed(follow: &FollowView) -> Option<u64> {
+    let observer = follow.observer.as_ref().filter(|_| follow.mode != "light");
+    observer.map(|observer| observer.executed.0)
 }
 
 fn thousandths(number: u64) -> f64 {
@@ -115,6 +132,16 @@ mod tests {
         fork.observer =
             Some(ObserverView { reasons: vec!["two chains".to_owned()], ..ObserverView::default() });
         assert_eq!(reasons(&fork), ["two chains"]);
+    }
+
+    #[test]
+    fn a_sequencer_that_catches_up_is_not_ready_and_says_what_it_waits_for() {
+        let mut catches_up = FollowView { mode: "catch-up", ..follow() };
+        assert_eq!(reasons(&catches_up).len(), 1, "also before it has looked");
+        let waits = vec!["a peer has block 9, the last one here is 7".to_owned()];
+        catches_up.observer = Some(ObserverView { waits, ..ObserverView::default() });
+        let said = reasons(&catches_up);
+        assert_eq!(said, ["produces nothing yet: a peer has block 9, the last one here is 7"]);
     }
 
     #[test]

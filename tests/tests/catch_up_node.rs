@@ -1,0 +1,70 @@
+//! A sequencer that lost its machine and not its key, as a real process.
+#![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
+
+use std::time::Duration;
+
+use serde_json::json;
+use sim::process::{Follower, Site, hashes};
+use tokio::time::sleep;
+
+const FAST: [&str; 4] = ["--evnode.node.block_time", "100ms", "--evnode.da.block_time", "1s"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sequencer_without_store_and_guard_goes_on_with_its_chain_and_signs_nothing_twice() {
+    let mut site = Site::new(&FAST).await;
+    let node = site.started().await;
+    let (code, why) = site.post("a=1", "executed").await;
+    assert_eq!(code, 200, "{why}");
+    let peer = site.peer_address().await;
+    let mut full = Follower::of(&site.home.genesis(), &[("--evnode.p2p.peers", &peer)], &[]).await;
+    full.start();
+    full.execute(20).await;
+    // The last blocks are with peers only: DA goes away before they are posted.
+    site.take_da().kill().await;
+    let (code, why) = site.post("b=2", "executed").await;
+    assert_eq!(code, 200, "{why}");
+    let height = site.height().await;
+    full.execute(height + 10).await;
+    node.kill().await;
+    let last = full.status().await["tip"]["height"].as_u64().expect("it answers");
+    site.start_da(&[]).await;
+    site.restore().await;
+
+    // Nobody but DA to ask: no time-out makes a block.
+    let alone = [("BATON_NODE_CATCHUP_TIMEOUT", "2s".to_owned())];
+    let node = site.start(&alone);
+    site.until("what it waits for", || async { site.unready().await.contains("no peer says") }).await;
+    sleep(Duration::from_secs(10)).await;
+    let status = site.status().await.expect("it answers");
+    assert_eq!((&status["follow"]["mode"], &status["raft"]), (&json!("catch-up"), &json!(null)), "{status}");
+    assert!(status["tip"]["height"].as_u64().is_some_and(|height| height < last), "DA lacks the last ones");
+    let log = std::fs::read_to_string(site.log()).expect("there is a log");
+    assert!(log.contains("node.catchup_timeout is over"), "{}", site.tail());
+    let (code, why) = site.post("c=3", "executed").await;
+    assert_eq!(code, 503, "{why}");
+    node.kill().await;
+
+    // A peer has the rest, and the chain goes on from there.
+    let env = [("BATON_NODE_CATCHUP_TIMEOUT", "2s".to_owned()), ("BATON_P2P_PEERS", full.peer_address())];
+    let node = site.start(&env);
+    site.until("production", || async { site.unready().await.is_empty() }).await;
+    let (code, why) = site.post("d=4", "executed").await;
+    assert_eq!(code, 200, "{why}");
+    assert!(site.height().await > last, "it goes on after block {last}");
+    full.execute(last + 10).await;
+    let status = full.status().await;
+    assert_eq!(status["follow"]["evidence"], json!(0), "P1, P2: two headers of one height: {status}");
+    assert_eq!(full.kv("/kv?key=b").await, (200, "2".to_owned()));
+    assert_eq!(full.kv("/kv?key=d").await, (200, "4".to_owned()));
+
+    // A later start is one as any other, and looks for nobody.
+    assert_eq!(node.terminate().await, Some(0));
+    let node = site.start(&alone);
+    site.until("production", || async { site.unready().await.is_empty() }).await;
+    full.terminate().await;
+    site.drain().await;
+    assert_eq!(node.terminate().await, Some(0));
+    let (followed, chain) = (full.hashes(), hashes(&site.home, &site.genesis()));
+    assert!(followed.len() as u64 > last);
+    assert_eq!(followed, chain[..followed.len()]);
+}
