@@ -107,7 +107,7 @@ fn with_defaults(flags: &Flags, env: &Env, member: bool) -> Result<Flags, ExitEr
         |flags: &Flags, key: &str, variable: &str| flags.0.contains_key(key) || env.0.contains_key(variable);
     if !said(&flags, "node.aggregator", "BATON_NODE_AGGREGATOR") {
         let light = flags.0.get("node.light").or_else(|| env.0.get("BATON_NODE_LIGHT"));
-        let produces = !light.is_some_and(|said| said == "true");
+        let produces = light.is_none_or(|said| said != "true");
         flags.0.insert("node.aggregator", produces.to_string());
     }
     let implied =
