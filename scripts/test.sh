@@ -28,6 +28,10 @@ step "build tests" cargo test "${flags[@]}" --no-run || {
     echo "0 passed, 1 failed, 0 skipped"
     exit 1
 }
+# Where crates.io cannot be reached the test of it is skipped.
+if [ -z "${BATON_EV_CLIENT:-}" ] && client=$(step "ev-node's Rust client" scripts/ev-client.sh); then
+    export BATON_EV_CLIENT=$client
+fi
 run_tests() { cargo test "${flags[@]}" --no-fail-fast "$@" 2>&1 | tee "$log"; }
 step "run tests" run_tests "$@" || status=$?
 
@@ -40,6 +44,9 @@ has_capability() {
         mount) unshare --mount mount -t tmpfs none /mnt 2>/dev/null || unshare --user --map-root-user --mount mount -t tmpfs none /mnt 2>/dev/null ;;
         go) command -v go >/dev/null ;;
         ev-node) [ -x "${BATON_EVNODE:-}" ] ;;
+        ev-client) [ -x "${BATON_EV_CLIENT:-}" ] ;;
+        ev-client-repository) [ -x "${BATON_EV_CLIENT_REPOSITORY:-}" ] ;;
+        ev-stress) [ -x "${BATON_EV_STRESS:-}" ] ;;
         by-hand) false ;;
         *) true ;;
     esac

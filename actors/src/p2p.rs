@@ -206,7 +206,7 @@ impl P2p {
             events: Some(parts.events),
             peers: Peers::new(config.peers.clone()),
             dialling: Dialling::new(&config.seeds, now),
-            intake: Intake::new(reader.chain_id(), config.remember),
+            intake: Intake::new(reader.chain_id(), reader.initial_height(), config.remember),
             judge: Judge::new(reader.clone(), reader.genesis().proposer_address.clone()),
             library: Library::new(reader.clone(), config.signer.clone()),
             telling: Telling::new(reader.clone(), config.tail),
@@ -404,6 +404,11 @@ impl P2p {
             self.tell(Command::Judge { token, verdict: Verdict::Ignore });
             return;
         }
+        if !self.peers.is_worth_a_look(peer, Instant::now()) {
+            self.metrics.gossiped(service, "unseen");
+            self.tell(Command::Judge { token, verdict: Verdict::Ignore });
+            return;
+        }
         if data.len() + ENVELOPE > MAX_PUBSUB_RPC {
             // ev-node's nodes would reset the stream if it were forwarded. Those that publish look
             // at no size, so nobody is to blame.
@@ -475,9 +480,13 @@ impl P2p {
     }
 
     /// What ev-node's nodes forward without looking is held against who published it, not against
-    /// who forwarded it.
+    /// who forwarded it. Publishers cost nothing, though: what comes that way is bounded.
     fn settle_unseen(&mut self, token: Token, from: &Sender, service: Service, verdict: Verdict) {
-        let whose = if verdict == Verdict::Reject { &from.publisher } else { &from.forwarder };
+        let mut whose = &from.forwarder;
+        if verdict == Verdict::Reject {
+            self.peers.forwarded_forged(&from.forwarder, Instant::now());
+            whose = &from.publisher;
+        }
         self.settle(token, whose, service, verdict);
     }
 

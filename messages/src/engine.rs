@@ -52,8 +52,8 @@ pub struct FilterTxs {
     pub txs: Vec<Tx>,
     /// The most bytes the block takes.
     pub max_bytes: usize,
-    /// Whether some were forced through DA.
-    pub forced: bool,
+    /// The first so many were forced through DA.
+    pub forced: usize,
 }
 
 /// What a transaction did.

@@ -2,6 +2,7 @@
 
 mod convert;
 pub mod exchange;
+pub mod glance;
 mod hash;
 mod invalid;
 mod json;

@@ -9,7 +9,10 @@ mod behaviour;
 mod codec;
 mod host;
 #[cfg(test)]
+mod recorder;
+#[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -158,6 +158,7 @@ struct Plain {
 /// All routes, without the connection's limits.
 fn router(parts: Parts) -> Router {
     let Parts { node, chain, condition, metrics, counters, limits, net_info } = parts;
+    let services = services(chain.clone(), net_info, condition.clone(), counters.calls, limits);
     let state = Plain { node: node.into(), chain_id: chain.genesis.chain_id.as_str().into(), condition };
     let routes = Router::new()
         .route("/health/live", get(live))
@@ -167,7 +168,7 @@ fn router(parts: Parts) -> Router {
         .route("/status", get(status))
         .with_state(state)
         .merge(metrics.router());
-    plain(routes, limits).merge(services(chain, net_info, counters.calls, limits))
+    plain(routes, limits).merge(services)
 }
 
 /// Routes that take no body: other methods and paths are told so, and none takes for ever.
@@ -194,10 +195,11 @@ async fn unknown(request: Request) -> Response {
 fn services(
     chain: Chain,
     net_info: Option<Recipient<GetNetInfo>>,
+    condition: Condition,
     metrics: connect::Metrics,
     limits: Limits,
 ) -> Router {
-    let service = service::Service::new(chain, net_info);
+    let service = service::Service::new(chain, net_info, condition);
     let dispatcher = connect::Services::new(service, limits.reads, metrics);
     let bounds = connectrpc::Limits::default()
         .with_max_request_body_size(limits.body)
@@ -210,7 +212,7 @@ fn services(
     let door =
         Door { bodies: Budget::new(limits.bodies), places: Arc::new(Semaphore::new(limits.calls)), limits };
     let mut routes = Router::new();
-    for name in ["StoreService", "P2PService", "ConfigService"] {
+    for name in ["StoreService", "P2PService", "ConfigService", "HealthService"] {
         routes = routes.route_service(&format!("/evnode.v1.{name}/{{method}}"), service.clone());
     }
     routes.layer(middleware::from_fn_with_state(door, bounded))

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use baton::cli::place::open_options;
 use baton_messages::types::{Height, Tx};
 use baton_storage::Store;
-use sim::process::{Child, Follower, Site, baton};
+use sim::process::{Child, Follower, Site};
 
 const FORCED: [&str; 2] = ["--da.forced_inclusion_namespace", "forced"];
 const FAST: [&str; 4] = ["--evnode.node.block_time", "100ms", "--evnode.da.block_time", "1s"];
@@ -22,15 +22,7 @@ async fn started(site: &Site) -> Child {
 
 /// A user puts transactions on DA.
 async fn force(site: &Site, txs: &[&str]) {
-    let mut command = tokio::process::Command::new(baton());
-    command.arg("force").args(txs).args(["--da.address", &site.da_url()]).args(FORCED);
-    let output = command.output().await.expect("the program runs");
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(
-        (output.status.code(), told.matches(" at DA height ").count()),
-        (Some(0), txs.len()),
-        "{told}"
-    );
+    site.force("forced", txs).await;
 }
 
 /// Whether a node answers, and has executed what sets a key.

@@ -502,6 +502,45 @@ fn who_forwards_what_ev_node_cannot_see_is_wrong_is_not_to_blame_and_its_publish
     });
 }
 
+/// A publisher is a key that anybody makes, so nobody is hurt by what is held against it.
+#[test]
+fn what_is_forged_under_ever_new_names_is_looked_at_a_bounded_number_of_times() {
+    sim_run(18, || async {
+        let net = P2pNet::new(18);
+        let member = Node::member(&net, "member", 3);
+        for name in ["relay", "friend"] {
+            net.script(name, |_, _| None);
+            net.connect("member", name);
+        }
+        pass(50).await;
+        let forge = |number: u32| {
+            let mut forged = header_item(&member.stage, 2);
+            forged.signed.header.validator_hash = Bytes::copy_from_slice(&number.to_be_bytes());
+            net.relay(&format!("name {number}"), "relay", "member", Service::Headers, forged.encode());
+        };
+        for number in 0..1_000 {
+            forge(number);
+        }
+        pass(50).await;
+        let verdicts = net.verdicts();
+        let rejected = verdicts.iter().filter(|(.., verdict)| *verdict == Verdict::Reject).count();
+        assert_eq!(verdicts.len(), 1_000);
+        assert!((200..=202).contains(&rejected), "{rejected} were looked at");
+        net.gossip("friend", "member", Service::Headers, header_item(&member.stage, 3).encode());
+        pass(50).await;
+        let accepted = (PeerId::from("friend"), Service::Headers, Verdict::Accept);
+        assert_eq!(net.verdicts(), [accepted], "others are heard");
+        // Whoever forwarded it may be a node of ev-node: it is not blamed, and heard again.
+        let info = member.p2p.send(GetNetInfo).await.expect("it runs");
+        assert!(info.peers.iter().all(|peer| peer.score >= 0), "{info:?}");
+        assert_eq!(net.bans(), []);
+        pass(1_000).await;
+        net.gossip("relay", "member", Service::Data, data_item(&member.stage, 3).encode());
+        pass(50).await;
+        assert_eq!(net.verdicts(), [(PeerId::from("relay"), Service::Data, Verdict::Accept)]);
+    });
+}
+
 /// ev-node's nodes publish without looking at the size, and reset the stream when more comes.
 #[test]
 fn a_message_without_room_for_its_envelope_is_not_forwarded_and_nobody_is_to_blame() {

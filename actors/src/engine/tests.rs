@@ -315,11 +315,8 @@ async fn every_request_reaches_the_engine() {
         let root = engine.send(genesis).await.unwrap().unwrap();
         assert_eq!(root, StateRoot(Bytes::from_static(b"genesis")));
         assert_eq!(engine.send(PendingTxs { max_bytes: 1 }).await.unwrap(), Ok(vec![]));
-        let filter = |count| FilterTxs {
-            txs: vec![Tx(Bytes::from_static(b"a")); count],
-            max_bytes: 10,
-            forced: false,
-        };
+        let filter =
+            |count| FilterTxs { txs: vec![Tx(Bytes::from_static(b"a")); count], max_bytes: 10, forced: 0 };
         assert_eq!(engine.send(filter(1)).await.unwrap(), Ok(vec![FilterStatus::Ok]));
         assert!(unavailable(&engine.send(filter(2)).await.unwrap()), "one status for two transactions");
         assert_eq!(engine.send(GetExecutionInfo).await.unwrap(), Ok(ExecutionInfo { max_gas: 7 }));

@@ -81,7 +81,7 @@ impl Building {
         if txs.is_empty() {
             return Ok(Batch { txs, forced: forced.end });
         }
-        let filter = FilterTxs { txs: txs.clone(), max_bytes, forced: !forced.txs.is_empty() };
+        let filter = FilterTxs { txs: txs.clone(), max_bytes, forced: forced.txs.len() };
         let statuses = self.links.filter.send(filter).timeout(reply_within).await;
         let statuses = statuses.map_err(|source| Error::NoReply { who: "engine", source })??;
         let filtered = build::filtered(txs, &statuses, forced.txs.len());

@@ -10,6 +10,7 @@ use baton_messages::chain::{P2pData, P2pSignedHeader};
 use baton_messages::types::{Hash, Height, Timestamp};
 use baton_messages::wire::WireError;
 use baton_messages::wire::exchange::{HeaderResponse, Status};
+use baton_messages::wire::glance::Glance;
 use baton_messages::wire::validate::Invalid;
 
 use super::network::MAX_ANSWER;
@@ -22,6 +23,9 @@ pub trait Carried: Sized {
     ///
     /// `WireError` on malformed input.
     fn decode_item(bytes: &[u8]) -> Result<Self, WireError>;
+
+    /// What ev-node sees of it before it forwards it; `None` when it cannot decode it.
+    fn glance(bytes: &[u8]) -> Option<Glance>;
 
     /// The height it says it belongs to; zero when it says none.
     fn height(&self) -> Height;
@@ -55,6 +59,10 @@ impl Carried for P2pSignedHeader {
         Self::decode(bytes)
     }
 
+    fn glance(bytes: &[u8]) -> Option<Glance> {
+        Glance::of_header(bytes)
+    }
+
     fn height(&self) -> Height {
         self.signed.header.height
     }
@@ -83,6 +91,10 @@ impl Carried for P2pSignedHeader {
 impl Carried for P2pData {
     fn decode_item(bytes: &[u8]) -> Result<Self, WireError> {
         Self::decode_from_peer(bytes)
+    }
+
+    fn glance(bytes: &[u8]) -> Option<Glance> {
+        Glance::of_data(bytes)
     }
 
     fn height(&self) -> Height {

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use baton_messages::chain::{P2pData, P2pSignedHeader};
 use baton_messages::p2p::{Item, Verdict};
-use baton_messages::types::{Hash, Timestamp};
+use baton_messages::types::{Hash, Height, Timestamp};
 use baton_messages::wire::WireError;
+use baton_messages::wire::glance::Glance;
 use baton_messages::wire::p2p::Service;
 use baton_messages::wire::validate::{Invalid, MAX_P2P_DRIFT};
 use lru::LruCache;
@@ -58,14 +59,15 @@ impl Stopped {
 #[derive(Debug)]
 pub struct Intake {
     chain_id: String,
+    initial: Height,
     seen: LruCache<Key, Seen>,
 }
 
 impl Intake {
-    /// For a chain, remembering so many items.
+    /// For a chain that begins at a height, remembering so many items.
     #[must_use]
-    pub fn new(chain_id: &str, remember: NonZeroUsize) -> Self {
-        Self { chain_id: chain_id.to_owned(), seen: LruCache::new(remember) }
+    pub fn new(chain_id: &str, initial: Height, remember: NonZeroUsize) -> Self {
+        Self { chain_id: chain_id.to_owned(), initial, seen: LruCache::new(remember) }
     }
 
     /// Looks at a message. What passes counts as being judged until it is settled.
@@ -95,15 +97,31 @@ impl Intake {
 
     fn decode<T: Carried>(&self, bytes: &[u8]) -> Result<T, Stopped> {
         let item = T::decode_item(bytes).map_err(|error| match error {
-            WireError::Malformed { .. } => Stopped::Refused(error.to_string()),
-            WireError::Excessive { .. } => Stopped::Forged(error.to_string()),
+            WireError::Malformed { .. } if !self.is_forwarded(T::glance(bytes)) => {
+                Stopped::Refused(error.to_string())
+            }
+            error => Stopped::Forged(error.to_string()),
         })?;
         // As in go-header: case makes no difference to the chain.
         if !item.chain_id().eq_ignore_ascii_case(&self.chain_id) {
             let shown: String = item.chain_id().chars().take(64).collect();
             return Err(Stopped::Refused(format!("it is of the chain {shown:?}")));
         }
+        if item.height() < self.initial {
+            let (height, initial) = (item.height(), self.initial);
+            return Err(Stopped::Refused(format!("height {height} of a chain that begins at {initial}")));
+        }
         Ok(item)
+    }
+
+    /// Whether ev-node's nodes forward a message that cannot be decoded here: they saw this of it.
+    fn is_forwarded(&self, glance: Option<Glance>) -> bool {
+        glance.is_some_and(|glance| {
+            glance.chain_id.eq_ignore_ascii_case(&self.chain_id)
+                && glance.height >= self.initial.0
+                && glance.time != 0
+                && glance.claimed
+        })
     }
 
     fn is_new(&mut self, key: Key) -> Result<(), Stopped> {
@@ -165,7 +183,6 @@ const fn is_basic(invalid: &Invalid) -> bool {
 #[cfg(test)]
 mod tests {
     use baton_messages::chain::{Data, Header, Metadata, SignedHeader, Signer};
-    use baton_messages::types::Height;
     use bytes::Bytes;
     use ed25519_dalek::{Signer as _, SigningKey};
 
@@ -189,7 +206,7 @@ mod tests {
     }
 
     fn intake() -> Intake {
-        Intake::new("chain", NonZeroUsize::new(10).expect("not zero"))
+        Intake::new("chain", Height(3), NonZeroUsize::new(10).expect("not zero"))
     }
 
     fn look(intake: &mut Intake, header: &P2pSignedHeader) -> Result<Key, Stopped> {
@@ -229,6 +246,30 @@ mod tests {
         let mut padded = header("chain", NOW, 0);
         padded.signed.signer.pub_key = [&padded.signed.signer.pub_key[..], &[0x1a, 0]].concat().into();
         assert!(matches!(look(&mut intake, &padded), Err(Stopped::Forged(_))));
+    }
+
+    #[test]
+    fn what_go_takes_for_unknown_fields_is_not_held_against_who_forwards_it() {
+        let mut intake = intake();
+        let whole = header("chain", NOW, 0).encode();
+        // The hint as bytes, which Go skips.
+        let odd = [&whole[..], &[0x22, 2, 1, 1]].concat();
+        let refused = intake.look(Service::Headers, &odd, NOW);
+        assert!(matches!(refused, Err(Stopped::Forged(_))), "{refused:?}");
+        // Of another chain, or cut off, Go would not have let it through either.
+        let foreign = [&header("other", NOW, 0).encode()[..], &[0x22, 2, 1, 1]].concat();
+        for garbage in [&foreign[..], &odd[..odd.len() - 1]] {
+            let refused = intake.look(Service::Headers, garbage, NOW);
+            assert!(matches!(refused, Err(Stopped::Refused(_))), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_honest_forwards_what_lies_before_the_chain_begins() {
+        let mut intake = intake();
+        let mut before = header("chain", NOW, 0);
+        before.signed.header.height = Height(2);
+        assert!(matches!(look(&mut intake, &before), Err(Stopped::Refused(_))));
     }
 
     #[test]

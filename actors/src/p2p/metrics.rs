@@ -14,7 +14,7 @@ use baton_messages::wire::p2p::Service;
 pub struct Gossip {
     /// `headers` or `data`.
     pub service: &'static str,
-    /// `accept`, `ignore`, `reject` or `flood`.
+    /// `accept`, `ignore`, `reject`, `flood`, or `unseen` of a peer that forwards much that is forged.
     pub verdict: &'static str,
 }
 

@@ -29,6 +29,11 @@ pub struct Config {
     pub messages_per_second: u32,
     /// Gossiped messages that a peer may send at once.
     pub burst: u32,
+    /// Forged messages of others that a peer may forward per second before nothing it gossips is
+    /// looked at.
+    pub forged_per_second: u32,
+    /// As many of them at once.
+    pub forged_burst: u32,
     /// Questions that may be open at one peer.
     pub asks_per_peer: usize,
     /// Questions of one peer that are answered per second.
@@ -44,6 +49,9 @@ impl Default for Config {
             // A header and data for each block, and blocks may come every millisecond.
             messages_per_second: 2000,
             burst: 4000,
+            // Each costs two signatures to check. A node of ev-node forwards as many as it is given.
+            forged_per_second: 20,
+            forged_burst: 200,
             asks_per_peer: 4,
             questions_per_second: 100,
         }
@@ -83,14 +91,18 @@ struct Bucket {
 
 impl Bucket {
     fn take(&mut self, per_second: u32, burst: u32, now: Instant) -> bool {
-        let gained = now.duration_since(self.at).as_secs_f64() * f64::from(per_second);
-        self.at = now;
-        self.left = (self.left + gained).min(f64::from(burst));
-        let enough = self.left >= 1.0;
+        let enough = self.has(per_second, burst, now);
         if enough {
             self.left -= 1.0;
         }
         enough
+    }
+
+    fn has(&mut self, per_second: u32, burst: u32, now: Instant) -> bool {
+        let gained = now.duration_since(self.at).as_secs_f64() * f64::from(per_second);
+        self.at = now;
+        self.left = (self.left + gained).min(f64::from(burst));
+        self.left >= 1.0
     }
 }
 
@@ -107,6 +119,7 @@ struct Peer {
     /// Bytes per millisecond, smoothed; none before the first answer.
     speed: Option<f64>,
     messages: Bucket,
+    forged: Bucket,
     questions: Bucket,
 }
 
@@ -161,6 +174,7 @@ impl Peers {
             open: 0,
             speed: None,
             messages: bucket(self.config.burst),
+            forged: bucket(self.config.forged_burst),
             questions: bucket(self.config.questions_per_second),
         };
         self.connected.insert(peer.clone(), fresh);
@@ -204,6 +218,22 @@ impl Peers {
         let Config { messages_per_second, burst, .. } = self.config;
         let known = self.connected.get_mut(peer);
         known.is_some_and(|peer| peer.messages.take(messages_per_second, burst, now))
+    }
+
+    /// Whether what a peer gossips is worth looking at: it did not forward too much that was forged.
+    /// That is no deed of its own, since ev-node's nodes cannot see it.
+    pub fn is_worth_a_look(&mut self, peer: &PeerId, now: Instant) -> bool {
+        let Config { forged_per_second, forged_burst, .. } = self.config;
+        let known = self.connected.get_mut(peer);
+        known.is_some_and(|peer| peer.forged.has(forged_per_second, forged_burst, now))
+    }
+
+    /// A peer forwarded something that was forged.
+    pub fn forwarded_forged(&mut self, peer: &PeerId, now: Instant) {
+        let Config { forged_per_second, forged_burst, .. } = self.config;
+        if let Some(known) = self.connected.get_mut(peer) {
+            known.forged.take(forged_per_second, forged_burst, now);
+        }
     }
 
     /// Whether another question of a peer is answered now.
@@ -409,6 +439,26 @@ mod tests {
         peers.disconnected(&a);
         let later = now + first;
         assert_eq!(peers.did(&a, Deed::Lied, later), Consequence::Banned(first * 2));
+    }
+
+    #[test]
+    fn who_forwards_much_that_is_forged_is_looked_at_less_and_blamed_for_nothing() {
+        let (mut peers, now) = book(&["a", "b"]);
+        let (a, b) = (PeerId::from("a"), PeerId::from("b"));
+        for _ in 0..200 {
+            assert!(peers.is_worth_a_look(&a, now));
+            peers.forwarded_forged(&a, now);
+        }
+        assert!(!peers.is_worth_a_look(&a, now));
+        assert!(peers.is_worth_a_look(&b, now), "others are heard");
+        assert_eq!(peers.score(&a), Some(0));
+        let later = now + Duration::from_secs(1);
+        let looks = (0..100).filter(|_| {
+            let look = peers.is_worth_a_look(&a, later);
+            peers.forwarded_forged(&a, later);
+            look
+        });
+        assert_eq!(looks.count(), 20);
     }
 
     #[test]

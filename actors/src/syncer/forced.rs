@@ -249,7 +249,7 @@ impl Judging {
         if txs.is_empty() {
             return Ok(BTreeSet::new());
         }
-        let filter = FilterTxs { txs: txs.clone(), max_bytes: MOST_BYTES, forced: true };
+        let filter = FilterTxs { forced: txs.len(), txs: txs.clone(), max_bytes: MOST_BYTES };
         let statuses = self.links.filter.send(filter).timeout(self.config.reply_within).await??;
         let valid = txs.iter().zip(statuses).filter(|(_, status)| *status == FilterStatus::Ok);
         Ok(valid.map(|(tx, _)| tx.hash()).collect())

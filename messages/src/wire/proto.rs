@@ -5,7 +5,7 @@
 //! ev-node always writes are `Some` in every conversion.
 //!
 //! A known field with the wrong wire type is an error here where Go takes it for an unknown
-//! one. Nobody honest sends that; it is the one known difference in decoding.
+//! one. Nobody honest makes that, but ev-node forwards it: see [`super::glance`].
 
 mod header;
 

@@ -313,6 +313,47 @@ impl GetNamespaceResponse {
     }
 }
 
+/// How a node is; of a service that ev-node had before v1.2, and clients still call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum HealthStatus {
+    /// Nobody knows.
+    Unknown = 0,
+    /// It works.
+    Pass = 1,
+    /// It works, and something is wrong.
+    Warn = 2,
+    /// It does not work.
+    Fail = 3,
+}
+
+/// How the node is.
+#[derive(Clone, PartialEq, Eq, Message, Serialize)]
+pub struct GetHealthResponse {
+    /// A [`HealthStatus`].
+    #[prost(enumeration = "HealthStatus", tag = "1")]
+    #[serde(serialize_with = "by_name")]
+    pub status: i32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn by_name<S: Serializer>(status: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(match HealthStatus::try_from(*status) {
+        Ok(HealthStatus::Pass) => "PASS",
+        Ok(HealthStatus::Warn) => "WARN",
+        Ok(HealthStatus::Fail) => "FAIL",
+        Ok(HealthStatus::Unknown) | Err(_) => "UNKNOWN",
+    })
+}
+
+impl GetHealthResponse {
+    /// The answer with this status.
+    #[must_use]
+    pub fn of(status: HealthStatus) -> Self {
+        Self { status: status.into() }
+    }
+}
+
 /// Who signs.
 #[derive(Clone, PartialEq, Eq, Message, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod da;
+mod frames;
 mod headers;
 mod keys;
 mod live;

@@ -64,17 +64,17 @@ pub fn exchange_frames(vector: Vector) {
 
 /// libp2p's pubsub message (wire section 6.3).
 #[derive(Clone, PartialEq, Eq, Message)]
-struct PubsubMessage {
+pub struct PubsubMessage {
     #[prost(bytes = "vec", optional, tag = "1")]
-    from: Option<Vec<u8>>,
+    pub from: Option<Vec<u8>>,
     #[prost(bytes = "vec", optional, tag = "2")]
-    data: Option<Vec<u8>>,
+    pub data: Option<Vec<u8>>,
     #[prost(bytes = "vec", optional, tag = "3")]
-    seqno: Option<Vec<u8>>,
+    pub seqno: Option<Vec<u8>>,
     #[prost(string, optional, tag = "4")]
-    topic: Option<String>,
+    pub topic: Option<String>,
     #[prost(bytes = "vec", optional, tag = "5")]
-    signature: Option<Vec<u8>>,
+    pub signature: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Eq, Message)]

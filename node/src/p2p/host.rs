@@ -29,6 +29,7 @@ use tracing::{debug, info, warn};
 
 use super::answering::Answering;
 use super::behaviour::{Behaviour, BehaviourEvent, Tokens, acceptance, oldest_of_too_many, protocol, topic};
+use super::waiting::Waiting;
 use crate::p2p::peer_of;
 
 /// Commands that wait for the swarm at the most.
@@ -51,6 +52,8 @@ pub struct Metrics {
     pub unpublished: Counter,
     /// Gossip that was ignored because the actor was behind.
     pub shed: Counter,
+    /// Bytes of gossip that wait for the actor.
+    pub waiting_bytes: Gauge,
     /// Bytes of answers on their way to peers.
     pub answering_bytes: Gauge,
     /// Answers for which there was no room.
@@ -66,6 +69,8 @@ impl Metrics {
         p2p.register("published_messages", "Messages handed to a peer or more", self.published.clone());
         p2p.register("unpublished_messages", "Messages that no peer took", self.unpublished.clone());
         p2p.register("shed_messages", "Gossip ignored because the node was behind", self.shed.clone());
+        let waiting = self.waiting_bytes.clone();
+        p2p.register("waiting_gossip_bytes", "Bytes of gossip that wait for the node", waiting);
         let answering = self.answering_bytes.clone();
         p2p.register("answering_bytes", "Bytes of answers on their way to peers", answering);
         p2p.register(
@@ -108,6 +113,7 @@ pub(super) struct Host {
     topics: BTreeMap<TopicHash, Service>,
     tokens: Tokens,
     gossip: BTreeMap<Token, (MessageId, PeerId)>,
+    waiting: Waiting,
     asked: BTreeMap<Token, Question>,
     /// Answers on their way: who reads slowly keeps them in memory.
     answering: Answering<(Service, InboundRequestId)>,
@@ -130,6 +136,7 @@ impl Host {
             services,
             commands,
             events,
+            waiting: Waiting::shown_by(metrics.waiting_bytes.clone()),
             metrics,
             backlog: VecDeque::new(),
             topics,
@@ -349,11 +356,12 @@ impl Host {
         match event {
             gossipsub::Event::Message { propagation_source, message_id, message } => {
                 let Some(service) = self.topics.get(&message.topic).copied() else { return };
-                let full = self.events.capacity() < GOSSIP_LEAVES;
-                if full || !self.backlog.is_empty() {
+                let full = self.events.capacity() < GOSSIP_LEAVES || !self.backlog.is_empty();
+                let data = if full { None } else { self.waiting.take(propagation_source, message.data) };
+                let Some(data) = data else {
                     self.metrics.shed.inc();
                     return self.report(&message_id, &propagation_source, Verdict::Ignore);
-                }
+                };
                 // The actor's word on the oldest was lost, or is late beyond any use.
                 if let Some((id, from)) = oldest_of_too_many(&mut self.gossip) {
                     self.metrics.forgotten.inc();
@@ -361,7 +369,7 @@ impl Host {
                 }
                 let token = self.tokens.next();
                 self.gossip.insert(token, (message_id, propagation_source));
-                let (peer, data) = (peer_of(&propagation_source), message.data.into());
+                let peer = peer_of(&propagation_source);
                 // Messages are taken only with the signature of their source.
                 let publisher = message.source.as_ref().map_or_else(|| peer.clone(), peer_of);
                 self.say(Event::Gossip { token, peer, publisher, service, data });
@@ -425,7 +433,7 @@ impl Host {
         }
     }
 
-    fn hear_identity(&mut self, peer: PeerId, info: identify::Info) {
+    pub(super) fn hear_identity(&mut self, peer: PeerId, info: identify::Info) {
         let speaks = |name: &str| info.protocols.iter().any(|protocol| protocol.as_ref() == name);
         let serves = self.services.iter().all(|service| {
             protocol(*service, &self.chain_id).is_ok_and(|protocol| speaks(protocol.as_ref()))
@@ -434,7 +442,12 @@ impl Host {
         if speaks(KAD_PROTOCOL)
             && let Some(kad) = self.swarm.behaviour_mut().kad.as_mut()
         {
-            for address in &addresses {
+            // A peer may say every second where else it is.
+            let known = kad.kbucket(peer).and_then(|bucket| {
+                let entry = bucket.iter().find(|entry| *entry.node.key.preimage() == peer)?;
+                Some(entry.node.value.len())
+            });
+            for address in addresses.iter().take(MAX_ADDRESSES.saturating_sub(known.unwrap_or_default())) {
                 kad.add_address(&peer, address.clone());
             }
         }

@@ -8,11 +8,16 @@ use baton_actors::signer::key::FileKey;
 use baton_messages::p2p::{PeerId, Verdict};
 use baton_messages::types::Height;
 use baton_messages::wire::exchange::{HeaderRequest, HeaderResponse};
-use baton_messages::wire::p2p::{MAX_PUBSUB_RPC, Service};
+use baton_messages::wire::p2p::{KAD_PROTOCOL, MAX_PUBSUB_RPC, Service};
 use bytes::Bytes;
+use futures::StreamExt;
+use libp2p::swarm::SwarmEvent;
+use libp2p::{SwarmBuilder, gossipsub, identify, noise, tcp, yamux};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::behaviour::{Behaviour, BehaviourEvent, topic};
+use super::host::Host;
 use super::{Config, Error, Metrics, open, peer_id};
 
 /// One swarm, seen from where its actor would be.
@@ -30,12 +35,21 @@ fn config() -> Config {
 
 impl Swarm {
     async fn on(chain_id: &str, seed: u8) -> Self {
+<<<<<<< HEAD
         Self::with(config(), chain_id, seed).await
     }
 
     async fn with(config: Config, chain_id: &str, seed: u8) -> Self {
         let key = FileKey::from_seed(&[seed; 32]);
         let parts = open(&config, &key, chain_id, Metrics::default()).await.unwrap();
+=======
+        Self::counted_by(chain_id, seed, Metrics::default()).await
+    }
+
+    async fn counted_by(chain_id: &str, seed: u8, metrics: Metrics) -> Self {
+        let key = FileKey::from_seed(&[seed; 32]);
+        let parts = open(&config(), &key, chain_id, metrics).await.unwrap();
+>>>>>>> main
         let (network, events) = (parts.network, parts.events);
         let mut swarm = Self { id: peer_id(&key), address: String::new(), network, events };
         swarm.address = swarm
@@ -252,6 +266,121 @@ async fn answers_that_are_not_read_yet_are_bounded_and_what_was_read_makes_room(
         let closed = outcomes.iter().filter(|outcome| **outcome == Err(AskFailure::Closed)).count();
         assert_eq!((whole, closed), (4, 1), "16 MiB for one peer, again once it has read them");
     }
+}
+
+/// Nobody takes what comes; whoever sends it sends as much as it can.
+#[tokio::test]
+async fn gossip_that_nobody_takes_is_bounded_in_bytes_and_goes_on_once_it_is_taken() {
+    let metrics = Metrics::default();
+    let mut sender = Swarm::on("c", 1).await;
+    let mut receiver = Swarm::counted_by("c", 2, metrics.clone()).await;
+    sender.connect(&mut receiver).await;
+    let large = Bytes::from(vec![7; 4 << 20]);
+    let shed = async {
+        while metrics.shed.get() < 3 {
+            sender.tell(Command::Publish(vec![(Service::Data, large.clone())]));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), shed).await.expect("there is an end to what is kept");
+    assert_eq!(metrics.waiting_bytes.get(), 8 << 20, "two of them, since all are of one peer");
+    for _ in 0..2 {
+        assert_eq!(receiver.heard(Verdict::Ignore).await.2, large);
+    }
+    assert_eq!(metrics.waiting_bytes.get(), 0);
+    // What is on its way still may take the place of what comes now.
+    let heard = async {
+        loop {
+            sender.tell(Command::Publish(vec![headers(b"after it")]));
+            if receiver.heard(Verdict::Accept).await.2 == headers(b"after it").1 {
+                return;
+            }
+        }
+    };
+    timeout(Duration::from_secs(60), heard).await.expect("it hears again");
+}
+
+/// A swarm that takes turns with another one, since nothing else drives it.
+fn alone(seed: u8, discovers: bool) -> libp2p::Swarm<Behaviour> {
+    let key = super::keypair(&FileKey::from_seed(&[seed; 32]));
+    super::swarm("c", &key, discovers, super::behaviour::services(false)).unwrap()
+}
+
+#[tokio::test]
+async fn topics_of_other_chains_are_not_remembered_however_many_a_peer_names() {
+    let mut victim = alone(1, false);
+    victim.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    let mut hostile = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_behaviour(|key| {
+            let signed = gossipsub::MessageAuthenticity::Signed(key.clone());
+            gossipsub::Behaviour::<gossipsub::IdentityTransform>::new(signed, gossipsub::Config::default())
+                .unwrap()
+        })
+        .unwrap()
+        .build();
+    let (ours, peer) = (topic(Service::Data, "c"), *hostile.local_peer_id());
+    let both = async {
+        loop {
+            tokio::select! {
+                event = victim.select_next_some() => match event {
+                    SwarmEvent::NewListenAddr { address, .. } => hostile.dial(address).unwrap(),
+                    SwarmEvent::Behaviour(BehaviourEvent::Gossip(gossipsub::Event::Subscribed { topic, .. }))
+                        if topic == ours.hash() => return,
+                    _ => {}
+                },
+                event = hostile.select_next_some() => {
+                    // It knows of the victim's topics, so the victim hears of its own.
+                    if matches!(event, SwarmEvent::Behaviour(gossipsub::Event::Subscribed { .. })) {
+                        for number in 0..1_000 {
+                            let foreign = gossipsub::IdentTopic::new(format!("{number} of somebody else"));
+                            hostile.behaviour_mut().subscribe(&foreign).unwrap();
+                        }
+                        hostile.behaviour_mut().subscribe(&ours).unwrap();
+                    }
+                }
+            }
+        }
+    };
+    timeout(Duration::from_secs(60), both).await.expect("it hears of our topic last");
+    let known = victim.behaviour().gossip.all_peers().find(|(known, _)| **known == peer);
+    assert_eq!(known.map(|(_, topics)| topics), Some(vec![&ours.hash()]));
+}
+
+#[tokio::test]
+async fn a_peer_that_says_ever_new_addresses_fills_no_table() {
+    let (_commands, commands) = mpsc::channel(1);
+    let (events, mut heard) = mpsc::channel(1024);
+    let mut host = Host::new(
+        alone(1, true),
+        "c".to_owned(),
+        super::behaviour::services(false),
+        commands,
+        events,
+        Metrics::default(),
+    );
+    let key = super::keypair(&FileKey::from_seed(&[2; 32])).public();
+    let peer = key.to_peer_id();
+    for round in 0..100u16 {
+        let address = |number: u16| format!("/ip4/10.0.0.1/tcp/{}", 1 + 100 * round + number);
+        let info = identify::Info {
+            public_key: key.clone(),
+            protocol_version: String::new(),
+            agent_version: String::new(),
+            listen_addrs: (0..20).map(|number| address(number).parse().unwrap()).collect(),
+            protocols: vec![libp2p::StreamProtocol::new(KAD_PROTOCOL)],
+            observed_addr: "/ip4/127.0.0.1/tcp/1".parse().unwrap(),
+            signed_peer_record: None,
+        };
+        host.hear_identity(peer, info);
+    }
+    let kad = host.swarm.behaviour_mut().kad.as_mut().expect("it discovers");
+    let bucket = kad.kbucket(peer).expect("it is another");
+    let known: Vec<usize> = bucket.iter().map(|entry| entry.node.value.len()).collect();
+    assert_eq!(known, [16]);
+    assert!(matches!(heard.try_recv(), Ok(Event::Identified { addresses, .. }) if addresses.len() == 16));
 }
 
 #[tokio::test]

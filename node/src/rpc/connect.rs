@@ -37,9 +37,10 @@ enum Method {
     GetNetInfo,
     GetNamespace,
     GetSignerInfo,
+    Livez,
 }
 
-const METHODS: [(&str, Method); 9] = [
+const METHODS: [(&str, Method); 10] = [
     ("evnode.v1.StoreService/GetBlock", Method::GetBlock),
     ("evnode.v1.StoreService/GetState", Method::GetState),
     ("evnode.v1.StoreService/GetMetadata", Method::GetMetadata),
@@ -49,6 +50,7 @@ const METHODS: [(&str, Method); 9] = [
     ("evnode.v1.P2PService/GetNetInfo", Method::GetNetInfo),
     ("evnode.v1.ConfigService/GetNamespace", Method::GetNamespace),
     ("evnode.v1.ConfigService/GetSignerInfo", Method::GetSignerInfo),
+    ("evnode.v1.HealthService/Livez", Method::Livez),
 ];
 
 fn named(path: &str) -> Option<(&'static str, Method)> {
@@ -112,6 +114,7 @@ impl Services {
             Method::GetNetInfo => encode(&self.service.net_info(decode(&body, format)?).await?, format),
             Method::GetNamespace => encode(&self.service.namespace(decode(&body, format)?), format),
             Method::GetSignerInfo => encode(&self.service.signer_info(decode(&body, format)?)?, format),
+            Method::Livez => encode(&self.service.livez(decode(&body, format)?).await, format),
         }
     }
 

@@ -20,16 +20,17 @@ use baton_messages::genesis::Genesis;
 use baton_messages::p2p::{GetNetInfo, NetView, PeerView};
 use baton_messages::types::{Hash, Height};
 use baton_messages::wire::rpc::{
-    Empty, GetBlockRequest, GetBlockResponse, GetGenesisDaHeightResponse, GetMetadataRequest,
-    GetMetadataResponse, GetNamespaceResponse, GetNetInfoResponse, GetP2pStoreInfoResponse,
-    GetPeerInfoResponse, GetSignerInfoResponse, GetStateResponse, Identifier, NetInfo, P2pStoreEntry,
-    P2pStoreSnapshot, PeerInfo,
+    Empty, GetBlockRequest, GetBlockResponse, GetGenesisDaHeightResponse, GetHealthResponse,
+    GetMetadataRequest, GetMetadataResponse, GetNamespaceResponse, GetNetInfoResponse,
+    GetP2pStoreInfoResponse, GetPeerInfoResponse, GetSignerInfoResponse, GetStateResponse, HealthStatus,
+    Identifier, NetInfo, P2pStoreEntry, P2pStoreSnapshot, PeerInfo,
 };
 use baton_storage::Store;
 use connectrpc::ConnectError;
 use prost::bytes::Bytes;
 use tracing::debug;
 
+use super::health::Condition;
 use super::index::Index;
 use super::view::{View, retrieve};
 
@@ -63,12 +64,13 @@ type Entry = Result<Option<P2pStoreEntry>, ConnectError>;
 pub(super) struct Service {
     chain: Chain,
     net_info: Option<Recipient<GetNetInfo>>,
+    condition: Condition,
     index: Mutex<Index>,
 }
 
 impl Service {
-    pub(super) fn new(chain: Chain, net_info: Option<Recipient<GetNetInfo>>) -> Self {
-        Self { chain, net_info, index: Mutex::default() }
+    pub(super) fn new(chain: Chain, net_info: Option<Recipient<GetNetInfo>>, condition: Condition) -> Self {
+        Self { chain, net_info, condition, index: Mutex::default() }
     }
 
     fn view(&self) -> View {
@@ -251,6 +253,13 @@ impl Service {
     /// `GetNamespace`.
     pub(super) fn namespace(&self, _: Empty) -> GetNamespaceResponse {
         GetNamespaceResponse::of(self.chain.header_namespace, self.chain.data_namespace)
+    }
+
+    /// `Livez`: what `/health/live` says. ev-node has had no such service since v1.2, and its client on
+    /// crates.io still asks for it.
+    pub(super) async fn livez(&self, _: Empty) -> GetHealthResponse {
+        let alive = self.condition.ask().await.is_some();
+        GetHealthResponse::of(if alive { HealthStatus::Pass } else { HealthStatus::Fail })
     }
 
     /// `GetSignerInfo`: the genesis' proposer.

@@ -101,14 +101,17 @@ impl EvNode {
     /// The last lines of its log.
     #[must_use]
     pub fn tail(&self) -> String {
-        let log = fs::read(self.log()).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let lines: Vec<_> = log.lines().collect();
+        let lines = self.lines();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
     /// Starts it and waits until its RPC answers.
     pub async fn start(&mut self) {
+        self.start_with(&[]).await;
+    }
+
+    /// As [`EvNode::start`], with further flags for this life.
+    pub async fn start_with(&mut self, flags: &[&str]) {
         let address = |offset| SocketAddr::from((Ipv4Addr::LOCALHOST, self.port + offset)).to_string();
         let mut args = vec![
             "start".to_owned(),
@@ -124,6 +127,7 @@ impl EvNode {
             args.extend(["--kv-endpoint".to_owned(), address(1)]);
         }
         args.extend(self.flags.iter().cloned());
+        args.extend(flags.iter().map(|flag| (*flag).to_owned()));
         self.child = Some(Child::of(&self.program, "testapp", &args, &[], &self.log()));
         let live = format!("http://{}/health/live", address(0));
         self.until("its RPC", || async { self.http.get(&live).send().await.is_ok() }).await;
@@ -165,9 +169,13 @@ impl EvNode {
     /// The lines of its log that are errors.
     #[must_use]
     pub fn errors(&self) -> Vec<String> {
-        let log = String::from_utf8_lossy(&fs::read(self.log()).unwrap_or_default()).into_owned();
-        let is_error = |line: &&str| line.contains(" ERR ") || line.contains("\"level\":\"error\"");
-        log.lines().filter(is_error).map(str::to_owned).collect()
+        self.lines().into_iter().filter(|line| line.contains(" ERR ")).collect()
+    }
+
+    /// Its log, without the colours that it has also in a file.
+    fn lines(&self) -> Vec<String> {
+        let log = fs::read(self.log()).unwrap_or_default();
+        String::from_utf8_lossy(&log).lines().map(without_colours).collect()
     }
 
     /// The height of its newest block.
@@ -190,6 +198,15 @@ impl EvNode {
             sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// A line without what tells a terminal its colours.
+fn without_colours(line: &str) -> String {
+    let mut parts = line.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    // After each escape come numbers and an `m`.
+    let rest = parts.map(|part| part.split_once('m').map_or(part, |(_, text)| text));
+    std::iter::once(first.as_str()).chain(rest).collect()
 }
 
 /// The multiaddress of a node, with its peer id, as its P2PService says it: Baton's and ev-node's are
@@ -217,5 +234,16 @@ impl Drop for EvNode {
         {
             eprintln!("kept {}", directory.keep().display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_for_a_terminal_is_read_without_its_colours() {
+        let line = "\u{1b}[90m8:36PM\u{1b}[0m \u{1b}[31mERR\u{1b}[0m no \u{1b}[36mcomponent=\u{1b}[0mmain";
+        assert_eq!(without_colours(line), "8:36PM ERR no component=main");
     }
 }

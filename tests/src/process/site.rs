@@ -226,6 +226,44 @@ impl Site {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// Calls a method of the DA server.
+    pub async fn da_call(&self, method: &str, params: Value) -> Value {
+        let request = serde_json::json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let answer = self.http.post(self.da_url()).json(&request).send().await.expect("it answers");
+        let answer: Value = answer.json().await.expect("the answer is JSON");
+        assert!(answer["error"].is_null(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    /// Makes the DA layer one block longer.
+    pub async fn empty_da_block(&self) {
+        self.da_call("blob.Submit", serde_json::json!([[], {}])).await;
+    }
+
+    /// The newest height of the DA layer.
+    pub async fn da_height(&self) -> u64 {
+        let head = self.da_call("header.NetworkHead", serde_json::json!([])).await;
+        // Zero is left out.
+        head["height"].as_str().map_or(0, |height| height.parse().expect("a height is a number"))
+    }
+
+    /// A user puts transactions on DA with `baton force`.
+    pub async fn force(&self, namespace: &str, txs: &[&str]) {
+        let mut command = tokio::process::Command::new(super::baton());
+        command.arg("force").args(txs).args(["--da.address", &self.da_url()]);
+        command.args(["--da.forced_inclusion_namespace", namespace]);
+        let output = command.output().await.expect("the program runs");
+        let told = String::from_utf8_lossy(&output.stdout);
+        let at = (output.status.code(), told.matches(" at DA height ").count());
+        assert_eq!(at, (Some(0), txs.len()), "{told}");
+    }
+
+    /// Whether the key-value app knows a key.
+    pub async fn kv_has(&self, key: &str) -> bool {
+        let url = format!("{}/kv?key={key}", self.kv_url());
+        self.http.get(url).send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
     /// The genesis.
     #[must_use]
     pub fn genesis(&self) -> Genesis {

@@ -286,8 +286,22 @@ fn the_filter_keeps_the_order_and_postpones_what_does_not_fit() {
     use FilterStatus::{Ok, Postpone, Remove};
     let (_, mut kv) = kv();
     let txs = [&b""[..], b"a=1", b"hello", b"a=12345", b"a=2", b"a=123456789"].map(tx).to_vec();
-    let request = FilterTxs { txs, max_bytes: 10, forced: false };
+    let request = FilterTxs { txs, max_bytes: 10, forced: 0 };
     assert_eq!(now(kv.filter_txs(request)).unwrap(), [Remove, Ok, Ok, Postpone, Postpone, Remove]);
+}
+
+/// As in ev-node: whoever judged a proposer otherwise would accuse it.
+#[test]
+fn where_roots_are_testapps_nobody_is_forced_to_take_what_is_no_assignment() {
+    use FilterStatus::{Ok, Remove};
+    let txs = [&b"a=1"[..], b"hello", b" = key", b"b=2", b"hello"].map(tx).to_vec();
+    let filter = |roots| {
+        let rig = Rig::default();
+        let mut kv = Kv::open(rig.attach(), Config { roots, ..Config::default() }).unwrap();
+        now(kv.filter_txs(FilterTxs { txs: txs.clone(), max_bytes: 100, forced: 4 })).unwrap()
+    };
+    assert_eq!(filter(Roots::Testapp), [Ok, Remove, Remove, Ok, Ok], "what was accepted has its place");
+    assert_eq!(filter(Roots::Tree), [Ok; 5]);
 }
 
 #[test]

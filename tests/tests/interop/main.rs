@@ -3,6 +3,9 @@
 //! They run where `BATON_EVNODE` names ev-node's `testapp` (docs/interop.md says how it is built).
 #![allow(clippy::disallowed_methods, reason = "real processes live in real time")]
 
+mod clients;
+mod forced;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
