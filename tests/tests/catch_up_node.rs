@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use baton::cli::place::open_options;
+use baton_storage::Store;
 use serde_json::json;
 use sim::process::{Follower, Site, hashes};
 use tokio::time::sleep;
@@ -67,4 +69,50 @@ async fn a_sequencer_without_store_and_guard_goes_on_with_its_chain_and_signs_no
     let (followed, chain) = (full.hashes(), hashes(&site.home, &site.genesis()));
     assert!(followed.len() as u64 > last);
     assert_eq!(followed, chain[..followed.len()]);
+}
+
+/// There is no peer any more, and a person knows where the chain ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_persons_word_ends_the_waiting_and_the_guard_has_the_last_one() {
+    let mut site = Site::new(&FAST).await;
+    let node = site.started().await;
+    let (code, why) = site.post("a=1", "executed").await;
+    assert_eq!(code, 200, "{why}");
+    site.drain().await;
+    let included = site.status().await.expect("it answers")["da"]["included"].as_u64().expect("a height");
+    // This one nobody will ever show.
+    site.take_da().kill().await;
+    let (code, why) = site.post("lost=1", "executed").await;
+    assert_eq!(code, 200, "{why}");
+    assert_eq!(node.terminate().await, Some(0));
+    let guard = std::fs::read(site.home.guard()).expect("there is a guard");
+    site.start_da(&[]).await;
+    site.restore().await;
+    let node = site.start(&[("BATON_NODE_CATCHUP_TIMEOUT", "1m".to_owned())]);
+    site.until("what DA has", || async { site.height().await >= included }).await;
+    site.until("what it waits for", || async { site.unready().await.contains("no peer says") }).await;
+    assert_eq!(node.terminate().await, Some(0));
+    let store = Store::open(open_options(&site.home, &site.genesis())).expect("the store opens");
+    let tip = store.reader().tip().height.0;
+    store.close();
+    let at = tip.to_string();
+    let finish = ["--evnode.node.catchup_timeout", "1m", "--finish", "--at", &at];
+    let finish_anyway = [&finish[..], &["--unreachable-ok"]].concat();
+
+    // Nobody was asked about a later block, and nobody answers for the old sequencer.
+    assert_eq!(site.command("import", &finish).await, Some(78));
+    assert!(site.tail().contains("--unreachable-ok"), "{}", site.tail());
+    // The guard that outlived the machine knows of a later block.
+    let fresh = std::fs::read(site.home.guard()).expect("init made one");
+    std::fs::write(site.home.guard(), &guard).expect("it can be written");
+    assert_eq!(site.command("import", &finish_anyway).await, Some(78));
+    assert!(site.tail().contains("the double-sign guard"), "{}", site.tail());
+    std::fs::write(site.home.guard(), fresh).expect("it can be written");
+    assert_eq!(site.command("import", &finish_anyway).await, Some(0), "{}", site.tail());
+    let node = site.started().await;
+    let (code, why) = site.post("b=2", "executed").await;
+    assert_eq!(code, 200, "{why}");
+    assert!(site.height().await > tip);
+    site.drain().await;
+    assert_eq!(node.terminate().await, Some(0));
 }

@@ -35,12 +35,21 @@ fn config() -> Config {
 
 impl Swarm {
     async fn on(chain_id: &str, seed: u8) -> Self {
+<<<<<<< HEAD
+        Self::with(config(), chain_id, seed).await
+    }
+
+    async fn with(config: Config, chain_id: &str, seed: u8) -> Self {
+        let key = FileKey::from_seed(&[seed; 32]);
+        let parts = open(&config, &key, chain_id, Metrics::default()).await.unwrap();
+=======
         Self::counted_by(chain_id, seed, Metrics::default()).await
     }
 
     async fn counted_by(chain_id: &str, seed: u8, metrics: Metrics) -> Self {
         let key = FileKey::from_seed(&[seed; 32]);
         let parts = open(&config(), &key, chain_id, metrics).await.unwrap();
+>>>>>>> main
         let (network, events) = (parts.network, parts.events);
         let mut swarm = Self { id: peer_id(&key), address: String::new(), network, events };
         swarm.address = swarm
@@ -123,6 +132,45 @@ impl Swarm {
         self.tell(Command::Answer { token, answer });
         asked
     }
+}
+
+/// Two hosts that have headers only serve each other; one that has both sees neither as fit to be asked.
+#[tokio::test]
+async fn a_host_of_headers_hears_serves_and_asks_for_no_data() {
+    let light = |seed| Swarm::with(Config { headers_only: true, ..config() }, "chain", seed);
+    let (mut one, mut other, mut whole) = (light(21).await, light(22).await, Swarm::on("chain", 23).await);
+    one.dial(&other);
+    one.dial(&whole);
+    let serves = |peer: PeerId| {
+        move |event| match event {
+            Event::Identified { peer: who, serves, .. } if who == peer => Some(serves),
+            _ => None,
+        }
+    };
+    let (own, others, wholes) = (one.id.clone(), other.id.clone(), whole.id.clone());
+    assert!(other.until(serves(own.clone())).await, "its headers are all that this one wants");
+    assert!(!whole.until(serves(own.clone())).await, "it has no data");
+    let mut subscribed = vec![];
+    let both = one.until(|event| {
+        if let Event::Subscribed { peer, service, on: true } = event {
+            subscribed.push((peer, service));
+        }
+        (subscribed.len() == 2).then(|| subscribed.clone())
+    });
+    let mut both = both.await;
+    both.sort();
+    let mut expected = vec![(others.clone(), Service::Headers), (wholes, Service::Headers)];
+    expected.sort();
+    assert_eq!(both, expected, "of topics that it has not it hears nothing");
+    // Whoever asks it for data learns that it speaks no such protocol, and so does it itself.
+    whole.ask(1, &own, Service::Data, HeaderRequest::Head);
+    assert_eq!(whole.answered().await, (AskId(1), Err(AskFailure::Unsupported)));
+    one.ask(2, &others, Service::Data, HeaderRequest::Head);
+    assert_eq!(one.answered().await, (AskId(2), Err(AskFailure::Unsupported)));
+    one.ask(3, &others, Service::Headers, HeaderRequest::Head);
+    let items = vec![HeaderResponse::item(Bytes::from_static(b"a header"))];
+    assert_eq!(other.answer(Some(items.clone())).await, (Service::Headers, HeaderRequest::Head));
+    assert_eq!(one.answered().await, (AskId(3), Ok(items)));
 }
 
 fn headers(text: &'static [u8]) -> (Service, Bytes) {

@@ -107,6 +107,15 @@ impl Site {
         assert!(init.is_some_and(|status| status.success()), "{}", self.tail());
     }
 
+    /// Runs another command on the home while the node does not run; its exit code. What it says is in
+    /// the log.
+    pub async fn command(&self, command: &str, words: &[&str]) -> Option<i32> {
+        let mut args = self.args(command);
+        args.extend(words.iter().map(|word| (*word).to_owned()));
+        let ended = Child::start(command, &args, &[], &self.log()).ended(Duration::from_secs(30)).await;
+        ended.and_then(|status| status.code())
+    }
+
     /// Fills the store with so many blocks, before the node's first start.
     pub async fn generate(&self, blocks: u64, txs: u32, tx_bytes: u32) {
         let mut args = self.args("store");
