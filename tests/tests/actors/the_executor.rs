@@ -823,7 +823,7 @@ fn what_the_engine_postpones_keeps_the_position_before_it_and_what_it_refuses_is
         with_forced(&mut rig, None, &["f=1", "bad", "f=2", "f=3"]);
         let verdicts = [FilterStatus::Ok, FilterStatus::Remove, FilterStatus::Ok, FilterStatus::Postpone];
         rig.links.filter = probe(move |asked: &FilterTxs| {
-            assert_eq!(asked.forced, 4);
+            assert_eq!(asked.forced, 4, "they are the first ones");
             Ok([verdicts.to_vec(), vec![FilterStatus::Ok; asked.txs.len() - 4]].concat())
         })
         .0;
