@@ -35,21 +35,16 @@ fn config() -> Config {
 
 impl Swarm {
     async fn on(chain_id: &str, seed: u8) -> Self {
-<<<<<<< HEAD
-        Self::with(config(), chain_id, seed).await
-    }
-
-    async fn with(config: Config, chain_id: &str, seed: u8) -> Self {
-        let key = FileKey::from_seed(&[seed; 32]);
-        let parts = open(&config, &key, chain_id, Metrics::default()).await.unwrap();
-=======
-        Self::counted_by(chain_id, seed, Metrics::default()).await
+        Self::with(config(), chain_id, seed, Metrics::default()).await
     }
 
     async fn counted_by(chain_id: &str, seed: u8, metrics: Metrics) -> Self {
+        Self::with(config(), chain_id, seed, metrics).await
+    }
+
+    async fn with(config: Config, chain_id: &str, seed: u8, metrics: Metrics) -> Self {
         let key = FileKey::from_seed(&[seed; 32]);
-        let parts = open(&config(), &key, chain_id, metrics).await.unwrap();
->>>>>>> main
+        let parts = open(&config, &key, chain_id, metrics).await.unwrap();
         let (network, events) = (parts.network, parts.events);
         let mut swarm = Self { id: peer_id(&key), address: String::new(), network, events };
         swarm.address = swarm
@@ -137,7 +132,8 @@ impl Swarm {
 /// Two hosts that have headers only serve each other; one that has both sees neither as fit to be asked.
 #[tokio::test]
 async fn a_host_of_headers_hears_serves_and_asks_for_no_data() {
-    let light = |seed| Swarm::with(Config { headers_only: true, ..config() }, "chain", seed);
+    let light =
+        |seed| Swarm::with(Config { headers_only: true, ..config() }, "chain", seed, Metrics::default());
     let (mut one, mut other, mut whole) = (light(21).await, light(22).await, Swarm::on("chain", 23).await);
     one.dial(&other);
     one.dial(&whole);
