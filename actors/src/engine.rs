@@ -323,7 +323,7 @@ impl Engine {
         };
         self.health.executed();
         self.metrics.duration.observe(began.elapsed().as_secs_f64());
-        self.metrics.height.set(i64::try_from(executed.height.0).unwrap_or(i64::MAX));
+        self.show(executed.height);
         self.metrics.blocks.inc();
         let skipped = executed.results.iter().filter(|result| matches!(result, TxResult::Skipped(_))).count();
         self.metrics.skipped.inc_by(skipped as u64);
@@ -355,7 +355,13 @@ impl Engine {
     fn end_position(&mut self, answer: &Answer<EnginePosition>) {
         if let Ok(position) = answer {
             self.record.keep_to(position.height);
+            self.show(position.height);
         }
+    }
+
+    /// Also before the first block of a life: how far the engine is does not begin with zero.
+    fn show(&self, height: Height) {
+        self.metrics.height.set(i64::try_from(height.0).unwrap_or(i64::MAX));
     }
 
     fn end_rollback(&mut self, answer: &Answer<EnginePosition>) {
@@ -364,7 +370,7 @@ impl Engine {
             Ok(position) => {
                 self.health.rolled_back();
                 self.record.keep_to(position.height);
-                self.metrics.height.set(i64::try_from(position.height.0).unwrap_or(i64::MAX));
+                self.show(position.height);
                 info!(height = position.height.0, root = %position.root, "rolled back");
             }
             Err(error) => {
