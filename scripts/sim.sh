@@ -7,6 +7,8 @@ cd "$root"
 
 profile=${SIM_PROFILE:-ci}
 scripts/setup.sh >&2
-# What the tests are built with: nothing is compiled twice.
-scripts/cargo.sh build --locked --profile "$profile" --features failpoints --workspace --bin sim
+# What the tests are built with: nothing is compiled twice. A release plants no bugs.
+features=(--features failpoints)
+[ "$profile" != release ] || features=()
+scripts/cargo.sh build --locked --profile "$profile" "${features[@]}" --workspace --bin sim
 exec "${CARGO_TARGET_DIR:-target}/$profile/sim" "$@"
