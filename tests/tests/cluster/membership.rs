@@ -114,31 +114,6 @@ fn a_dead_machine_is_replaced_while_blocks_are_made() {
     });
 }
 
-/// Seed 557: a leader made the node a member and was out before anybody else knew.
-#[test]
-fn a_node_whose_leader_was_lost_before_it_belonged_asks_to_join_again() {
-    cluster_run(29, |seed| {
-        let mut cluster = Cluster::start_with(3, seed, long_log());
-        cluster.reach_everywhere(5);
-        let leader = cluster.wait_for_leader();
-        for other in (0..3).filter(|index| *index != leader) {
-            cluster.cut_one_way(leader, other);
-        }
-        let late = cluster.join();
-        // It starts.
-        cluster.step();
-        cluster.until("a vote of the newcomer", |cluster| cluster.node(late).vote().is_some());
-        let height = cluster.heights()[leader];
-        cluster.until("the others to go on", |cluster| {
-            (0..3).filter(|index| *index != leader).all(|index| cluster.heights()[index] > height.next())
-        });
-        assert_eq!(cluster.reader(late).has_belonged(), Ok(false));
-        cluster.heal();
-        cluster.until("the newcomer to follow", |cluster| cluster.heights()[late] > height.next());
-        cluster.come_to_rest();
-    });
-}
-
 /// Hazards A9 and E4: a disk that was lost is another member, whatever the node is called.
 #[test]
 fn a_wiped_disk_comes_back_as_a_stranger_and_is_refused() {
@@ -239,30 +214,6 @@ fn a_transfer_that_nobody_takes_ends_with_raft_built_anew() {
         cluster.heal();
         let height = cluster.heights().into_iter().max().expect("three");
         cluster.reach_everywhere(height.0 + 10);
-        cluster.come_to_rest();
-    });
-}
-
-/// Hazard B13, seed 530: openraft answers a snapshot that it is putting in place already at once.
-#[test]
-fn a_member_whose_disk_hangs_does_not_say_that_it_goes_on_from_a_snapshot() {
-    cluster_run(30, |seed| {
-        let plan = ClusterPlan { snapshot_after: 20, keep_entries: 10, ..ClusterPlan::default() };
-        let mut cluster = Cluster::start_with(3, seed, plan);
-        cluster.reach_everywhere(5);
-        let leader = cluster.wait_for_leader();
-        let behind = (0..3).find(|index| *index != leader).expect("three");
-        cluster.kill(behind);
-        cluster.until("the log to be purged", |cluster| cluster.node(leader).purged() > 50);
-        cluster.restart(behind);
-        cluster.until("it to run", |cluster| cluster.up().any(|index| index == behind));
-        cluster.hang_disk(behind);
-        // The leader tries again each time that it waited in vain.
-        cluster.pass(Duration::from_secs(30));
-        let told = |cluster: &Cluster| cluster.metrics(behind).raft.snapshots_installed.get();
-        assert_eq!(told(&cluster), 0);
-        cluster.release_disk(behind);
-        cluster.until("it to go on from a snapshot", |cluster| told(cluster) > 0);
         cluster.come_to_rest();
     });
 }
