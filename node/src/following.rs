@@ -290,12 +290,12 @@ impl Following {
             offer: syncer.clone().recipient(),
             gossiped: syncer.clone().recipient(),
             peers,
-            net_info: p2p.map(Addr::recipient),
+            net_info: p2p.clone().map(Addr::recipient),
             heads,
             waits: observer.clone().recipient(),
             hint,
             disk: vec![observer.recipient()],
-            shutdown: vec![syncer.recipient()],
+            shutdown: [syncer.recipient()].into_iter().chain(p2p.map(Addr::recipient)).collect(),
             reader,
         })
     }

@@ -681,7 +681,7 @@ impl Wiring {
             syncer_ctx.run(Syncer::new(settings.syncer, links, metrics.syncer, reader.clone()));
         }
         let mut leadership = vec![supervisor.leadership.clone(), sequencer.clone().recipient()];
-        leadership.extend(p2p.map(Addr::recipient));
+        leadership.extend(p2p.clone().map(Addr::recipient));
         let links = raft::Links {
             leadership,
             term_applied: vec![syncer.term_applied, supervisor.term_applied.clone()],
@@ -711,7 +711,10 @@ impl Wiring {
             signer: signer_ports,
             p2p: p2p_ports,
             da: da_ports,
-            shutdown: vec![supervisor.shutdown, raft.recipient()],
+            shutdown: [supervisor.shutdown, raft.recipient()]
+                .into_iter()
+                .chain(p2p.map(Addr::recipient))
+                .collect(),
             supervisor: supervisor.view,
             hand_off: supervisor.hand_off,
             prepare_stop: supervisor.prepare_stop,

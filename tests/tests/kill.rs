@@ -207,6 +207,8 @@ async fn told_to_stop_at_any_moment_it_exits_with_0() {
         let mut node = site.start(&[]);
         live(&site, &mut node, Duration::from_millis(rand::random::<u64>() % 200)).await;
         assert_eq!(node.terminate().await, Some(0), "{}", site.tail());
+        let tail = site.tail();
+        assert!(!tail.contains("network adapter has ended"), "leaving the network is no fault:\n{tail}");
         check_guard(&site.home);
     }
 }

@@ -1,12 +1,13 @@
 //! What the actor hears from other actors.
 
-use actix::{Context, Handler, MessageResult, ResponseFuture};
+use actix::{ActorContext, Context, Handler, MessageResult, ResponseFuture};
 use baton_messages::chain::{P2pData, P2pSignedHeader};
 use baton_messages::p2p::{
     FetchByHash, FetchData, FetchError, FetchHead, FetchHeaders, Fetched, GetNetInfo, Item, NotPublished,
     Offence, PeerId, PublishBlock, PublishTail, ReportPeer,
 };
 use baton_messages::raft::LeadershipChanged;
+use baton_messages::supervisor::Shutdown;
 use baton_messages::syncer::ExecutionFollowed;
 use baton_messages::types::{Grant, Height};
 use baton_messages::wire::p2p::MAX_PUBSUB_RPC;
@@ -179,5 +180,14 @@ impl Handler<ExecutionFollowed> for P2p {
 
     fn handle(&mut self, message: ExecutionFollowed, _: &mut Context<Self>) {
         self.library.executed(message.height);
+    }
+}
+
+/// Leaves the network: the adapter ends with the handle on it that is dropped here.
+impl Handler<Shutdown> for P2p {
+    type Result = ();
+
+    fn handle(&mut self, _: Shutdown, ctx: &mut Context<Self>) {
+        ctx.stop();
     }
 }
