@@ -15,6 +15,7 @@ pub mod members;
 pub mod metrics;
 pub mod network;
 mod opening;
+pub mod outside;
 mod pausing;
 pub mod plausible;
 mod ports;
@@ -39,11 +40,12 @@ use actix::{
     Actor, ActorFutureExt, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseFuture,
     WrapFuture,
 };
-use baton_messages::cluster::{ForwardedTxs, MemberTold, MembersChanged};
+use baton_messages::cluster::{ForwardedTxs, MemberTold, MembersChanged, StandingChanged};
 use baton_messages::raft::{
     Applied, BlocksApplied, GetRaftView, LeadershipChanged, LeaseChanged, RaftHealthChanged, RaftView,
     TermApplied,
 };
+use baton_messages::sequencer::CountAccepted;
 use baton_messages::supervisor::{IntegrityStop, Shutdown};
 use baton_messages::types::{LogIndex, Member, MemberId, Term};
 use baton_storage::backend::StoreError;
@@ -115,6 +117,10 @@ pub struct Links {
     pub blocks: Vec<Recipient<BlocksApplied>>,
     /// Takes transactions that other members forward to this leader.
     pub forwarded: Recipient<ForwardedTxs>,
+    /// Says what this node has accepted, to a leader that is to remove it.
+    pub accepted: Recipient<CountAccepted>,
+    /// Hears whether the others take this node for a member.
+    pub standing: Recipient<StandingChanged>,
     /// Ends the process when a person is needed.
     pub integrity_stop: Recipient<IntegrityStop>,
 }
@@ -162,6 +168,10 @@ pub struct Raft {
     tended: tending::Tended,
     /// Members that a condition is on its way to.
     telling: BTreeSet<MemberId>,
+    /// Who of them takes this node for a stranger.
+    outside: outside::Outside,
+    /// What was told of that.
+    told_standing: StandingChanged,
     proposing: Rc<Cell<bool>>,
     /// Wakes who waits for the end of a proposal.
     settled: Rc<tokio::sync::Notify>,
@@ -185,6 +195,7 @@ impl Raft {
             metrics.clone(),
             links.told.clone(),
             links.forwarded.clone(),
+            links.accepted.clone(),
             config.bootstrap.names(&config.member.name),
             Times { election_max: config.election_timeout_max, question: config.question_within },
         ));
@@ -210,6 +221,8 @@ impl Raft {
             leads_since: None,
             tended: tending::Tended::default(),
             telling: BTreeSet::new(),
+            outside: outside::Outside::default(),
+            told_standing: StandingChanged { stranger_to: None },
             proposing: Rc::default(),
             settled: Rc::default(),
             closing: false,

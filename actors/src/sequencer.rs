@@ -132,6 +132,8 @@ pub struct Sequencer {
     trouble: Option<String>,
     /// What the disk watch says.
     disk_trouble: Option<String>,
+    /// A member that says this node is none: nobody would take what is accepted here.
+    stranger_to: Option<String>,
 }
 
 impl Sequencer {
@@ -172,6 +174,7 @@ impl Sequencer {
             generation: None,
             trouble: None,
             disk_trouble: None,
+            stranger_to: None,
         }
     }
 

@@ -93,6 +93,15 @@ pub struct MembersChanged {
     pub learners: Vec<(MemberId, Member)>,
 }
 
+/// Whether the others take this node for a member is another. Raft tells the sequencer: what a node
+/// accepts that is none, nobody takes.
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct StandingChanged {
+    /// The name of a member that says this node is none; `None`: it is one, as far as is known.
+    pub stranger_to: Option<String>,
+}
+
 /// May this node stand for election when no leader is heard? The supervisor tells Raft.
 ///
 /// Honoured by election time-outs only; a transfer to this node or [`Stand`] overrides it.

@@ -181,6 +181,12 @@ pub enum AwaitError {
 #[rtype(result = "QueueView")]
 pub struct GetQueueView;
 
+/// Ask how many accepted transactions are in no block that this node has seen. Raft asks, for a leader
+/// that is to remove this member. `None`: the queue cannot be read now.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Option<u64>")]
+pub struct CountAccepted;
+
 /// How full the queue is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueView {

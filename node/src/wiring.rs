@@ -697,6 +697,8 @@ impl Wiring {
             members: [vec![supervisor.members.clone()], self.members].concat(),
             blocks: self.blocks,
             forwarded: sequencer_ports.forwarded.clone(),
+            accepted: sequencer.clone().recipient(),
+            standing: sequencer.clone().recipient(),
             integrity_stop: self.integrity_stop,
         };
         raft_ctx.run(Raft::new(settings.raft, links, metrics.raft, store, transport));

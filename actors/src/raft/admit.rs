@@ -85,6 +85,12 @@ impl Denial {
             Self::Busy => "busy",
         }
     }
+
+    /// Whether this is why a member of any version denied a call: a denial travels as its text.
+    #[must_use]
+    pub fn is_said_in(self, reason: &str) -> bool {
+        reason == self.to_string()
+    }
 }
 
 impl fmt::Display for Denial {
@@ -118,7 +124,8 @@ pub fn admit_name(known: Option<&str>, name: &str, request: &Request) -> Result<
         | Request::Forward { .. }
         | Request::Fetch { .. }
         | Request::Pause { .. }
-        | Request::Peer { .. } => match known {
+        | Request::Peer { .. }
+        | Request::Accepted => match known {
             Some(known) if !known.eq_ignore_ascii_case(name) => Err(Denial::Impostor),
             Some(_) | None => Ok(()),
         },
@@ -140,7 +147,8 @@ pub fn admit(here: &Here, caller: MemberId, standing: Standing, request: &Reques
         | Request::Forward { .. }
         | Request::Fetch { .. }
         | Request::Pause { .. }
-        | Request::Peer { .. } => {
+        | Request::Peer { .. }
+        | Request::Accepted => {
             if standing == Standing::Stranger && here.initialised {
                 Err(Denial::Stranger)
             } else {
@@ -217,6 +225,17 @@ mod tests {
 
     fn asked(standing: Standing, request: &Request) -> Result<(), Denial> {
         admit(&here(), CALLER, standing, request)
+    }
+
+    /// Members of other versions say it in these words, and who is removed must understand it.
+    #[test]
+    fn what_a_stranger_is_told_keeps_its_words() {
+        let words = "the caller's storage is not in the membership: add it as a learner first";
+        assert_eq!(Denial::Stranger.to_string(), words);
+        assert!(Denial::Stranger.is_said_in(words));
+        for other in Denial::ALL.into_iter().filter(|denial| *denial != Denial::Stranger) {
+            assert!(!Denial::Stranger.is_said_in(&other.to_string()));
+        }
     }
 
     #[test]

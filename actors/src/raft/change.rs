@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use baton_messages::cluster::{ChangeError, MemberChange};
 use baton_messages::types::{LogIndex, MemberId};
@@ -13,7 +14,7 @@ use openraft::raft::Precondition;
 use tracing::{info, warn};
 
 use super::Openraft;
-use super::members::{Change, Situation};
+use super::members::{Change, Holds, Situation, leaver};
 use super::shared::{self, Shared, View};
 use super::transport::Class;
 use super::wire::{Answer, Identity, JoinRefusal, Request};
@@ -36,7 +37,11 @@ pub(super) async fn carry_out(
         (MemberChange::Add { address, .. }, None) => Some(identify(shared, address).await?),
         (_, identified) => identified,
     };
-    // What was true before the question may be over.
+    let holds = match leaver(change).filter(|_| !force) {
+        Some(name) => accepted(shared, name).await,
+        None => None,
+    };
+    // What was true before the questions may be over.
     let (raft, view) = leading(shared)?;
     let current = shared::version(&view);
     if let Some(expected) = expected
@@ -44,7 +49,7 @@ pub(super) async fn carry_out(
     {
         return Err(ChangeError::Version { current, expected });
     }
-    let planned = situation(shared, &view).plan(change, force, identified.as_ref())?;
+    let planned = Situation { holds, ..situation(shared, &view) }.plan(change, force, identified.as_ref())?;
     let Some(Change { change: planned, retain }) = planned else { return Ok(current) };
     info!(?change, version = current.0, "changing the membership");
     let unchanged =
@@ -82,16 +87,20 @@ async fn identify(shared: &Shared, address: &str) -> Result<Identity, ChangeErro
     }
 }
 
-fn situation(shared: &Shared, view: &View) -> Situation {
-    let own = shared.id();
-    let last_log = view.last_log_index.unwrap_or(0);
+/// Who answered a heartbeat lately; this node too.
+fn reachable(shared: &Shared, view: &View) -> BTreeSet<MemberId> {
     let fresh = shared.times.election_max * 2;
     let answered = view
         .heartbeat
         .iter()
         .flatten()
         .filter(|(_, at)| at.as_ref().is_some_and(|at| openraft::Instant::elapsed(&**at) < fresh));
-    let reachable: BTreeSet<MemberId> = answered.map(|(id, _)| *id).chain([own]).collect();
+    answered.map(|(id, _)| *id).chain([shared.id()]).collect()
+}
+
+fn situation(shared: &Shared, view: &View) -> Situation {
+    let own = shared.id();
+    let last_log = view.last_log_index.unwrap_or(0);
     let matched = view.replication.iter().flatten();
     let matched = matched.map(|(id, matched)| (*id, matched.map_or(0, |id| id.index)));
     let conditions = shared.conditions();
@@ -102,10 +111,37 @@ fn situation(shared: &Shared, view: &View) -> Situation {
         version: shared::version(view),
         last_log,
         matched: matched.chain([(own, last_log)]).collect(),
-        reachable,
+        reachable: reachable(shared, view),
         conditions: conditions.into_iter().map(|(id, (condition, _))| (id, condition)).collect(),
         first_body: shared.reader().first_height_with_body(),
+        holds: None,
     }
+}
+
+/// What a member holds, when it was heard lately; a dead one is not asked.
+async fn accepted(shared: &Shared, name: &str) -> Option<Holds> {
+    let view = shared.view()?;
+    let membership = view.membership_config.membership();
+    let (id, member) = membership.nodes().find(|(_, member)| member.name == name)?;
+    if *id == shared.id() || !is_heard(shared, &view, *id) {
+        return None;
+    }
+    let within = shared.times.question.min(Duration::from_secs(1));
+    let asked = shared.ask(member.clone(), Class::Bulk, &Request::Accepted, within).await;
+    Some(match asked {
+        Ok(Answer::Accepted(Some(count))) => Holds::Known(count),
+        Ok(Answer::Accepted(None)) => Holds::Unknown("its queue cannot be read now".to_owned()),
+        Ok(other) => Holds::Unknown(format!("it answered something else: {other:?}")),
+        Err(error) if is_heard(shared, &shared.view()?, *id) => Holds::Unknown(error.to_string()),
+        // It has died meanwhile.
+        Err(_) => return None,
+    })
+}
+
+/// Whether a member has told how it is, or answered a heartbeat, lately.
+fn is_heard(shared: &Shared, view: &View, id: MemberId) -> bool {
+    let told = shared.conditions().get(&id).map(|(_, age)| *age);
+    told.is_some_and(|age| age < shared.times.election_max * 2) || reachable(shared, view).contains(&id)
 }
 
 /// Every error of openraft's is named.

@@ -37,6 +37,26 @@ pub struct Situation {
     pub conditions: BTreeMap<MemberId, Condition>,
     /// From here to its tip the leader has every body.
     pub first_body: Height,
+    /// What the member holds that is to go, as it said just now; `None`: it does not answer.
+    pub holds: Option<Holds>,
+}
+
+/// Accepted transactions that a member holds and that are in no block it has seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// So many.
+    Known(u64),
+    /// It is there, and this is why it did not say.
+    Unknown(String),
+}
+
+/// Who is no member any more after a change.
+#[must_use]
+pub fn leaver(change: &MemberChange) -> Option<&str> {
+    match change {
+        MemberChange::Remove(name) | MemberChange::Replace { old: name, .. } => Some(name),
+        MemberChange::Add { .. } | MemberChange::Promote(_) | MemberChange::Demote(_) => None,
+    }
 }
 
 /// What is to be proposed.
@@ -142,6 +162,7 @@ impl Situation {
 
     fn remove(&self, name: &str, force: bool) -> Result<Option<Change>, ChangeError> {
         let id = self.id(name)?;
+        self.holds_nothing(name, force)?;
         if !self.is_voter(id) {
             let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
             return Ok(Some(Change { change, retain: true }));
@@ -154,6 +175,7 @@ impl Situation {
     fn replace(&self, old: &str, new: &str, force: bool) -> Result<Option<Change>, ChangeError> {
         let (out, into) = (self.voter(old)?, self.learner(new)?);
         self.not_the_leader(out, old)?;
+        self.holds_nothing(old, force)?;
         self.is_level(into, new, force)?;
         let swap = |voters: &mut BTreeSet<MemberId>| {
             voters.remove(&out);
@@ -218,6 +240,23 @@ impl Situation {
             ));
         }
         Ok(())
+    }
+
+    /// What a member has accepted stays on its disk when it goes, and nobody takes it from a stranger
+    /// (P3). Of a dead one nothing can be had.
+    fn holds_nothing(&self, name: &str, force: bool) -> Result<(), ChangeError> {
+        match &self.holds {
+            _ if force => Ok(()),
+            None | Some(Holds::Known(0)) => Ok(()),
+            Some(Holds::Known(count)) => refused(format!(
+                "{name} holds {count} accepted transactions that are in no block yet: let nobody post to it, \
+                 demote it, and wait until they are sequenced; --force leaves them on its disk"
+            )),
+            Some(Holds::Unknown(reason)) => refused(format!(
+                "{name} answers, and does not say whether it holds accepted transactions ({reason}): wait until \
+                 its evnode_queue_txs is 0, then use --force"
+            )),
+        }
     }
 
     /// Of the voters there will be a majority must have what this leader has of the chain, also when
@@ -300,6 +339,7 @@ mod tests {
             reachable: nodes.keys().copied().collect(),
             conditions: nodes.keys().map(|id| (*id, condition.clone())).collect(),
             first_body: Height(1),
+            holds: None,
         }
     }
 
@@ -432,6 +472,34 @@ mod tests {
         let learner =
             planned(&now, &MemberChange::Remove("n6".into())).expect("a learner").expect("a change");
         assert_eq!(learner.change, ChangeMembers::RemoveNodes(BTreeSet::from([id(6)])));
+    }
+
+    #[test]
+    fn who_holds_accepted_transactions_does_not_go_without_a_persons_word() {
+        let (remove, learner) = (MemberChange::Remove("n3".into()), MemberChange::Remove("n5".into()));
+        let replace = MemberChange::Replace { old: "n3".into(), new: "n5".into() };
+        for change in [&remove, &learner, &replace] {
+            assert!(leaver(change).is_some());
+            let mut now = situation(4, 1);
+            now.holds = Some(Holds::Known(7));
+            let reason = words(planned(&now, change));
+            assert!(reason.contains("holds 7 accepted transactions"), "{reason}");
+            assert!(now.plan(change, true, None).is_ok(), "forced");
+            now.holds = Some(Holds::Unknown("an older version".to_owned()));
+            let reason = words(planned(&now, change));
+            assert!(reason.contains("an older version") && reason.contains("--force"), "{reason}");
+            for nothing in [Some(Holds::Known(0)), None] {
+                now.holds = nothing;
+                assert!(planned(&now, change).is_ok());
+            }
+        }
+        let demote = MemberChange::Demote("n3".into());
+        let mut now = situation(4, 0);
+        now.holds = Some(Holds::Known(7));
+        assert!(
+            leaver(&demote).is_none() && planned(&now, &demote).is_ok(),
+            "learners hand on what they hold"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use baton_messages::cluster::{
     FetchError, FetchedBlock, ForwardError, ForwardedTxs, MemberChange, MemberTold,
 };
 use baton_messages::p2p::MAX_ADDRESS;
+use baton_messages::sequencer::CountAccepted;
 use baton_messages::types::{Hash, Height, Member, MemberId, Tx};
 use baton_storage::raft_types::{LogId, TypeConfig};
 use baton_storage::{Completion, Head, Reader, Snapshot, StoreError, VoteRecord};
@@ -118,6 +119,10 @@ async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<A
             info!(from = %caller.name, ?reason, "a member hands on what an operator asked for");
             Ok(Answer::Pause(pausing::record(shared, reason).await))
         }
+        Request::Accepted => {
+            let count = shared.accepted.send(CountAccepted).timeout(shared.times.question);
+            Ok(Answer::Accepted(count.await.ok().flatten()))
+        }
     }
 }
 
@@ -137,9 +142,11 @@ fn admit_disk(
         Request::Raft(RaftCall { call: Call::Vote(ballot) | Call::PreVote(ballot), .. }) => {
             kept.shown(caller.id, boot, ballot.last)
         }
-        Request::Raft(_) | Request::Forward { .. } | Request::Fetch { .. } | Request::Pause { .. } => {
-            kept.check(caller.id, boot)
-        }
+        Request::Raft(_)
+        | Request::Forward { .. }
+        | Request::Fetch { .. }
+        | Request::Pause { .. }
+        | Request::Accepted => kept.check(caller.id, boot),
         Request::Identify | Request::Join { .. } | Request::Peer { .. } => Ok(()),
     };
     judged.map_err(|lost| {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix::Recipient;
 use baton_messages::cluster::{ClusterView, Condition, ForwardedTxs, LeaderHint, MemberTold, MemberView};
+use baton_messages::sequencer::CountAccepted;
 use baton_messages::types::{LogIndex, Member, MemberId, Term};
 use baton_storage::raft_types::{LogId, Membership, TypeConfig};
 use baton_storage::{LogIdRecord, Reader, Store};
@@ -31,6 +32,7 @@ pub struct Shared {
     pub(super) metrics: Metrics,
     pub(super) told: Recipient<MemberTold>,
     pub(super) forwarded: Recipient<ForwardedTxs>,
+    pub(super) accepted: Recipient<CountAccepted>,
     /// The names with which this node wants to form a cluster.
     pub(super) forming: Vec<String>,
     /// One change of the membership at a time.
@@ -87,6 +89,7 @@ impl Shared {
         metrics: Metrics,
         told: Recipient<MemberTold>,
         forwarded: Recipient<ForwardedTxs>,
+        accepted: Recipient<CountAccepted>,
         forming: Vec<String>,
         times: Times,
     ) -> Self {
@@ -97,6 +100,7 @@ impl Shared {
             metrics,
             told,
             forwarded,
+            accepted,
             forming,
             changing: tokio::sync::Mutex::default(),
             serving_blocks: Arc::new(tokio::sync::Semaphore::new(2)),
@@ -144,6 +148,11 @@ impl Shared {
     /// A leader was heard.
     pub(super) fn led_by(&self, leader: MemberId) {
         self.state().led_by = Some((leader, Instant::now()));
+    }
+
+    /// Which leader was heard last, and when.
+    pub(super) fn heard_leader(&self) -> Option<(MemberId, Instant)> {
+        self.state().led_by
     }
 
     /// Whether a member was heard as a leader lately.

@@ -6,20 +6,23 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
-use baton_messages::cluster::Condition;
+use baton_messages::cluster::{Condition, StandingChanged};
 use baton_messages::command::Command;
 use baton_messages::mutation::{Mutation, planted};
-use baton_messages::types::Term;
+use baton_messages::types::{MemberId, Term};
 use baton_storage::raft_types::TypeConfig;
 use openraft::ServerState;
 use openraft::errors::Fatal;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::admit::Denial;
 use super::joining;
 use super::metrics::Metrics;
 use super::retention::{self, Holder, Limits, Situation};
 use super::shared::View;
+use super::transport::CallError;
+use super::wire::Answer;
 use super::{Raft, change};
 
 /// Conditions older than so many heartbeat intervals are not counted any more.
@@ -202,7 +205,10 @@ impl Raft {
         self.shared.told(condition.clone());
         let Some(view) = self.shared.view() else { return };
         let own = self.shared.id();
-        for (id, member) in view.membership_config.membership().nodes() {
+        let membership = view.membership_config.membership();
+        self.outside.retain(|id| membership.get_node(&id).is_some());
+        self.tell_standing(view.state == ServerState::Leader);
+        for (id, member) in membership.nodes() {
             if *id == own {
                 continue;
             }
@@ -214,12 +220,40 @@ impl Raft {
             let request = super::wire::Request::Condition(condition.clone());
             let within = self.config.election_timeout_max.max(Duration::from_millis(50));
             let told = async move {
+                let name = member.name.clone();
                 // Who does not answer hears the next one.
-                let _ = shared.ask(member, super::transport::Class::Urgent, &request, within).await;
+                let answer = shared.ask(member, super::transport::Class::Urgent, &request, within).await;
+                (name, answer)
             };
-            ctx.spawn(told.into_actor(self).map(move |(), this, _| {
+            ctx.spawn(told.into_actor(self).map(move |(name, answer), this, _| {
                 this.telling.remove(&id);
+                this.end_telling(id, &name, answer);
             }));
+        }
+    }
+}
+
+impl Raft {
+    fn end_telling(&mut self, id: MemberId, name: &str, answer: Result<Answer, CallError>) {
+        let denied = match answer {
+            Ok(_) => false,
+            Err(CallError::Denied(reason)) if Denial::Stranger.is_said_in(&reason) => true,
+            // That says nothing about the membership.
+            Err(_) => return,
+        };
+        self.outside.answered(id, name, denied, Instant::now());
+        let leads = self.shared.view().is_some_and(|view| view.state == ServerState::Leader);
+        self.tell_standing(leads);
+    }
+
+    fn tell_standing(&mut self, leads: bool) {
+        let led_by = self.shared.heard_leader();
+        let by = self.outside.by(led_by, Instant::now(), self.config.election_timeout_max);
+        let standing = StandingChanged { stranger_to: by.filter(|_| !leads).map(str::to_owned) };
+        // Who says so is no news.
+        if standing.stranger_to.is_some() != self.told_standing.stranger_to.is_some() {
+            self.told_standing = standing.clone();
+            self.links.standing.do_send(standing);
         }
     }
 }

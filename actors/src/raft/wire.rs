@@ -68,6 +68,8 @@ pub enum Request {
         /// Ends in `/p2p/<id>`.
         address: String,
     },
+    /// How many accepted transactions does the member hold? A leader asks that is to remove it.
+    Accepted,
 }
 
 impl Request {
@@ -83,6 +85,7 @@ impl Request {
             Self::Join { .. } => "join",
             Self::Pause { .. } => "pause",
             Self::Peer { .. } => "peer",
+            Self::Accepted => "accepted",
         }
     }
 }
@@ -223,6 +226,8 @@ pub enum Answer {
     Join(Result<(), JoinRefusal>),
     /// To a pause: the entry.
     Pause(Result<LogIndex, ChangeError>),
+    /// To the question what is accepted: how many, when it can be read now.
+    Accepted(Option<u64>),
 }
 
 /// What became of entries.
@@ -563,6 +568,7 @@ mod tests {
         golden(&Request::Pause { reason: None }, "010600");
         golden(&Request::Pause { reason: Some("da".to_owned()) }, "010601026461");
         golden(&Request::Peer { address: "/p2p/a".to_owned() }, "0107062f7032702f61");
+        golden(&Request::Accepted, "0108");
     }
 
     #[test]
@@ -590,6 +596,8 @@ mod tests {
         golden(&Answer::Join(Err(JoinRefusal::Refused("a".into()))), "010801020161");
         golden(&Answer::Pause(Ok(LogIndex(7))), "01090007");
         golden(&Answer::Pause(Err(ChangeError::NotLeader(None))), "0109010000");
+        golden(&Answer::Accepted(Some(3)), "010a0103");
+        golden(&Answer::Accepted(None), "010a00");
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! What the sequencer hears.
 
 use actix::{Actor, AsyncContext, Context, Handler, MessageResult, ResponseFuture};
-use baton_messages::cluster::{ForwardError, ForwardedTxs};
+use baton_messages::cluster::{ForwardError, ForwardedTxs, StandingChanged};
 use baton_messages::engine::BlockExecuted;
 use baton_messages::mutation::{Mutation, planted};
 use baton_messages::raft::{Applied, LeadershipChanged};
 use baton_messages::sequencer::{
-    AwaitError, AwaitTx, AwaitTxs, Batch, DropTxs, GetQueueView, Level, NextBatch, Outcome, PostTxs, Posted,
-    QueueView, Receipt, SubmitError, SubmitTxs,
+    AwaitError, AwaitTx, AwaitTxs, Batch, CountAccepted, DropTxs, GetQueueView, Level, NextBatch, Outcome,
+    PostTxs, Posted, QueueView, Receipt, SubmitError, SubmitTxs,
 };
 use baton_messages::supervisor::DiskHealthChanged;
 use baton_messages::syncer::ExecutionFollowed;
@@ -113,6 +113,32 @@ impl Handler<LeadershipChanged> for Sequencer {
             info!(term = message.term.0, %leader, txs = self.queue.len(), "forwarding to the leader");
         }
         self.begin_forward(ctx);
+    }
+}
+
+impl Handler<StandingChanged> for Sequencer {
+    type Result = ();
+
+    /// What is queued stays and is sent again and again: the node may be added again.
+    fn handle(&mut self, message: StandingChanged, _: &mut Context<Self>) {
+        match &message.stranger_to {
+            Some(member) => {
+                warn!(%member, txs = self.queue.len(), "no member any more: transactions are refused, and wait here");
+            }
+            None => info!("a member again: transactions are accepted"),
+        }
+        self.stranger_to = message.stranger_to;
+    }
+}
+
+impl Handler<CountAccepted> for Sequencer {
+    type Result = Option<u64>;
+
+    /// Those on their way to the disk count: they are answered in a moment.
+    fn handle(&mut self, _: CountAccepted, ctx: &mut Context<Self>) -> Self::Result {
+        self.catch_up_or_report(ctx);
+        let count = self.queue.len() + self.incoming_txs;
+        if self.trouble.is_some() { None } else { u64::try_from(count).ok() }
     }
 }
 

@@ -51,6 +51,12 @@ impl Sequencer {
         if let Some(trouble) = self.disk_trouble.as_ref().or(self.trouble.as_ref()) {
             return Err(SubmitError::NotReady(trouble.clone()));
         }
+        if let Some(member) = &self.stranger_to {
+            return Err(SubmitError::NotReady(format!(
+                "this node is no member of the cluster any more, says {member}, and nobody would take it: post to \
+                 a member, or add this node again (`baton cluster add`)"
+            )));
+        }
         for (_, tx) in txs {
             if tx.0.is_empty() {
                 return Err(SubmitError::Empty);

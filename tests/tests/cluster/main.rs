@@ -9,6 +9,7 @@ mod failover;
 mod forced;
 mod gossip;
 mod handoff;
+mod leaving;
 mod log;
 mod membership;
 mod pause;
