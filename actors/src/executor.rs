@@ -288,6 +288,9 @@ impl Executor {
         let last_signed = last_signed.map(|signed| (signed.header.height, signed.header.hash()));
         let check = CheckGuard { last_block: self.reader.tip().height, last_signed };
         let (check_guard, within) = (self.links.check_guard.clone(), self.config.reply_within);
+        // An earlier proposal may have been committed since the grant, and is told by nobody before it
+        // is executed here (P10).
+        let position = self.links.position.send(GetPosition).timeout(within);
         let checking = async move {
             if let Some(note) = note {
                 // A refusal that lasts is also the answer to the next question, with the reason.
@@ -297,12 +300,13 @@ impl Executor {
                     Ok(()) => {}
                 }
             }
-            check_guard.send(check).timeout(within).await
+            let checked = check_guard.send(check).timeout(within).await?;
+            Ok::<_, MailboxError>(checked.and(Ok(position.await?)))
         };
         ctx.spawn(checking.into_actor(self).map(|reply, this, ctx| match reply {
-            Ok(Ok(())) => {
-                // The grant came when everything was executed.
-                this.telling.executed(this.reader.tip().height);
+            Ok(Ok(Err(error))) => this.end_in_failed_check(&error.to_string(), ctx),
+            Ok(Ok(Ok(position))) => {
+                this.telling.executed(position.height);
                 this.begin_telling_tail(ctx);
                 this.begin_signing(ctx);
                 this.begin_first_round(ctx);

@@ -188,6 +188,8 @@ pub struct Syncer {
     reader: Reader,
     /// Where the engine is, once it was compared with the store.
     position: Option<(Height, StateRoot)>,
+    /// How far execution is as others have heard it.
+    told: Height,
     final_height: Height,
     /// The tip is known to be all that was committed before this process started.
     tip_is_known: bool,
@@ -223,6 +225,7 @@ impl Syncer {
             metrics,
             reader,
             position: None,
+            told: Height(0),
             final_height: Height(0),
             tip_is_known: false,
             idle: false,
@@ -355,8 +358,22 @@ impl Syncer {
         if !self.follow.as_ref().is_none_or(|follow| follow.tells_of(height)) {
             return;
         }
+        self.tell(height, &root);
+    }
+
+    fn tell(&mut self, height: Height, root: &StateRoot) {
+        self.told = height;
         for link in &self.links.followed {
             link.do_send(ExecutionFollowed { height, root: root.clone() });
+        }
+    }
+
+    /// Others hear how far execution is, where that was left for later and nothing comes later.
+    fn tell_the_rest(&mut self) {
+        if let Some((height, root)) = self.position.clone()
+            && height != self.told
+        {
+            self.tell(height, &root);
         }
     }
 

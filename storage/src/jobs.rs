@@ -388,6 +388,8 @@ impl Shared {
     /// Tells everybody how their group went.
     fn finish(&self, group: Vec<Job>, result: &Result<(), StoreError>) {
         if let Err(trouble) = result {
+            // Under the lock that `forgive` takes: no trouble and everything written would be a lie.
+            let _queue = lock(&self.queue);
             self.report(trouble);
             // Those who wait for a write look for trouble when they wake.
             self.written.send_replace(u64::MAX);

@@ -1,9 +1,9 @@
 //! The store on a real disk: one RocksDB, one write-ahead log, never disabled (P4).
 
-use std::ops::Bound;
+use std::ops::{Bound, Deref};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use bytes::Bytes;
 use fail::fail_point;
@@ -23,7 +23,10 @@ const BLOB_FROM: u64 = 4 * 1024;
 pub struct Rocks {
     /// `None` once closed, and while it is being opened again. Nothing slow happens under this lock:
     /// readers are on threads that must go on.
-    db: RwLock<Option<DB>>,
+    db: RwLock<Option<Arc<DB>>>,
+    /// Read while the database is used, which takes as long as the device does. Whoever lets go of the
+    /// database takes it out first, so that nobody comes anew, and then waits here for those who use it.
+    in_use: RwLock<()>,
     /// One at a time lets go of it or takes it.
     turn: Mutex<()>,
     /// Closed for ever.
@@ -46,9 +49,10 @@ impl Rocks {
     ///
     /// `Io` also when another process has the directory open (see `is_lock_error`).
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let db = RwLock::new(Some(open(path)?));
+        let db = RwLock::new(Some(Arc::new(open(path)?)));
         Ok(Self {
             db,
+            in_use: RwLock::default(),
             turn: Mutex::default(),
             closed: AtomicBool::default(),
             path: path.to_owned(),
@@ -62,12 +66,13 @@ impl Rocks {
         path.join("CURRENT").exists()
     }
 
-    fn db(&self) -> RwLockReadGuard<'_, Option<DB>> {
-        self.db.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, db: Option<DB>) -> Option<DB> {
-        std::mem::replace(&mut *self.db.write().unwrap_or_else(PoisonError::into_inner), db)
+    /// The database, for one use.
+    fn db(&self) -> Result<InUse<'_>, StoreError> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        let db_here = db.as_ref().ok_or_else(|| self.gone())?.clone();
+        // Nobody waits for this lock while there is a database to use.
+        let until_here = self.in_use.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(InUse { db: db_here, _until_here: until_here })
     }
 
     /// Why there is none.
@@ -80,9 +85,26 @@ impl Rocks {
 
     /// Lets go of the database; its lock is released when this returns.
     fn let_go(&self) {
-        if let Some(db) = self.put(None) {
+        let before = self.db.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(db) = before {
+            drop(self.in_use.write().unwrap_or_else(PoisonError::into_inner));
             db.cancel_all_background_work(true);
         }
+    }
+}
+
+/// The database while somebody uses it.
+struct InUse<'a> {
+    // Dropped before the lock is released: the last one out closes it.
+    db: Arc<DB>,
+    _until_here: RwLockReadGuard<'a, ()>,
+}
+
+impl Deref for InUse<'_> {
+    type Target = DB;
+
+    fn deref(&self) -> &DB {
+        &self.db
     }
 }
 
@@ -102,7 +124,7 @@ fn options() -> Options {
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     options.set_manual_wal_flush(false);
     options.set_max_total_wal_size(128 * MIB as u64);
-    options.set_db_write_buffer_size(64 * MIB);
+    options.set_db_write_buffer_size(48 * MIB);
     options.set_max_open_files(512);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(4);
@@ -120,16 +142,17 @@ fn family_options(family: Family, cache: &Cache) -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
-    options.set_write_buffer_size(16 * MIB);
+    // What a flush frees at once, and what resident memory swings by under load (docs/chaos.md).
+    options.set_write_buffer_size(8 * MIB);
     match family {
         Family::Bodies => {
-            options.set_write_buffer_size(32 * MIB);
+            options.set_write_buffer_size(16 * MIB);
             options.set_enable_blob_files(true);
             options.set_min_blob_size(BLOB_FROM);
             options.set_blob_compression_type(DBCompressionType::Lz4);
             options.set_enable_blob_gc(true);
         }
-        Family::KvState | Family::KvTree => options.set_write_buffer_size(32 * MIB),
+        Family::KvState | Family::KvTree => options.set_write_buffer_size(16 * MIB),
         _ => {}
     }
     options
@@ -160,9 +183,8 @@ fn family_handle(db: &DB, family: Family) -> &ColumnFamily {
 
 impl Backend for Rocks {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let guard = self.db();
-        let db = guard.as_ref().ok_or_else(|| self.gone())?;
-        let value = db.get_cf(family_handle(db, family), key).map_err(|error| store_error(&error))?;
+        let db = self.db()?;
+        let value = db.get_cf(family_handle(&db, family), key).map_err(|error| store_error(&error))?;
         Ok(value.map(Bytes::from))
     }
 
@@ -173,8 +195,7 @@ impl Backend for Rocks {
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let guard = self.db();
-        let db = guard.as_ref().ok_or_else(|| self.gone())?;
+        let db = self.db()?;
         if is_empty(&range) {
             return Ok(vec![]);
         }
@@ -194,7 +215,7 @@ impl Backend for Rocks {
             Direction::Reverse => IteratorMode::End,
         };
         let mut found = Vec::new();
-        for item in db.iterator_cf_opt(family_handle(db, family), read, mode).take(limit) {
+        for item in db.iterator_cf_opt(family_handle(&db, family), read, mode).take(limit) {
             let (key, value) = item.map_err(|error| store_error(&error))?;
             found.push((Bytes::from(key), Bytes::from(value)));
         }
@@ -202,18 +223,17 @@ impl Backend for Rocks {
     }
 
     fn write(&self, batch: Batch) -> Result<(), StoreError> {
-        let guard = self.db();
-        let db = guard.as_ref().ok_or_else(|| self.gone())?;
+        let db = self.db()?;
         if batch.only_in.is_some_and(|generation| generation != self.generation()) {
             return Err(StoreError::reopened());
         }
         let mut write = WriteBatch::default();
         for operation in batch.operations {
             match operation {
-                Operation::Put(family, key, value) => write.put_cf(family_handle(db, family), key, value),
-                Operation::Delete(family, key) => write.delete_cf(family_handle(db, family), key),
+                Operation::Put(family, key, value) => write.put_cf(family_handle(&db, family), key, value),
+                Operation::Delete(family, key) => write.delete_cf(family_handle(&db, family), key),
                 Operation::DeleteRange(family, from, to) => {
-                    write.delete_range_cf(family_handle(db, family), from, to);
+                    write.delete_range_cf(family_handle(&db, family), from, to);
                 }
             }
         }
@@ -224,8 +244,8 @@ impl Backend for Rocks {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        let guard = self.db();
-        let db = guard.as_ref().ok_or_else(|| self.gone())?;
+        let db = self.db()?;
+        fail_point!("storage.syncing");
         db.flush_wal(true).map_err(|error| store_error(&error))
     }
 
@@ -238,7 +258,7 @@ impl Backend for Rocks {
         }
         self.let_go();
         fail_point!("storage.reopening");
-        let opened = open(&self.path)?;
+        let opened = Arc::new(open(&self.path)?);
         let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
         *db = Some(opened);
         self.generation.fetch_add(1, Ordering::Relaxed);
@@ -266,11 +286,45 @@ fn successor(key: &[u8]) -> Vec<u8> {
 #[cfg(all(test, feature = "failpoints"))]
 #[allow(clippy::disallowed_methods, reason = "a thread beside the one that opens is what is shown")]
 mod tests {
-    use std::sync::Arc;
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
     use super::*;
+
+    /// A device that hangs in a sync, and a store that is opened again because of another failure.
+    #[test]
+    fn nobody_waits_for_a_store_that_waits_for_its_device() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let rocks = Arc::new(Rocks::open(directory.path()).expect("it opens"));
+        let (arrived, here) = channel();
+        let (go, on) = channel::<()>();
+        let on = std::sync::Mutex::new(on);
+        let hang = move || {
+            let _ = arrived.send(());
+            let _ = on.lock().expect("once").recv();
+        };
+        fail::cfg_callback("storage.syncing", hang).expect("the place can be armed");
+        let syncing = rocks.clone();
+        let syncing = std::thread::spawn(move || syncing.sync());
+        here.recv().expect("it hangs");
+        let opening = rocks.clone();
+        let opening = std::thread::spawn(move || opening.reopen());
+        let (read, found) = channel();
+        let reader = rocks.clone();
+        std::thread::spawn(move || {
+            // Until the store is on its way; then nobody waits.
+            while reader.get(Family::Meta, b"key").is_ok() {
+                std::thread::yield_now();
+            }
+            read.send(reader.get(Family::Meta, b"key"))
+        });
+        let found = found.recv_timeout(Duration::from_secs(10));
+        go.send(()).expect("it waits");
+        fail::remove("storage.syncing");
+        assert_eq!(syncing.join().expect("no panic"), Ok(()), "what began is finished before");
+        opening.join().expect("no panic").expect("it opens again");
+        assert_eq!(found.expect("P8: nobody waits"), Err(StoreError::reopening()));
+    }
 
     /// Replaying a write-ahead log takes as long as it takes; the threads of the actors read meanwhile.
     #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use baton_messages::codec::encode;
-use baton_messages::types::{Hash, Height, Member, MemberId};
+use baton_messages::types::{Hash, Height, Member, MemberId, Term};
 use uuid::Uuid;
 
 use crate::backend::{Batch, Family, StoreError};
@@ -17,7 +17,7 @@ use crate::chain;
 use crate::head::Head;
 use crate::jobs::Kind;
 use crate::raft_types::{Membership, StoredMembership, log_id};
-use crate::records::{LogIdRecord, MembershipRecord, meta};
+use crate::records::{LogIdRecord, MembershipRecord, VoteRecord, meta};
 use crate::writer::Writer;
 
 /// Why a store does not become a cluster's. Nothing was changed.
@@ -63,6 +63,9 @@ impl Writer {
     /// is `member`. Durable when it returns, and done whole or not at all. The store must be
     /// reopened afterwards, before anything else is done with it.
     ///
+    /// `seen` is the highest term the member's guard has signed in: the cluster's terms begin above it,
+    /// because the guard refuses older ones (P2).
+    ///
     /// # Errors
     ///
     /// `TakeOverError`, saying what is not as it must be.
@@ -72,10 +75,11 @@ impl Writer {
         hash: Hash,
         member: Member,
         cluster: Uuid,
+        seen: Term,
     ) -> Result<(), TakeOverError> {
         let inner = &*self.inner;
         let _repair = inner.repair.lock().await;
-        let batch = self.take_over_batch(height, hash, member, cluster)?;
+        let batch = self.take_over_batch(height, hash, member, cluster, seen)?;
         Ok(inner.jobs.run(Kind::Other, batch, true).await?)
     }
 
@@ -85,6 +89,7 @@ impl Writer {
         hash: Hash,
         member: Member,
         cluster: Uuid,
+        seen: Term,
     ) -> Result<Batch, TakeOverError> {
         let inner = &*self.inner;
         let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,6 +151,11 @@ impl Writer {
         batch.put(Family::Meta, meta::APPLIED, encode(&applied));
         batch.put(Family::Meta, meta::PURGED, encode(&LogIdRecord::from(first)));
         batch.put(Family::Meta, meta::SNAPSHOT, head.encode());
+        if seen > Term(0) {
+            // As one that stood in that term, and was not elected.
+            let vote = VoteRecord { term: seen.0, voted_for: id, committed: false };
+            batch.put(Family::Meta, meta::VOTE, encode(&vote));
+        }
         Ok(batch)
     }
 }

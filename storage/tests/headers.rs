@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use baton_messages::chain::{Block, Header, SignedHeader, Signer};
-use baton_messages::types::{DaHeight, Hash, Height, Member, Timestamp};
+use baton_messages::types::{DaHeight, Hash, Height, Member, Term, Timestamp};
 use baton_storage::memory::{Disk, Keep};
 use baton_storage::{FollowError, FollowRecord, Store, StoreError, TakeOverError};
 use bytes::Bytes;
@@ -59,8 +59,10 @@ async fn headers_are_kept_with_their_signatures_and_every_body_is_missing() {
     }
     assert_eq!((reader.gaps(), reader.first_height_with_body()), (vec![(Height(1), Height(5))], Height(6)));
     let member = Member { name: "a".into(), storage: STORAGE, ..Member::default() };
-    let taken =
-        store.writer(nobody()).take_over(Height(5), chain[4].hash(), member, Uuid::from_u128(7)).await;
+    let taken = store
+        .writer(nobody())
+        .take_over(Height(5), chain[4].hash(), member, Uuid::from_u128(7), Term(0))
+        .await;
     assert_eq!(taken, Err(TakeOverError::Missing(Height(1))), "a chain does not go on without its blocks");
 }
 

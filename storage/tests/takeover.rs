@@ -44,7 +44,7 @@ fn member() -> Member {
 }
 
 async fn take_over(store: &Store, block: &Block) -> Result<(), TakeOverError> {
-    store.writer(nobody()).take_over(block.height(), block.hash(), member(), CLUSTER).await
+    store.writer(nobody()).take_over(block.height(), block.hash(), member(), CLUSTER, Term(0)).await
 }
 
 #[tokio::test]
@@ -74,6 +74,17 @@ async fn a_store_that_followed_goes_on_as_that_of_a_sole_voter() {
     append(&mut log, vec![entry(1, 1, &next)]).await.unwrap();
     let verdicts = store.writer(nobody()).commit(&[entry(1, 1, &next)]).unwrap();
     assert!(matches!(verdicts[0], Verdict::Committed(tip) if tip.height == Height(6)), "{verdicts:?}");
+}
+
+/// The guard is fenced by terms, and may outlive the store.
+#[tokio::test]
+async fn terms_begin_above_the_one_in_which_the_guard_signed_last() {
+    let (disk, store, chain) = followed(5, true).await;
+    let writer = store.writer(nobody());
+    writer.take_over(Height(5), chain[4].hash(), member(), CLUSTER, Term(7)).await.unwrap();
+    disk.crash(Keep::None);
+    let vote = reopen(&disk).log().read_vote().await.unwrap().expect("one is there");
+    assert_eq!((vote.leader_id.term, vote.committed), (7, false));
 }
 
 #[tokio::test]
@@ -114,7 +125,7 @@ async fn only_the_last_block_of_a_chain_that_is_whole_is_taken_over() {
     let refused = take_over(&store, &chain[3]).await;
     assert!(matches!(refused, Err(TakeOverError::OtherTip { .. })), "{refused:?}");
     let writer = store.writer(nobody());
-    let refused = writer.take_over(Height(5), Hash([8; 32]), member(), CLUSTER).await;
+    let refused = writer.take_over(Height(5), Hash([8; 32]), member(), CLUSTER, Term(0)).await;
     assert!(matches!(refused, Err(TakeOverError::OtherTip { .. })), "{refused:?}");
 
     let first = SignedHeader { header: chain[2].header().clone(), ..SignedHeader::default() };

@@ -191,6 +191,19 @@ impl Ledger {
         places
     }
 
+    /// Where the first copy of each height's data is.
+    #[must_use]
+    pub fn data_places(&self) -> BTreeMap<Height, DaHeight> {
+        let mut places = BTreeMap::new();
+        for (index, block) in self.lock().blocks.iter().enumerate() {
+            let signed = block.iter().filter_map(|blob| SignedData::decode(&blob.data).ok());
+            for metadata in signed.filter_map(|signed| signed.data.metadata) {
+                places.entry(metadata.height).or_insert(DaHeight(index as u64 + 1));
+            }
+        }
+        places
+    }
+
     /// Everything in a namespace, with its DA height.
     #[must_use]
     pub fn places_of(&self, namespace: Namespace) -> Vec<(bytes::Bytes, DaHeight)> {

@@ -21,6 +21,8 @@ use uuid::Uuid;
 
 const QUIET: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The term in which the key has signed last.
+const SIGNED_IN: Term = Term(7);
 
 /// A machine whose node made so many blocks and has stopped.
 fn produced(seed: u64, blocks: u64) -> Machine {
@@ -51,14 +53,15 @@ fn catch_up(node: &FollowingNode, guard: &MemoryGuard) -> CatchUp<MemoryGuard> {
     }
 }
 
-/// What `baton start` does once the chain may be gone on with.
+/// What `baton start` does once the chain may be gone on with. The guard outlived its store: the key has signed
+/// in terms above those with which a cluster begins.
 async fn take_over(machine: &Machine, (height, hash): (Height, Hash)) {
     let chain = ChainId { name: machine.genesis.chain_id.clone(), genesis: machine.genesis.hash() };
-    let guard = Guard::at(&chain, height, hash, Term(0)).expect("a chain's name");
+    let guard = Guard::at(&chain, height, hash, SIGNED_IN).expect("a chain's name");
     machine.guard.clone().create(&guard.record().encode()).expect("the disk works");
     let member = Member { name: "a".to_owned(), storage: machine.storage, ..Member::default() };
-    let taken =
-        machine.open().writer(Box::new(|_| {})).take_over(height, hash, member, Uuid::from_u128(7)).await;
+    let writer = machine.open().writer(Box::new(|_| {}));
+    let taken = writer.take_over(height, hash, member, Uuid::from_u128(7), SIGNED_IN).await;
     taken.expect("all of it is there");
 }
 

@@ -4,8 +4,11 @@
 use std::time::Duration;
 
 use baton::cli::place::open_options;
+use baton_messages::chain::{Header, SignedHeader, Signer};
+use baton_messages::types::Height;
 use baton_storage::Store;
 use serde_json::json;
+use sim::Machine;
 use sim::process::{Follower, Site, hashes};
 use tokio::time::sleep;
 
@@ -71,6 +74,60 @@ async fn a_sequencer_without_store_and_guard_goes_on_with_its_chain_and_signs_no
     assert_eq!(followed, chain[..followed.len()]);
 }
 
+/// The guard is fenced by terms (P2): those of the new cluster begin above its.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sequencer_whose_guard_outlived_its_store_signs_on_in_later_terms() {
+    let site = Site::new(&FAST).await;
+    let mut node = site.started().await;
+    for _ in 0..3 {
+        assert_eq!(node.terminate().await, Some(0));
+        node = site.started().await;
+    }
+    let peer = site.peer_address().await;
+    let mut full = Follower::of(&site.home.genesis(), &[("--evnode.p2p.peers", &peer)], &[]).await;
+    full.start();
+    full.execute(10).await;
+    site.drain().await;
+    let height = site.height().await;
+    full.execute(height).await;
+    assert_eq!(node.terminate().await, Some(0));
+    full.execute(store_height(&site)).await;
+    site.lose_store().await;
+    let env = [("BATON_NODE_CATCHUP_TIMEOUT", "10s".to_owned()), ("BATON_P2P_PEERS", full.peer_address())];
+    let node = site.start(&env);
+    site.until("production", || async { site.unready().await.is_empty() }).await;
+    let (code, why) = site.post("a=1", "executed").await;
+    assert_eq!(code, 200, "{why}");
+    // What is not signed is on no DA.
+    site.drain().await;
+    assert_eq!(node.terminate().await, Some(0));
+    full.terminate().await;
+}
+
+/// The last height in the store of a node that has stopped.
+fn store_height(site: &Site) -> u64 {
+    let store = Store::open(open_options(&site.home, &site.genesis())).expect("the store opens");
+    let height = store.reader().tip().height.0;
+    store.close();
+    height
+}
+
+/// A header far up that names the proposer, and that another key has signed.
+fn forged(site: &Site) -> Vec<u8> {
+    let stranger = Machine::new(1);
+    let genesis = site.genesis();
+    let header = Header {
+        height: Height(1_000_000_000),
+        chain_id: genesis.chain_id.clone(),
+        proposer_address: genesis.proposer_address.clone(),
+        time: genesis.start_time,
+        ..Header::default()
+    };
+    let signature = stranger.sign(&header.encode());
+    let signer = Signer { address: genesis.proposer_address, ..stranger.signer() };
+    SignedHeader { header, signature, signer }.encode()
+}
+
 /// There is no peer any more, and a person knows where the chain ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_persons_word_ends_the_waiting_and_the_guard_has_the_last_one() {
@@ -92,9 +149,7 @@ async fn a_persons_word_ends_the_waiting_and_the_guard_has_the_last_one() {
     site.until("what DA has", || async { site.height().await >= included }).await;
     site.until("what it waits for", || async { site.unready().await.contains("no peer says") }).await;
     assert_eq!(node.terminate().await, Some(0));
-    let store = Store::open(open_options(&site.home, &site.genesis())).expect("the store opens");
-    let tip = store.reader().tip().height.0;
-    store.close();
+    let tip = store_height(&site);
     let at = tip.to_string();
     let finish = ["--evnode.node.catchup_timeout", "1m", "--finish", "--at", &at];
     let finish_anyway = [&finish[..], &["--unreachable-ok"]].concat();
@@ -108,6 +163,8 @@ async fn a_persons_word_ends_the_waiting_and_the_guard_has_the_last_one() {
     assert_eq!(site.command("import", &finish_anyway).await, Some(78));
     assert!(site.tail().contains("the double-sign guard"), "{}", site.tail());
     std::fs::write(site.home.guard(), fresh).expect("it can be written");
+    // In the proposer's name, and signed by anybody: it says nothing of the chain.
+    site.write_on_da(&forged(&site)).await;
     assert_eq!(site.command("import", &finish_anyway).await, Some(0), "{}", site.tail());
     let node = site.started().await;
     let (code, why) = site.post("b=2", "executed").await;

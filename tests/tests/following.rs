@@ -7,7 +7,7 @@ use std::time::Duration;
 use baton_actors::signer::key::Key;
 use baton_actors::syncer::candidates::Limits;
 use baton_messages::chain::{
-    Block, DaHeaderEnvelope, Data, Header, Metadata, SignedData, SignedHeader, Signer,
+    Block, DaHeaderEnvelope, Data, Header, LegacyHeaderFields, Metadata, SignedData, SignedHeader, Signer,
 };
 use baton_messages::da::{Blob, Namespace};
 use baton_messages::follow::{Candidate, DaRead, Judged, Offer, Origin, Piece, Taken};
@@ -304,7 +304,57 @@ fn the_order_to_read_again_waits_for_who_reads() {
         node.until("the blocks before", |node| node.tip().height >= Height(5)).await;
         assert_eq!(offer(&node, vec![], None).await.reread, None, "a peer's blocks are not on DA");
         assert_eq!(offer(&node, vec![], read(9)).await.reread, Some(DaHeight(7)));
+        // Until it comes again, a crash must not pass over it.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(node.reader().follow().expect("it follows").cursor, DaHeight(7));
         assert_eq!(offer(&node, vec![], read(9)).await.reread, None, "once");
+    });
+}
+
+/// While DA is read, which may take hours, the last block is told all the same: a sequencer that is restored from
+/// this node, or that waits for its own execution, would lack it.
+#[test]
+fn the_last_block_that_is_known_is_told_also_while_catching_up() {
+    let machine = produced(17, 12);
+    let plan = FollowPlan { reads_da: false, ..FollowPlan::on(machine.another(1), Power::default()) };
+    let source = machine.clone();
+    sim_run(1, move || async move {
+        let peers = Neighbours::of(source.open().reader(), source.signer(), None);
+        let node = FollowingNode::start(&plan).await.expect("on");
+        let unread = DaRead { next: DaHeight(3), head: DaHeight(9_999), strict_from: None };
+        offer(&node, vec![], Some(unread)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert!(node.sync().await.catch_up.is_some(), "DA is unread");
+        for height in 1..8 {
+            let pieces = [header_of(&peers, height), data_of(&peers, height)];
+            offer(&node, pieces.map(|piece| (piece, peer("honest"))).into(), None).await;
+        }
+        node.until("the blocks", |node| node.tip().height == Height(7)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(node.observer().await.executed, Height(7));
+    });
+}
+
+/// A header that carries legacy fields, or could, has a twin: the same payload, and so the same signature, under
+/// another hash. Anybody can make one, and nobody has signed twice.
+#[test]
+fn another_encoding_of_a_signed_header_is_no_second_header() {
+    let machine = produced(19, 12);
+    let plan = FollowPlan { reads_da: false, ..FollowPlan::on(machine.another(1), Power::default()) };
+    let source = machine.clone();
+    sim_run(1, move || async move {
+        let peers = Neighbours::of(source.open().reader(), source.signer(), None);
+        let node = FollowingNode::start(&plan).await.expect("on");
+        let mut signed = peers.header(Height(9)).signed;
+        signed.signature = source.sign(&signed.header.legacy_payload());
+        let mut twin = signed.clone();
+        let zeros = Bytes::from_static(&[0; 32]);
+        twin.header.legacy = Some(LegacyHeaderFields { consensus_hash: zeros, ..Default::default() });
+        assert_ne!(signed.header.hash(), twin.header.hash());
+        let piece = |signed: SignedHeader| vec![(Piece::Header(Arc::new(signed)), peer("one"))];
+        assert_eq!(offer(&node, piece(signed), None).await.judged, [Judged::New]);
+        assert_eq!(offer(&node, piece(twin), None).await.judged, [Judged::Ignored]);
+        assert_eq!((node.observer().await.fork, node.reader().evidence().len()), (None, 0));
     });
 }
 

@@ -117,8 +117,10 @@ impl Library {
     /// `StoreError` when the store cannot be read.
     pub fn newest(&self) -> Result<Option<Height>, StoreError> {
         let (tip, headers_only) = (self.reader.tip().height, self.reader.is_headers_only());
-        let executed = if headers_only { tip } else { self.executed };
-        let mut height = executed.max(tip.previous()).min(tip);
+        // What a node has followed was given away by the proposer (P10): who asks how far the chain is
+        // may be about to sign the next height.
+        let given = if self.reader.follow().is_some() { tip } else { self.executed };
+        let mut height = given.max(tip.previous()).min(tip);
         let lowest = Height(height.0.saturating_sub(UNSIGNED_TAIL)).max(self.reader.initial_height());
         if self.signer.pub_key.is_empty() {
             return Ok(None);

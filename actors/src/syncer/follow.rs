@@ -97,6 +97,8 @@ pub struct Following {
     read: Option<DaRead>,
     highest: Height,
     /// Nothing from this height on may become final.
+    /// The highest header that is right but for its time, which has not come by the clock here.
+    future: Height,
     forked_at: Option<Height>,
     /// The hash of the data of the tip.
     last_data: Option<(Height, Bytes)>,
@@ -106,6 +108,8 @@ pub struct Following {
     restart: Option<DaHeight>,
     /// Offers that wait until there is room.
     waiting: Vec<Waiting>,
+    /// The last block in the store that others have heard of.
+    told: Height,
     began: Instant,
     logged: Instant,
     reopening: bool,
@@ -163,11 +167,13 @@ impl Following {
             catch_up: CatchUp::default(),
             read: None,
             highest: reader.tip().height,
+            future: Height(0),
             forked_at,
             last_data: None,
             prepared: None,
             restart: None,
             waiting: vec![],
+            told: reader.tip().height,
             began: now,
             logged: now,
             reopening: false,
@@ -251,7 +257,8 @@ impl Following {
     /// The record as it is right now.
     fn note(&mut self) -> FollowRecord {
         if let Some(read) = self.read {
-            let unrecorded = self.candidates.lowest_da().into_iter().chain(self.inclusion.lowest_da()).min();
+            let unrecorded = self.candidates.lowest_da().into_iter().chain(self.inclusion.lowest_da());
+            let unrecorded = unrecorded.chain(self.restart).min();
             let unrecorded = unrecorded.filter(|_| !planted(Mutation::CursorAhead));
             self.record.cursor = unrecorded.map_or(read.next, |lowest| lowest.min(read.next));
             self.record.strict_from = self.record.strict_from.into_iter().chain(read.strict_from).min();
@@ -383,9 +390,10 @@ impl Following {
         }
     }
 
-    /// Whether others hear of a block: of every one, or of every so many while there are so many.
+    /// Whether others hear of a block: of every one, or of every so many while there are so many, and of
+    /// the last that is known.
     pub(super) const fn tells_of(&self, height: Height) -> bool {
-        !self.catch_up.is_on() || height.0.is_multiple_of(TOLD_TOGETHER)
+        !self.catch_up.is_on() || height.0.is_multiple_of(TOLD_TOGETHER) || height.0 >= self.highest.0
     }
 
     /// A block, or a header, entered the store.
@@ -394,10 +402,25 @@ impl Following {
             self.look_at_catch_up(Glance::Meanwhile);
         }
         if tell {
-            for link in &self.links.applied {
-                link.do_send(Applied { tip });
-            }
+            self.tell(tip);
         }
+    }
+
+    fn tell(&mut self, tip: Tip) {
+        self.told = tip.height;
+        for link in &self.links.applied {
+            link.do_send(Applied { tip });
+        }
+    }
+
+    /// Nothing more comes that others would hear of together with the last blocks.
+    fn tell_the_rest(&mut self) -> bool {
+        let level = !self.catch_up.is_on();
+        let tip = self.tip();
+        if level && tip.height > self.told {
+            self.tell(tip);
+        }
+        level
     }
 
     /// The next block's data can be told apart from what peers made up, now that the tip is known.
@@ -473,9 +496,11 @@ impl Following {
         }
     }
 
+    /// Where to read again. All that lies above comes again with it.
     fn reread(&mut self) -> Option<DaHeight> {
         let tip = self.floor();
-        self.restart.take().or_else(|| self.candidates.reread(tip))
+        let lost = self.restart.take().into_iter();
+        lost.chain(self.candidates.reread(tip)).chain(self.inclusion.reread()).min()
     }
 
     fn release(&mut self) {
@@ -491,6 +516,10 @@ impl Following {
         // What is to be read again stays so until it is told to somebody who reads and listens.
         reading.retain(|waiting| !waiting.told.is_closed());
         let mut reread = if reading.is_empty() { None } else { self.reread() };
+        // What was read above is forgotten until it comes again: a crash meanwhile must not pass over it.
+        if let (Some(read), Some(from)) = (&mut self.read, reread) {
+            read.next = read.next.min(from);
+        }
         for waiting in reading {
             if let Err(untold) = waiting.told.send(reread.take()) {
                 reread = untold;
@@ -659,6 +688,9 @@ impl Syncer {
     pub(super) fn tend(&mut self, ctx: &mut Context<Self>) {
         let Some(follow) = &mut self.follow else { return };
         follow.look_at_catch_up(Glance::Now);
+        if follow.tell_the_rest() {
+            self.tell_the_rest();
+        }
         self.write_progress(ctx);
         self.go_on(ctx);
     }
@@ -712,7 +744,7 @@ impl Handler<GetSyncView> for Syncer {
     fn handle(&mut self, _: GetSyncView, _: &mut Context<Self>) -> Self::Result {
         let Some(follow) = &self.follow else { return MessageResult(SyncView::default()) };
         MessageResult(SyncView {
-            highest: follow.highest.max(self.reader.tip().height),
+            highest: follow.highest.max(follow.future).max(self.reader.tip().height),
             pending: follow.candidates.len(),
             pending_bytes: follow.candidates.bytes(),
             read: follow.read,

@@ -23,18 +23,21 @@ struct Places {
 pub struct Inclusion {
     most: usize,
     seen: BTreeMap<Height, Places>,
+    /// The lowest place on DA of what had no room.
+    refused: Option<DaHeight>,
 }
 
 impl Inclusion {
     /// Remembers at most so many heights.
     #[must_use]
     pub const fn new(most: usize) -> Self {
-        Self { most, seen: BTreeMap::new() }
+        Self { most, seen: BTreeMap::new(), refused: None }
     }
 
-    /// Half of a block was seen. `false`: there is no room to remember it; read it again later.
+    /// Half of a block was seen. `false`: there is no room to remember it, and [`Self::reread`] says so when there is.
     pub fn saw(&mut self, lane: Lane, height: Height, at: DaHeight, empty: bool) -> bool {
         if self.seen.len() >= self.most && !self.seen.contains_key(&height) {
+            self.refused = Some(self.refused.map_or(at, |refused| refused.min(at)));
             return false;
         }
         let places = self.seen.entry(height).or_default();
@@ -91,7 +94,12 @@ impl Inclusion {
     pub fn lowest_da(&self) -> Option<DaHeight> {
         // Heights are on DA in about their order: the first few are the lowest.
         let places = |places: &Places| places.header.into_iter().chain(places.data);
-        self.seen.values().take(LOOKED_AT).flat_map(places).min()
+        self.seen.values().take(LOOKED_AT).flat_map(places).chain(self.refused).min()
+    }
+
+    /// Where on DA to read again, once there is room for half of what can be remembered.
+    pub fn reread(&mut self) -> Option<DaHeight> {
+        self.refused.take_if(|_| self.seen.len() <= self.most / 2)
     }
 }
 
@@ -155,6 +163,18 @@ mod tests {
         assert!(inclusion.saw(Lane::Data, Height(6), DaHeight(1), false), "a known height has room");
         assert_eq!(inclusion.take(&at(6), Height(9)), []);
         assert!(inclusion.saw(Lane::Header, Height(7), DaHeight(1), true));
+    }
+
+    #[test]
+    fn what_had_no_room_is_read_again_once_there_is_some_and_the_place_is_held_until_then() {
+        let mut inclusion = Inclusion::new(2);
+        for (height, da) in [(5, 5), (6, 6), (8, 8), (7, 7)] {
+            inclusion.saw(Lane::Header, Height(height), DaHeight(da), true);
+        }
+        assert_eq!((inclusion.lowest_da(), inclusion.reread()), (Some(DaHeight(5)), None));
+        assert_eq!(inclusion.take(&at(6), Height(9)), []);
+        assert_eq!(inclusion.lowest_da(), Some(DaHeight(7)));
+        assert_eq!((inclusion.reread(), inclusion.reread()), (Some(DaHeight(7)), None));
     }
 
     #[test]

@@ -86,12 +86,13 @@ impl Plan {
     /// Looks; `now` is time since the beginning.
     pub fn look(&mut self, now: Duration, seen: &Seen) -> Look {
         let end = seen.tip.height.max(seen.highest);
+        let mut waits = of_sources(seen);
+        // The chain is not seen to stand still by who cannot see it.
         let since = match self.still {
-            Some((height, since)) if height == end => since,
+            Some((height, since)) if height == end && waits.is_empty() => since,
             _ => now,
         };
         self.still = Some((end, since));
-        let mut waits = of_sources(seen);
         waits.extend(of_chain(seen));
         waits.extend(of_guard(seen));
         let still = now.saturating_sub(since);
@@ -217,6 +218,19 @@ mod tests {
         assert!(matches!(plan.look(second(10), &level(8)), Look::Waits(_)), "somebody still makes blocks");
         assert!(matches!(plan.look(second(19), &level(8)), Look::Waits(_)));
         assert_eq!(plan.look(second(20), &level(8)), Look::Ready);
+    }
+
+    #[test]
+    fn time_in_which_a_source_was_silent_is_no_time_in_which_the_chain_stood_still() {
+        let mut plan = Plan::new(QUIET, second(60));
+        let nobody = Seen { peers: Err("no peer to ask".to_owned()), ..level(7) };
+        let no_da = Seen { da: Err("away".to_owned()), ..level(7) };
+        plan.look(second(0), &level(7));
+        for (blind, at) in [(nobody, 100), (no_da, 200)] {
+            plan.look(second(at), &blind);
+            assert!(matches!(plan.look(second(at + 9), &level(7)), Look::Waits(_)));
+            assert_eq!(plan.look(second(at + 10), &level(7)), Look::Ready);
+        }
     }
 
     #[test]

@@ -121,8 +121,9 @@ async fn read_da(
         let blobs = blobs.map_err(|_| "no answer".to_owned())?.map_err(|error| error.to_string())?;
         for blob in blobs {
             let Found::Piece(Piece::Header(signed)) = decoder.read(DaHeight(height), &blob) else { continue };
-            // Anybody may write there: only what the key has signed counts.
-            if signed.verify_signature().is_err() {
+            // Anybody may write there, with a key of their own and the proposer's address: only what the
+            // proposer's key has signed counts.
+            if signed.verify_signer().is_err() {
                 continue;
             }
             let found = (signed.header.height, signed.header.hash());

@@ -13,7 +13,7 @@ use baton_actors::signer::files::{self, Overwrite};
 use baton_actors::signer::guard::Guard;
 use baton_actors::signer::slot::ChainId;
 use baton_messages::genesis::Genesis;
-use baton_messages::types::{Height, Member};
+use baton_messages::types::{Height, Member, Term};
 use baton_storage::{Reader, Store};
 use uuid::Uuid;
 
@@ -123,11 +123,11 @@ fn take_over(
     let finished = Finished { height: tip.height, hash: tip.hash };
     record.finished = Some(finished);
     record.write(files, Overwrite::Replace)?;
-    guard(files, genesis, &reader, finished)?;
+    let seen = guard(files, genesis, &reader, finished)?;
     let member =
         Member { name: config.raft.node_id.clone(), storage: store.identity().storage, ..Member::default() };
     let writer = store.writer(Box::new(|_| {}));
-    let taken = writer.take_over(finished.height, finished.hash, member, Uuid::new_v4());
+    let taken = writer.take_over(finished.height, finished.hash, member, Uuid::new_v4(), seen);
     runtime.block_on(taken).map_err(ExitError::config)?;
     Ok(finished)
 }
@@ -162,13 +162,14 @@ fn go_on(record: &Record, reader: &Reader, height: Height) -> Result<Finished, E
     Ok(finished)
 }
 
-/// The key signs what follows this block and nothing else.
+/// The key signs what follows this block and nothing else. Gives the term in which it signed last, as far as
+/// the guard knows: one that outlived its store keeps it.
 pub(crate) fn guard(
     files: &Home,
     genesis: &Genesis,
     reader: &Reader,
     finished: Finished,
-) -> Result<(), ExitError> {
+) -> Result<Term, ExitError> {
     let committed = committed(reader)?;
     if committed.last_signed != Some((finished.height, finished.hash)) {
         return Err(ExitError::config(format!(
@@ -178,11 +179,16 @@ pub(crate) fn guard(
     }
     refuse_ahead(files, genesis, finished.height)?;
     match keys::guard_from_committed(files, genesis, &committed, true) {
-        Ok(_) => Ok(()),
-        // From an act that was cut short.
-        Err(KeysError::GuardInOrder { height, .. }) if height == finished.height => Ok(()),
-        Err(error) => Err(error.into()),
+        Ok(_) => {}
+        // From an act that was cut short, or from before the store was lost.
+        Err(KeysError::GuardInOrder { height, .. }) if height == finished.height => {}
+        Err(error) => return Err(error.into()),
     }
+    let slots = FileGuard::peek(&files.guard()).map_err(ExitError::retry_later)?;
+    let chain = ChainId { name: genesis.chain_id.clone(), genesis: genesis.hash() };
+    Guard::open(&slots, &chain)
+        .map(|guard| guard.map_or(Term(0), |guard| guard.record().term))
+        .map_err(ExitError::config)
 }
 
 /// The key has signed above this block: to go on here would sign those heights again (P2).

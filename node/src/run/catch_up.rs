@@ -91,11 +91,11 @@ pub(super) async fn take_over(
     store: &Store,
     (height, hash): (Height, Hash),
 ) -> Result<(), ExitError> {
-    finish::guard(&config.files, genesis, &store.reader(), Finished { height, hash })?;
+    let seen = finish::guard(&config.files, genesis, &store.reader(), Finished { height, hash })?;
     let member =
         Member { name: config.raft.node_id.clone(), storage: store.identity().storage, ..Member::default() };
     let writer = store.writer(Box::new(|_| {}));
-    writer.take_over(height, hash, member, Uuid::new_v4()).await.map_err(ExitError::retry_later)?;
+    writer.take_over(height, hash, member, Uuid::new_v4(), seen).await.map_err(ExitError::retry_later)?;
     info!(height = height.0, %hash, "caught up: the chain goes on here, the node starts anew to produce");
     Ok(())
 }

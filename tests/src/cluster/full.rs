@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use baton_messages::types::{Height, Tip};
+use baton_storage::LeftOut;
 use baton_storage::memory::Keep;
 use futures::future::LocalBoxFuture;
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,8 @@ pub(crate) struct Full {
     machine: Machine,
     sources: Sources,
     net: Option<P2pNet>,
+    /// Whether it judges what the proposer does with forced transactions.
+    forced: bool,
     /// Whom it dials.
     dials: Vec<String>,
     started: Instant,
@@ -62,6 +65,11 @@ impl Full {
 
     pub(crate) const fn machine(&self) -> &Machine {
         &self.machine
+    }
+
+    /// Whether it judges what the proposer does with forced transactions.
+    pub(crate) const fn judges_forced(&self) -> bool {
+        self.forced
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -94,6 +102,11 @@ impl Full {
         self.node().map_or(Height(0), |node| node.reader().da_progress().included)
     }
 
+    /// What it found left out that was forced.
+    pub(crate) fn left_out(&self) -> Option<LeftOut> {
+        self.node().and_then(|node| node.reader().left_out())
+    }
+
     /// Gives it something to do; nothing while it does not run.
     pub(crate) fn send<Fut>(&self, job: impl FnOnce(Rc<FollowingNode>) -> Fut + 'static)
     where
@@ -114,9 +127,7 @@ impl Full {
             da_cut: self.da_cut.clone(),
             peering,
             clock_offset: elapsed,
-            // It would judge by where on DA a block came, and here the cluster may be away for longer than
-            // the grace of an epoch (docs/simulation.md).
-            forced: false,
+            forced: self.forced,
             ..FollowPlan::on(self.machine.clone(), self.power())
         }
     }
@@ -162,6 +173,7 @@ impl Cluster {
             machine: self.hosts[0].machine().another(FULL),
             sources,
             net: self.plan.p2p.clone().filter(|_| sources.peers),
+            forced: sources.da && self.plan.forced_epoch.is_some(),
             dials: (0..self.hosts.len()).map(name).collect(),
             started: together.started(),
             touched: together.touched(),
@@ -223,9 +235,13 @@ impl Cluster {
     }
 
     /// Whether the full node has what the cluster has, as far as its sources tell: a block that
-    /// nobody has posted yet is not on DA.
+    /// nobody has posted yet is not on DA. One that takes no further block, because something forced
+    /// was left out, has what it wants.
     pub(crate) fn full_is_level(&self, goal: Height) -> bool {
         let Some(full) = &self.full else { return true };
+        if full.left_out().is_some() {
+            return true;
+        }
         let executed = full.node().map_or(0, |node| node.metrics.engine.height.get());
         full.tip().height >= goal
             && u64::try_from(executed).is_ok_and(|executed| executed >= goal.0)

@@ -82,11 +82,13 @@ pub enum Situation {
     FullRefused,
     /// A full node banned a peer.
     FullBanned,
+    /// A full node found that something forced was left out.
+    FullStopped,
 }
 
 impl Situation {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::CrashBetweenCommitAndSign,
         Self::CrashBetweenSignAndDa,
         Self::CrashBetweenDaAndRecord,
@@ -123,6 +125,7 @@ impl Situation {
         Self::FullAfterLoss,
         Self::FullRefused,
         Self::FullBanned,
+        Self::FullStopped,
     ];
 }
 
@@ -165,6 +168,7 @@ impl fmt::Display for Situation {
             Self::FullAfterLoss => "full node caught up after losing blocks",
             Self::FullRefused => "full node refused what a peer gave",
             Self::FullBanned => "full node banned a peer",
+            Self::FullStopped => "full node found something forced left out",
         })
     }
 }

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::deeds::{End, keep};
 use super::drive::Drive;
+use super::forced::Rule;
 use super::lies::{Lie, Told};
-use super::{EventKind, Left};
+use super::{EventKind, Left, Situation};
 use crate::cluster::{FULL, FULL_NAME, Sources};
 use crate::node::START;
 use crate::p2p_net::P2pNet;
@@ -201,6 +202,22 @@ impl Drive {
         Height(past)
     }
 
+    /// E7: it has stopped where something forced was left out, and nowhere else. A proposer that was away
+    /// for longer than the grace of an epoch leaves out what was forced meanwhile, by ev-node's rule, when it
+    /// posts what it had made before (docs/adr/0018-forced-inclusion-after-an-outage.md).
+    fn full_judged_rightly(&mut self) {
+        let Some(full) = self.cluster.full().filter(|full| full.judges_forced()) else { return };
+        let Some(leader) = self.cluster.leader().filter(|leader| self.cluster.is_up(*leader)) else { return };
+        let (reader, da_start) = (self.cluster.reader(leader), full.machine().genesis.da_start_height);
+        let rule = Rule::of(&reader, &self.cluster.ledger(), da_start);
+        if let Some(found) = full.left_out() {
+            assert!(full.included() < found.height, "P7: a block that leaves something out is final");
+            rule.check_found(&found);
+            self.reached(Situation::FullStopped);
+        }
+        rule.check_final(full.included());
+    }
+
     /// L1, P5: in the end it has everything that its sources have, and the state that the next header
     /// says.
     pub(super) fn full_comes_to_rest(&mut self) {
@@ -210,6 +227,7 @@ impl Drive {
             false => self.cluster.ledger().tip(),
         };
         self.full_is_level(goal);
+        self.full_judged_rightly();
         let found = Rc::new(RefCell::new(None));
         let slot = found.clone();
         full.send(move |node| async move {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::{fs, io::Write};
 
 use baton::home::Home;
+use baton_messages::da::Namespace;
 use baton_messages::genesis::Genesis;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -100,11 +101,15 @@ impl Site {
     /// The machine is lost and its key is not: the store and the guard are gone, and `baton init` makes
     /// the home again. The node must have stopped.
     pub async fn restore(&self) {
-        fs::remove_dir_all(self.home.data()).expect("there was a store");
         fs::remove_file(self.home.guard()).expect("there was a guard");
-        let init =
-            Child::start("init", &self.args("init"), &[], &self.log()).ended(Duration::from_secs(30)).await;
-        assert!(init.is_some_and(|status| status.success()), "{}", self.tail());
+        self.lose_store().await;
+    }
+
+    /// The store is lost, and neither the key nor its guard; `baton init` makes an empty one. The node
+    /// must have stopped.
+    pub async fn lose_store(&self) {
+        fs::remove_dir_all(self.home.data()).expect("there was a store");
+        assert_eq!(self.command("init", &[]).await, Some(0), "{}", self.tail());
     }
 
     /// Runs another command on the home while the node does not run; its exit code. What it says is in
@@ -233,6 +238,14 @@ impl Site {
         let answer: Value = answer.json().await.expect("the answer is JSON");
         assert!(answer["error"].is_null(), "{method}: {answer}");
         answer["result"].clone()
+    }
+
+    /// Anybody writes this to where the chain's headers are on DA.
+    pub async fn write_on_da(&self, data: &[u8]) {
+        let namespace = Namespace::of(NAMESPACES[0]).to_base64();
+        let data = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, data);
+        let blob = serde_json::json!({"namespace": namespace, "data": data, "share_version": 0});
+        self.da_call("blob.Submit", serde_json::json!([[blob], {}])).await;
     }
 
     /// Makes the DA layer one block longer.

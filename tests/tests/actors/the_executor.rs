@@ -2,6 +2,7 @@
 
 use baton_messages::command::{FORCED_VERSION, ForcedPosition};
 use baton_messages::forced::{Forced, ForcedTx, NextForced};
+use baton_messages::p2p::{PublishBlock, PublishTail};
 
 use super::*;
 
@@ -338,8 +339,12 @@ fn what_was_proposed_before_is_decided_before_anything_is_looked_at() {
             committing.committed(&Arc::new(block));
         })
         .0;
+        let (block, told) = probe(|_: &PublishBlock| Ok(()));
+        let (tail, _) = probe(|_: &PublishTail| Ok(()));
+        rig.links.publish = Some(executor::Publish { block, tail });
         let _executor = rig.start();
         pass(10).await;
+        assert_eq!(told.count(), 0, "P10: nobody hears of what this node has not executed");
         assert_eq!(rig.proposed.count(), 0, "the engine has not executed the block that was on its way");
         let signed = rig.signed.take();
         assert_eq!(signed[0].block.height(), Height(1), "its header is signed first");

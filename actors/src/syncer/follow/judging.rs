@@ -67,6 +67,8 @@ impl Following {
         {
             if wrong.may_pass() {
                 self.metrics.refuse("future");
+                // The proposer has signed it: the chain is that far.
+                self.future = self.future.max(height);
                 self.candidates.drop_it(height, &origin);
                 return Ok((Judged::Ignored, None));
             }
@@ -85,6 +87,9 @@ impl Following {
             let first = reader.signed_header(height, &self.record.signer)?;
             let first =
                 first.ok_or_else(|| StoreError::Corrupt(format!("block {height} has no signature")))?;
+            if first.signature == signed.signature {
+                return Ok((self.twin(), None));
+            }
             return Ok((Judged::Fork, Some(evidence(first, "the chain here".to_owned()))));
         }
         self.highest = self.highest.max(height);
@@ -95,10 +100,18 @@ impl Following {
                 self.metrics.refuse("no_room");
                 (Judged::Ignored, None)
             }
+            Kept::Fork(first, _) if first.signature == signed.signature => (self.twin(), None),
             Kept::Fork(first, from) => {
                 (Judged::Fork, Some(evidence(SignedHeader::clone(&first), from.to_string())))
             }
         })
+    }
+
+    /// One signature, two hashes: the same payload in two encodings, which anybody can make of a header
+    /// that carries, or could carry, legacy fields (wire section 2.2). Nobody signed twice, so it is no fork.
+    fn twin(&self) -> Judged {
+        self.metrics.refuse("twin");
+        Judged::Ignored
     }
 
     fn judge_data(&mut self, data: Arc<Data>, origin: Origin, now: Timestamp) -> Result<Judged, StoreError> {
