@@ -13,5 +13,6 @@ mod log;
 mod membership;
 mod pause;
 mod reviewed;
+mod settings;
 mod transactions;
 mod wire;
