@@ -592,7 +592,8 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
 
 /// A hash over the settings in which the members of a cluster must agree: blobs would go to another
 /// place, or a transaction be taken for new (hazard D11). `block.max_bytes` is not among them: blocks
-/// of any size are understood, and whoever differs in these settings is not chosen to lead.
+/// of any size are understood, and whoever differs in these settings is not chosen to lead. A witness
+/// needs none of them, and nobody compares its hash with theirs.
 fn common_settings(config: &Config) -> Hash {
     let Config { da, replay_window, engine, .. } = config;
     let mut text = format!("{}\n{}\n{replay_window}", da.namespace, da.data_namespace);

@@ -240,7 +240,9 @@ impl Handler<MemberTold> for Supervisor {
                 self.timeline.sign(now);
                 self.gate.heard(condition.member, now);
             }
-            let differs = condition.config != self.config.settings;
+            // A witness has no settings: what it hashes is not what it would produce with.
+            let has_settings = !condition.witness && !self.config.witness;
+            let differs = has_settings && condition.config != self.config.settings;
             let differs = differs.then(|| "other settings than the leader's".to_owned());
             if self.plan.trouble(Part::Settings) != differs.as_deref() {
                 self.health(Part::Settings, differs, ctx);
@@ -294,7 +296,7 @@ impl Supervisor {
     fn can_be_spared(&self) -> Result<(), StopRefused> {
         let (now, within) = (self.now(), self.config.times.election_max * 2);
         let eligible = self.plan.reasons().is_empty();
-        self.peers.can_spare_own(&self.position(), self.config.settings, eligible, now, within)
+        self.peers.can_spare_own(&self.position(), self.settings(), eligible, now, within)
     }
 }
 

@@ -6,12 +6,11 @@ use baton_messages::cluster::{
 };
 use baton_messages::signer::GetSignerView;
 use baton_messages::supervisor::StopProducing;
-use baton_messages::types::{MemberId, Term};
+use baton_messages::types::{Hash, MemberId, Term};
 use tracing::{error, info, warn};
 
 use super::handoff::{Action, HandOver, View, Why};
 use super::metrics::ByOutcome;
-use super::peers::differs_in_settings_only;
 use super::plan::Part;
 use super::timeline::Ended;
 use super::watchdog::{ABDICATION_PAUSE, Scene, others_can_elect};
@@ -67,7 +66,7 @@ impl Supervisor {
         let (now, times) = (self.now(), self.config.times);
         let fit = match to {
             Some(to) => {
-                let fit = self.peers.fitness(to, self.config.settings, now, times.election_max);
+                let fit = self.fit(to, why);
                 fit.map(|()| to).map_err(|reason| format!("{}: {reason}", self.peers.name(to)))
             }
             None => self.best(why),
@@ -86,26 +85,44 @@ impl Supervisor {
         Ok(())
     }
 
-    /// To whom. Who stops anyway takes somebody with other settings before nobody.
+    /// The settings that others must share; a witness has none.
+    pub(super) fn settings(&self) -> Option<Hash> {
+        (!self.config.witness).then_some(self.config.settings)
+    }
+
+    /// Whether somebody with other settings is better than nobody. Who stops would be succeeded by it
+    /// anyway, and who makes no blocks keeps the chain from going on.
+    fn takes_other_settings(&self, why: Why) -> bool {
+        match why {
+            Why::Shutdown => true,
+            Why::Unfit => self.plan.grant().is_none() || self.stall.is_in_trouble(),
+            Why::Operator => false,
+        }
+    }
+
+    /// To whom.
     fn best(&self, why: Why) -> Result<MemberId, String> {
         let (now, within, position) = (self.now(), self.config.times.election_max, self.position());
-        let best = self.peers.best(&position, self.config.settings, now, within);
+        let best = self.peers.best(&position, self.settings(), now, within);
         best.or_else(|reasons| {
             let other = self.peers.best_with_other_settings(&position, now, within);
-            other.filter(|_| why == Why::Shutdown).ok_or(reasons)
+            other.filter(|_| self.takes_other_settings(why)).ok_or(reasons)
         })
+    }
+
+    /// Whether leadership can be given to a member.
+    fn fit(&self, to: MemberId, why: Why) -> Result<(), String> {
+        let (now, within) = (self.now(), self.config.times.election_max);
+        let fit = self.peers.fitness(to, self.settings(), now, within);
+        let other = self.takes_other_settings(why) && self.peers.but_for_settings(to, now, within).is_some();
+        if other { Ok(()) } else { fit }
     }
 
     pub(super) fn review_hand_over(&mut self, ctx: &mut Context<Self>) {
         let (now, leads, position) = (self.now(), self.leads(), self.position());
         let within = self.config.times.election_max;
+        let Some(fit) = self.hand_over.as_ref().map(|order| self.fit(order.to, order.why)) else { return };
         let Some(hand_over) = &mut self.hand_over else { return };
-        let fit = self.peers.fitness(hand_over.to, self.config.settings, now, within);
-        let told = self.peers.recent(hand_over.to, now, within);
-        let fit = match hand_over.why {
-            Why::Shutdown if told.is_some_and(differs_in_settings_only) => Ok(()),
-            Why::Shutdown | Why::Operator | Why::Unfit => fit,
-        };
         let target = match &fit {
             Ok(()) => self.peers.recent(hand_over.to, now, within).ok_or("it is not heard"),
             Err(reason) => Err(reason.as_str()),
@@ -253,9 +270,8 @@ impl Supervisor {
         if self.hand_over.is_some() || now.saturating_sub(since) < patience {
             return;
         }
-        let (settings, within) = (self.config.settings, self.config.times.election_max);
         let only_progress = self.plan.parts().all(|part| part == Part::Progress);
-        let vain = match self.peers.best(&self.position(), settings, now, within) {
+        let vain = match self.best(Why::Unfit) {
             Err(reason) => Some(reason),
             // Never a second transfer in a term (F1).
             Ok(_) if self.plan.is_given_away() => Some("a transfer did not succeed".to_owned()),

@@ -167,7 +167,8 @@ impl Peers {
         self.voters.iter().find(|(_, member)| member.name == name).map(|(id, _)| *id)
     }
 
-    /// Why a member cannot take leadership over now.
+    /// Why a member cannot take leadership over now. A witness has no settings that others could
+    /// differ from: its `own_config` is `None`.
     ///
     /// # Errors
     ///
@@ -175,7 +176,7 @@ impl Peers {
     pub fn fitness(
         &self,
         id: MemberId,
-        own_config: Hash,
+        own_config: Option<Hash>,
         now: Moment,
         within: Duration,
     ) -> Result<(), String> {
@@ -192,7 +193,7 @@ impl Peers {
         if condition.closing {
             return Err("it is shutting down".to_owned());
         }
-        if condition.config != own_config {
+        if own_config.is_some_and(|own| own != condition.config) {
             return Err("it has other settings".to_owned());
         }
         if condition.is_eligible() {
@@ -201,8 +202,15 @@ impl Peers {
         Err(condition.reasons.first().cloned().unwrap_or_else(|| "it is a witness".to_owned()))
     }
 
-    /// A voter whose only fault is that it has other settings than this member: who stops anyway
-    /// may hand over to it, for it would be elected next (hazard D11).
+    /// What another voter told, if it could produce but for its settings: who stops anyway, or makes no
+    /// blocks, may hand over to it, for it would be elected next (hazard D11).
+    #[must_use]
+    pub fn but_for_settings(&self, id: MemberId, now: Moment, within: Duration) -> Option<&Condition> {
+        let member = self.voters.get(&id).filter(|member| id != self.own && !member.witness);
+        member.and_then(|_| self.recent(id, now, within)).filter(|told| differs_in_settings_only(told))
+    }
+
+    /// The best of those who could produce but for their settings.
     #[must_use]
     pub fn best_with_other_settings(
         &self,
@@ -210,9 +218,7 @@ impl Peers {
         now: Moment,
         within: Duration,
     ) -> Option<MemberId> {
-        let fit = self.voters.iter().filter(|(id, member)| **id != self.own && !member.witness);
-        let fit = fit.filter_map(|(id, _)| Some((*id, self.recent(*id, now, within)?)));
-        let fit = fit.filter(|(_, told)| differs_in_settings_only(told));
+        let fit = self.voters.keys().filter_map(|id| Some((*id, self.but_for_settings(*id, now, within)?)));
         fit.min_by_key(|(id, told)| (self.is_cooling(*id, now), !position.is_matched_by(told), *id))
             .map(|(id, _)| id)
     }
@@ -225,7 +231,7 @@ impl Peers {
     pub fn can_spare_own(
         &self,
         position: &Position,
-        own_config: Hash,
+        own_config: Option<Hash>,
         is_eligible: bool,
         now: Moment,
         within: Duration,
@@ -259,7 +265,7 @@ impl Peers {
     pub fn best(
         &self,
         position: &Position,
-        own_config: Hash,
+        own_config: Option<Hash>,
         now: Moment,
         within: Duration,
     ) -> Result<MemberId, String> {
@@ -364,7 +370,7 @@ pub(super) mod tests {
     }
 
     fn best(peers: &Peers, now: u64) -> Result<MemberId, String> {
-        peers.best(&position(10), Hash::default(), at(now), WITHIN)
+        peers.best(&position(10), Some(Hash::default()), at(now), WITHIN)
     }
 
     #[test]
@@ -445,8 +451,19 @@ pub(super) mod tests {
         assert_eq!(best(&peers, 1), Err("two: it has other settings".to_owned()));
     }
 
+    #[test]
+    fn a_witness_has_no_settings_that_others_differ_from() {
+        let mut peers = cluster(3);
+        peers.told(Condition { config: Hash::of(b"one"), ..fit(2, 9) }, at(0));
+        peers.told(Condition { config: Hash::of(b"another"), ..fit(3, 10) }, at(0));
+        assert_eq!(peers.best(&position(10), None, at(1), WITHIN), Ok(MemberId(3)));
+        assert_eq!(peers.fitness(MemberId(2), None, at(1), WITHIN), Ok(()));
+        peers.told(unfit(2, 9, "settings: other settings than the leader's"), at(1));
+        assert!(peers.fitness(MemberId(2), None, at(1), WITHIN).is_err(), "what it says of itself counts");
+    }
+
     fn spare(peers: &Peers, now: u64) -> Result<(), StopRefused> {
-        peers.can_spare_own(&position(100), Hash::default(), true, at(now), WITHIN)
+        peers.can_spare_own(&position(100), Some(Hash::default()), true, at(now), WITHIN)
     }
 
     #[test]
@@ -463,7 +480,7 @@ pub(super) mod tests {
         assert_eq!(spare(&peers, 10), Ok(()), "three votes and two produces");
         peers.told(unfit(2, 100, "engine: away"), at(0));
         assert!(matches!(spare(&peers, 10), Err(StopRefused::NobodyProduces(_))));
-        let unfit_itself = peers.can_spare_own(&position(100), Hash::default(), false, at(10), WITHIN);
+        let unfit_itself = peers.can_spare_own(&position(100), Some(Hash::default()), false, at(10), WITHIN);
         assert_eq!(unfit_itself, Ok(()), "it does not produce either");
         let nobody = StopRefused::NoQuorum { left: 0, voters: 3, quorum: 2 };
         assert_eq!(spare(&peers, 500), Err(nobody), "long ago");

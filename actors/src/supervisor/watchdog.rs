@@ -8,7 +8,7 @@ use std::time::Duration;
 use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::Height;
 
-use super::peers::{Moment, Peers, Times, hangs};
+use super::peers::{Moment, Peers, Times, differs_in_settings_only, hangs};
 
 /// A change of a trouble: what is wrong, or `None` when it has passed.
 pub type Change = Option<Option<String>>;
@@ -182,14 +182,14 @@ impl Silence {
 
 /// Whether the other voters can elect a better leader without this one's vote: a quorum of them is
 /// there with disks that answer. Any of those leads better than one whose disk hangs; who only
-/// makes no blocks gives way to somebody fit to make them.
+/// makes no blocks gives way to somebody fit to make them, with whatever settings.
 #[must_use]
 pub fn others_can_elect(peers: &Peers, now: Moment, times: Times, own_disk_hangs: bool) -> bool {
     let able: Vec<_> = peers
         .recent_voters(now, times.election_max)
         .filter(|told| !hangs(told) && !told.closing && !told.silent)
         .collect();
-    let better = own_disk_hangs || able.iter().any(|told| told.is_eligible());
+    let better = own_disk_hangs || able.iter().any(|told| differs_in_settings_only(told));
     better && able.len() >= peers.quorum()
 }
 
@@ -302,5 +302,7 @@ mod tests {
         peers.told(unfit(2, 9, "engine: away"), at(100));
         assert!(can(&peers, true), "a caretaker is better than a disk that hangs");
         assert!(!can(&peers, false), "and no better than a leader without progress");
+        peers.told(unfit(2, 9, "settings: other settings than the leader's"), at(100));
+        assert!(can(&peers, false), "who only has other settings makes blocks");
     }
 }

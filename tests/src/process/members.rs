@@ -367,15 +367,16 @@ impl Members {
         let peers: Vec<String> = peers.collect();
         let mut flags = vec![
             ("--home", show(one.home.root())),
-            ("--evnode.da.address", self.da_url()),
-            ("--evnode.da.namespace", NAMESPACES[0].to_owned()),
-            ("--evnode.da.data_namespace", NAMESPACES[1].to_owned()),
             ("--evnode.p2p.listen_address", "/ip4/127.0.0.1/tcp/0".to_owned()),
             ("--evnode.rpc.address", self.address(number, 0).to_string()),
             ("--evnode.raft.node_id", one.name.clone()),
             ("--evnode.raft.raft_addr", self.cluster_address(number)),
         ];
+        // A witness needs no DA layer and no namespaces, and is configured as the page about settings says.
         if !self.is_witness(number) {
+            flags.push(("--evnode.da.address", self.da_url()));
+            flags.push(("--evnode.da.namespace", NAMESPACES[0].to_owned()));
+            flags.push(("--evnode.da.data_namespace", NAMESPACES[1].to_owned()));
             flags.push(("--kv-endpoint", self.address(number, 1).to_string()));
             flags.push(("--evnode.signer.passphrase_file", show(&self.root().join("passphrase"))));
         }

@@ -785,6 +785,114 @@ fn who_stops_hands_over_to_other_settings_before_nobody_and_who_leads_has_the_le
     });
 }
 
+const DIFFERS: &str = "settings: other settings than the leader's";
+
+/// A witness needs none of the settings in which members must agree.
+#[test]
+fn a_witness_that_leads_gives_leadership_to_a_member_whatever_its_settings_are() {
+    sim_run(1, || async {
+        let config = supervisor::Config {
+            witness: true,
+            settings: Hash::of(b"none"),
+            ..supervisor::Config::default()
+        };
+        let rig = Rig::with(config, vec![]);
+        rig.voters(3);
+        rig.supervisor.do_send(leads(1));
+        rig.hear(60, &[Condition { config: Hash::of(b"one"), ..fit(2) }]).await;
+        assert_eq!(rig.transfers.take(), [TransferLeadership { term: Term(1), to: MemberId(2) }], "P6");
+    });
+}
+
+#[test]
+fn who_follows_a_witness_has_no_other_settings_than_its_leader() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        rig.supervisor.do_send(ExecutionFollowed { height: Height(0), root: root_of(Height(0)) });
+        rig.supervisor.do_send(follows(1, 3));
+        let other = Condition { config: Hash::of(b"old"), ..fit(3) };
+        rig.hear(60, std::slice::from_ref(&other)).await;
+        assert_eq!(rig.view().await.eligibility.reasons, [DIFFERS]);
+        // The next one that leads is a witness, and what differed from the last one differs from nobody.
+        rig.supervisor.do_send(follows(2, 2));
+        let reasons = vec!["witness: it has no engine and no key".to_owned()];
+        let witness = Condition { witness: true, reasons, config: Hash::of(b"none"), ..fit(2) };
+        rig.hear(60, &[witness]).await;
+        assert_eq!(rig.view().await.eligibility.reasons, [""; 0]);
+    });
+}
+
+/// A rolling change of settings that is half done must not keep a chain from going on that would go on
+/// if this leader had crashed.
+#[test]
+fn a_leader_without_a_grant_gives_leadership_to_other_settings_before_nobody() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        let others = [2, 3].map(|id| Condition { config: Hash::of(b"new"), ..unfit(id, DIFFERS) });
+        rig.hear(60, &others).await;
+        assert_eq!(rig.transfers.count(), 0, "D11: it makes blocks");
+        rig.supervisor.do_send(EngineHealthChanged { trouble: Some("away".to_owned()) });
+        rig.hear(60, &others).await;
+        assert_eq!(rig.transfers.take(), [TransferLeadership { term: Term(1), to: MemberId(2) }], "L3");
+    });
+}
+
+#[test]
+fn a_leader_without_a_grant_prefers_its_own_settings() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        let others = [Condition { config: Hash::of(b"new"), ..unfit(2, DIFFERS) }, fit(3)];
+        rig.hear(60, &others).await;
+        rig.supervisor.do_send(EngineHealthChanged { trouble: Some("away".to_owned()) });
+        rig.hear(60, &others).await;
+        assert_eq!(rig.transfers.take(), [TransferLeadership { term: Term(1), to: MemberId(3) }], "D11");
+    });
+}
+
+/// Its engine answers again while the other catches up: it goes on by itself.
+#[test]
+fn a_hand_over_to_other_settings_is_given_up_when_the_leader_can_produce_again() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        let behind =
+            Condition { config: Hash::of(b"new"), tip: Height(7), executed: Height(5), ..unfit(2, DIFFERS) };
+        rig.hear(60, std::slice::from_ref(&behind)).await;
+        rig.supervisor.do_send(EngineHealthChanged { trouble: Some("away".to_owned()) });
+        rig.hear(60, std::slice::from_ref(&behind)).await;
+        assert!(rig.view().await.hand_over.is_some_and(|waits| waits.contains("n2")), "F2: it waits");
+        rig.supervisor.do_send(EngineHealthChanged { trouble: None });
+        rig.hear(60, std::slice::from_ref(&behind)).await;
+        let view = rig.view().await;
+        assert_eq!((view.hand_over, view.grant.map(|grant| grant.term)), (None, Some(Term(1))));
+        rig.hear(300, &[Condition { executed: Height(7), ..behind }]).await;
+        assert_eq!(rig.transfers.count(), 0);
+    });
+}
+
+#[test]
+fn a_leader_whose_blocks_do_not_come_gives_leadership_to_other_settings_before_nobody() {
+    sim_run(1, || async {
+        let config =
+            supervisor::Config { stalled_after: Duration::from_secs(1), ..supervisor::Config::default() };
+        let log = Log::default();
+        let rig = Rig::with(config, vec![finishing(&log, 5)]);
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        let other = Condition { config: Hash::of(b"new"), ..unfit(2, DIFFERS) };
+        rig.hear(900, std::slice::from_ref(&other)).await;
+        assert_eq!(rig.transfers.count(), 0);
+        rig.hear(600, &[other]).await;
+        assert_eq!(rig.transfers.take(), [TransferLeadership { term: Term(1), to: MemberId(2) }], "L3");
+    });
+}
+
 #[test]
 fn who_is_not_fit_stands_only_when_no_leader_appears() {
     sim_run(1, || async {

@@ -14,5 +14,6 @@ mod log;
 mod membership;
 mod pause;
 mod reviewed;
+mod settings;
 mod transactions;
 mod wire;
