@@ -14,6 +14,10 @@ pub const FORMAT_VERSION: u8 = 1;
 /// decoder reserve more. A full block with its proof and signatures is far below.
 pub const MAX_ENCODED: usize = 64 * 1024 * 1024;
 
+/// The most bytes of transactions in any block, whatever the settings, forced ones included: with what
+/// is around them, and with as many of them as a block may have, they are decoded by every member.
+pub const MAX_BLOCK_BYTES: usize = 48 * 1024 * 1024;
+
 /// Why bytes could not be read or a value not be written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {

@@ -27,6 +27,7 @@ use baton_actors::signer::{self, FileGuard};
 use baton_actors::world::{Clock, World};
 use baton_actors::{da, da_submitter, executor, inbox, raft, reaper, sequencer, supervisor, syncer};
 use baton_messages::chain::Signer;
+use baton_messages::codec::MAX_BLOCK_BYTES;
 use baton_messages::da::Namespace;
 use baton_messages::genesis::Genesis;
 use baton_messages::supervisor::{IntegrityStop, Shutdown};
@@ -581,13 +582,19 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
         p2p: None,
         inbox: config.da.forced_namespace.as_ref().map(|namespace| inbox::Config {
             namespace: Namespace::of(namespace),
-            max_tx_bytes: config.da.max_blob_bytes.saturating_sub(BLOB_OVERHEAD),
+            max_tx_bytes: largest_forced(config.da.max_blob_bytes),
             max_bytes: config.da.max_blob_bytes * 4,
             max_txs: 100_000,
             da_block_time: config.da.block_time,
             reply_within: config.da.request_timeout + Duration::from_secs(2),
         }),
     }
+}
+
+/// The largest transaction that is taken when it is forced. A block with it fits into a blob, and into what
+/// every member can read: anybody may put one on DA, and a block that reaches nobody would end the chain.
+fn largest_forced(max_blob_bytes: usize) -> usize {
+    max_blob_bytes.saturating_sub(BLOB_OVERHEAD).min(MAX_BLOCK_BYTES)
 }
 
 /// A hash over the settings in which the members of a cluster must agree: blobs would go to another
@@ -621,6 +628,17 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+
+    #[test]
+    fn no_forced_transaction_is_too_large_for_the_way_to_the_other_members() {
+        let limits = crate::cluster::Limits::default();
+        for max_blob_bytes in [131_072, 5 << 20, 32 << 20, 1 << 30, usize::MAX] {
+            let largest = largest_forced(max_blob_bytes);
+            let room = limits.append.bytes.min(limits.bulk.bytes);
+            assert!(largest + (8 << 20) <= room, "{largest} of {max_blob_bytes} bytes, {room} fit");
+        }
+        assert_eq!(largest_forced(5 << 20), (5 << 20) - BLOB_OVERHEAD);
+    }
 
     #[tokio::test]
     async fn a_start_is_refused_while_an_accepted_transaction_fits_into_no_block() {

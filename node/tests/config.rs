@@ -355,6 +355,10 @@ fn values_that_do_not_go_together_are_refused_and_both_are_named() {
             ["node.lazy_block_interval", "node.block_time"],
         ),
         (&[("block.max_bytes", "5MiB")], ["block.max_bytes", "da.max_blob_bytes"]),
+        (
+            &[("block.max_bytes", "50331649"), ("da.max_blob_bytes", "64MiB")],
+            ["block.max_bytes", "at most 50331648"],
+        ),
         (&[("kv.listen", "127.0.0.1:7331")], ["kv.listen", "rpc.address"]),
         (
             &[("raft.enable", "true"), ("raft.raft_addr", "h:1"), ("node.catchup_timeout", "3s")],

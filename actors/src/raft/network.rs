@@ -204,13 +204,15 @@ impl Line {
         }
         let (entries, previous, term) = (append.entries.len(), append.previous, append.vote.term);
         let last = append.entries.last().map(|entry| entry.id.index);
+        let (request, last_sent) = self.fitting(append)?;
         let within = match self.append {
             Class::Urgent => option.hard_ttl(),
             // openraft's own time for an append is one heartbeat interval; a block and its fsync
             // may take longer, and heartbeats have their own line.
-            Class::Append | Class::Bulk => self.network.append_within.max(option.soft_ttl()),
+            Class::Append | Class::Bulk => {
+                self.network.append_within.max(option.soft_ttl()) + on_the_way(request.len())
+            }
         };
-        let (request, last_sent) = self.fitting(append)?;
         let began = tokio::time::Instant::now();
         let (boot, answer) = self.send(self.append, request, within).await?;
         let (kept, target) = (&self.network.kept, self.target());
@@ -242,6 +244,14 @@ impl Line {
             (other, _) => Err(CallError::Denied(format!("an answer to another question: {other:?}"))),
         }
     }
+}
+
+/// How long so many bytes are on their way, to the other end and to its disk, where that takes in 4 MiB in a
+/// second. A large block that is given up before it can be there is sent again and again, and nothing after
+/// it is committed.
+fn on_the_way(bytes: usize) -> Duration {
+    let units = u64::try_from(bytes >> 16).unwrap_or(u64::MAX);
+    Duration::from_millis(units.saturating_mul(16))
 }
 
 impl RaftNetworkV2<TypeConfig> for Line {
@@ -317,5 +327,18 @@ impl RaftNetworkV2<TypeConfig> for Line {
 
     fn backoff(&self) -> Option<Backoff> {
         Some(Backoff::new(std::iter::repeat(self.network.heartbeat)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_block_has_the_time_that_it_takes_and_a_small_one_no_more() {
+        assert_eq!([0, 1_000, 65_535].map(on_the_way), [Duration::ZERO; 3]);
+        assert_eq!(on_the_way(4 << 20), Duration::from_millis(1_024));
+        assert_eq!(on_the_way(48 << 20), Duration::from_millis(12_288));
+        assert!(on_the_way(usize::MAX) > Duration::from_secs(3_600), "no overflow");
     }
 }

@@ -600,6 +600,34 @@ mod tests {
         golden(&Answer::Accepted(None), "010a00");
     }
 
+    /// A block that a member could not read would never be committed, and anybody can force one.
+    #[test]
+    fn the_largest_block_there_can_be_is_read_whatever_its_transactions_are() {
+        use baton_messages::chain::{Block, Data, Header};
+        use baton_messages::codec::{MAX_BLOCK_BYTES, MAX_ENCODED};
+        use baton_messages::command::BlockEntry;
+        use baton_messages::wire::p2p::MAX_TXS;
+
+        let entry = |count: usize, bytes: usize| {
+            let txs = vec![Tx(Bytes::from(vec![7; bytes / count])); count];
+            let block = Block::shared(Header::default(), Data { metadata: None, txs });
+            let content = Content::Command(Command::Block(BlockEntry {
+                term: Term(3),
+                block,
+                tail: None,
+                forced: Default::default(),
+            }));
+            let entries = vec![Record { id: id(3, 10), content }];
+            raft(Call::Append(Append { vote: vote(), previous: None, committed: None, entries }))
+        };
+        for count in [1, MAX_TXS] {
+            let sent = encode(&entry(count, MAX_BLOCK_BYTES));
+            assert!(sent.len() <= MAX_ENCODED, "{count} transactions are {} bytes", sent.len());
+            assert!(request(&sent).is_ok(), "{count} transactions of {MAX_BLOCK_BYTES} bytes together");
+        }
+        assert!(request(&encode(&entry(1, MAX_ENCODED))).is_err(), "more than that nobody reads");
+    }
+
     #[test]
     fn an_entry_is_the_same_after_it_was_sent() {
         let nodes = BTreeMap::from([(MemberId(1), Member::default()), (MemberId(2), Member::default())]);

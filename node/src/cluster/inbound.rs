@@ -18,6 +18,7 @@ use crate::cluster::conversation::{Conversation, Item, Owned, write_all};
 use crate::cluster::frame::Frame;
 use crate::cluster::handshake::{Failure, Handshake, plaintext_refusal};
 use crate::cluster::hello::{Cause, Refusal};
+use crate::cluster::limits::Limits;
 use crate::cluster::metrics::{By, Held, Metrics};
 use crate::cluster::net::{Listen, Net};
 use crate::cluster::places::{Place, Places};
@@ -152,10 +153,11 @@ async fn answer_all<N: Net>(shared: Arc<Shared<N>>, conversation: Conversation) 
         match frame {
             Some(Ok(Frame::Call { id, within, body })) => {
                 // Whoever asks for more than was agreed is not read until there is room.
+                let weight = u32::try_from(Limits::weight(body.len(), in_flight)).unwrap_or(1);
                 let permit = tokio::select! {
                     biased;
                     () = admission.ended.cancelled() => break admission.refusal(),
-                    permit = Arc::clone(&places).acquire_owned() => permit.ok(),
+                    permit = Arc::clone(&places).acquire_many_owned(weight) => permit.ok(),
                 };
                 let Some(permit) = permit else { break None };
                 let counted = Metrics::gauge(&gate.metrics.in_flight, class, "in");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use baton_actors::raft::transport::Class;
+use baton_messages::codec::MAX_ENCODED;
 
 /// Limits of one class of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,16 +50,24 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What an append adds to the block in it: framing, proofs, signatures of earlier blocks.
-    const SLACK: usize = 1 << 20;
-    /// The least for entries, history and snapshots: members whose `block.max_bytes` differ, in
-    /// the middle of a change of it, must understand each other.
-    const LEAST: usize = 16 << 20;
+    /// Of entries, history and snapshots: whatever can be decoded. It follows from no setting. What a chain
+    /// holds was made with the settings of others or of earlier, and forced transactions may be larger than
+    /// `block.max_bytes`: a block over the limit of one member would never reach it, and one over the
+    /// limits of all would end the chain.
+    const LARGEST: usize = MAX_ENCODED;
+    /// So many bytes of a call count as one of those that are under way on a connection.
+    const UNIT: usize = 16 << 20;
 
-    /// For blocks with at most so many bytes of transactions.
+    /// How many of the calls under way on a connection this one counts as: what all of them hold
+    /// together is bounded, too.
     #[must_use]
-    pub fn for_blocks(max_bytes: usize) -> Self {
-        let append = max_bytes.saturating_add(Self::SLACK).clamp(Self::LEAST, u32::MAX as usize / 2);
+    pub fn weight(bytes: usize, in_flight: usize) -> usize {
+        (bytes / Self::UNIT + 1).min(in_flight.max(1))
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
         let class = |bytes, in_flight, waiting, silence| ClassLimits {
             bytes,
             in_flight,
@@ -67,8 +76,8 @@ impl Limits {
         };
         Self {
             urgent: class(64 << 10, 64, 256, 1_000),
-            append: class(append, 8, 32, 3_000),
-            bulk: class(append, 16, 64, 3_000),
+            append: class(Self::LARGEST, 8, 32, 3_000),
+            bulk: class(Self::LARGEST, 16, 64, 3_000),
             connect: Duration::from_secs(1),
             handshake: Duration::from_secs(2),
             connections: 256,
@@ -81,7 +90,9 @@ impl Limits {
             forget: Duration::from_secs(3600),
         }
     }
+}
 
+impl Limits {
     /// The limits of a class.
     #[must_use]
     pub const fn of(&self, class: Class) -> ClassLimits {
@@ -93,8 +104,15 @@ impl Limits {
     }
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self::for_blocks(4 << 20)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_calls_count_as_several_and_never_as_more_than_there_is_room_for() {
+        assert_eq!([0, 1 << 20, (16 << 20) - 1].map(|bytes| Limits::weight(bytes, 8)), [1, 1, 1]);
+        assert_eq!([16 << 20, 47 << 20, 64 << 20].map(|bytes| Limits::weight(bytes, 8)), [2, 3, 5]);
+        assert_eq!(Limits::weight(64 << 20, 2), 2, "it is answered all the same");
+        assert_eq!(Limits::weight(64 << 20, 0), 1);
     }
 }

@@ -48,7 +48,8 @@ const RULES: &str = "
 - `node.lazy_block_interval` > `node.block_time`, in lazy mode.
 - `raft.heartbeat_interval` < `raft.election_timeout_min` < `raft.election_timeout_max`, and `raft.election_timeout_max` >
   3 x `raft.heartbeat_interval`.
-- `block.max_bytes` + 64 KiB <= `da.max_blob_bytes`: a block must fit into a blob.
+- `block.max_bytes` + 64 KiB <= `da.max_blob_bytes`: a block must fit into a blob. Neither bounds what a member reads from the others: blocks of up
+  to 48 MiB, whatever they were made with.
 - `da.forced_inclusion_namespace` differs from `da.namespace` and `da.data_namespace`.
 - `rpc.address`, `kv.listen` and, when used, `instrumentation.prometheus_listen_addr` and `raft.raft_addr` differ.
 - `node.catchup_timeout` excludes `raft.enable`, `da.forced_inclusion_namespace`, and a passphrase from stdin.

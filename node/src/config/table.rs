@@ -1,6 +1,8 @@
 //! Every setting: the keys of ev-node (features section 1.5.1) and what becomes of them, and our
 //! own. Parsing, flags, environment and documentation are made from this table.
 
+use baton_messages::codec::MAX_BLOCK_BYTES;
+
 use crate::config::key::Key;
 use crate::config::value::Kind::{Bool, Bytes, Count, Duration, Fraction, List, Text};
 use crate::config::value::Rule;
@@ -97,7 +99,7 @@ pub const KEYS: &[Key] = &[
         .doc("Where to start reading DA."),
     Key::own("da.max_blob_bytes", Bytes, "5242880")
         .rule(Rule::AtLeast(131_072))
-        .doc("Largest blob, and largest sum of blobs in one submission, that the DA layer takes."),
+        .doc("Largest blob, and largest sum of blobs in one submission, that the DA layer takes, the same on every member. A forced transaction may have 64 KiB less, and never more than 48 MiB: larger ones are skipped."),
     Key::own("da.max_response_bytes", Bytes, "67108864")
         .rule(Rule::AtLeast(1_048_576))
         .doc("Longest answer read from the DA node."),
@@ -127,8 +129,8 @@ pub const KEYS: &[Key] = &[
     Key::own("queue.max_waiting", Count, "10000").rule(Rule::Positive).doc("Most requests that wait for their transaction to be committed or executed."),
     Key::own("sequencer.replay_window", Count, "1000").rule(Rule::Positive).doc("Blocks in which a transaction sent again is recognised and not run twice."),
     Key::own("block.max_bytes", Bytes, "4194304")
-        .rule(Rule::AtLeast(1024))
-        .doc("Most bytes of transactions in a block; at least 64 KiB less than `da.max_blob_bytes`."),
+        .rule(Rule::Between(1024, MAX_BLOCK_BYTES as u64))
+        .doc("Most bytes of transactions in a block; at least 64 KiB less than `da.max_blob_bytes`. Members read blocks of any size that may be set here, whatever they have set."),
     // disk
     Key::own("disk.min_free", Bytes, "268435456").doc("Free space on the store's file system below which production stops, before damage."),
     // audit

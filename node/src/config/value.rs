@@ -110,6 +110,8 @@ pub enum Rule {
     Positive,
     /// At least so much.
     AtLeast(u64),
+    /// At least so much, and at most so much.
+    Between(u64, u64),
     /// From zero to one.
     Share,
     /// One of these.
@@ -140,6 +142,7 @@ impl Rule {
             Self::Any => String::new(),
             Self::Positive => "must be more than zero".to_owned(),
             Self::AtLeast(least) => format!("must be at least {least}"),
+            Self::Between(least, most) => format!("must be at least {least} and at most {most}"),
             Self::Share => "must lie between 0 and 1".to_owned(),
             Self::OneOf(choices) => format!("must be one of: {}", choices.join(", ")),
             Self::NotEmpty => "must not be empty".to_owned(),
@@ -164,6 +167,7 @@ impl Rule {
             (Self::Positive, Value::Duration(value)) => !value.is_zero(),
             (Self::Positive, Value::Number(value)) => *value > 0,
             (Self::AtLeast(least), Value::Number(value)) => *value >= least,
+            (Self::Between(least, most), Value::Number(value)) => (least..=most).contains(value),
             (Self::Share, Value::Fraction(value)) => (0.0..=1.0).contains(value),
             (_, Value::Text(text)) => self.holds_for_text(text),
             _ => true,
@@ -181,7 +185,7 @@ impl Rule {
             Self::MultiaddrOrOff => text.is_empty() || (text.starts_with('/') && text.len() > 1),
             Self::LogLevel => evnode_level(text).is_some() || is_filter(text),
             Self::LogFilter => text.is_empty() || is_filter(text),
-            Self::Any | Self::Positive | Self::AtLeast(_) | Self::Share => true,
+            Self::Any | Self::Positive | Self::AtLeast(_) | Self::Between(..) | Self::Share => true,
         }
     }
 }

@@ -72,7 +72,7 @@ pub(super) async fn listen(
         },
         listen: settings.listen.clone(),
         security: config.raft.tls.choose(settings.addresses())?,
-        limits: cluster::Limits::for_blocks(config.max_block_bytes),
+        limits: cluster::Limits::default(),
     };
     let audit: Audit = Arc::new(move |refused| put_on_record(&journal, refused));
     let parts = cluster::Parts {
