@@ -6,6 +6,7 @@
 //! never the process: the store is opened again with growing pauses (P8).
 
 pub mod admit;
+mod asking;
 pub mod bootstrap;
 mod change;
 mod joining;
@@ -40,6 +41,7 @@ use actix::{
     WrapFuture,
 };
 use baton_messages::cluster::{ForwardedTxs, MemberTold, MembersChanged};
+use baton_messages::da::GetDaHead;
 use baton_messages::raft::{
     Applied, BlocksApplied, GetRaftView, LeadershipChanged, LeaseChanged, RaftHealthChanged, RaftView,
     TermApplied,
@@ -115,6 +117,8 @@ pub struct Links {
     pub blocks: Vec<Recipient<BlocksApplied>>,
     /// Takes transactions that other members forward to this leader.
     pub forwarded: Recipient<ForwardedTxs>,
+    /// Says how far DA is; a witness has none.
+    pub da_head: Option<Recipient<GetDaHead>>,
     /// Ends the process when a person is needed.
     pub integrity_stop: Recipient<IntegrityStop>,
 }
@@ -185,6 +189,7 @@ impl Raft {
             metrics.clone(),
             links.told.clone(),
             links.forwarded.clone(),
+            links.da_head.clone(),
             config.bootstrap.names(&config.member.name),
             Times { election_max: config.election_timeout_max, question: config.question_within },
         ));

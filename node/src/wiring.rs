@@ -641,6 +641,7 @@ impl Wiring {
                 stand: cluster_ports.stand.clone(),
                 heartbeats: cluster_ports.heartbeats.clone(),
                 transfer: cluster_ports.transfer.clone(),
+                ask_da: port(&raft),
             },
             signer_view: (!settings.supervisor.witness).then(|| signer_ports.view.clone()),
             audit: self.leadership_audit,
@@ -697,6 +698,7 @@ impl Wiring {
             members: [vec![supervisor.members.clone()], self.members].concat(),
             blocks: self.blocks,
             forwarded: sequencer_ports.forwarded.clone(),
+            da_head: reads_da.then(|| da_ports.head.clone()),
             integrity_stop: self.integrity_stop,
         };
         raft_ctx.run(Raft::new(settings.raft, links, metrics.raft, store, transport));

@@ -118,7 +118,8 @@ pub fn admit_name(known: Option<&str>, name: &str, request: &Request) -> Result<
         | Request::Forward { .. }
         | Request::Fetch { .. }
         | Request::Pause { .. }
-        | Request::Peer { .. } => match known {
+        | Request::Peer { .. }
+        | Request::DaHead => match known {
             Some(known) if !known.eq_ignore_ascii_case(name) => Err(Denial::Impostor),
             Some(_) | None => Ok(()),
         },
@@ -140,7 +141,8 @@ pub fn admit(here: &Here, caller: MemberId, standing: Standing, request: &Reques
         | Request::Forward { .. }
         | Request::Fetch { .. }
         | Request::Pause { .. }
-        | Request::Peer { .. } => {
+        | Request::Peer { .. }
+        | Request::DaHead => {
             if standing == Standing::Stranger && here.initialised {
                 Err(Denial::Stranger)
             } else {
@@ -293,7 +295,7 @@ mod tests {
         let forward = Request::Forward { txs: vec![], checked: Height(0) };
         let pause = Request::Pause { reason: None };
         let peer = Request::Peer { address: String::new() };
-        for request in [Request::Condition(condition), fetch, forward, pause, peer] {
+        for request in [Request::Condition(condition), fetch, forward, pause, peer, Request::DaHead] {
             assert_eq!(asked(Standing::Stranger, &request), Err(Denial::Stranger));
             assert_eq!(asked(Standing::Learner, &request), Ok(()));
         }

@@ -8,7 +8,7 @@ use baton_messages::cluster::{ChangeError, Condition, FetchError, FetchedBlock, 
 use baton_messages::codec::{self, CodecError};
 use baton_messages::command::Command;
 use baton_messages::sequencer::Receipt;
-use baton_messages::types::{Hash, Height, LogIndex, Member, MemberId, Tx};
+use baton_messages::types::{DaHeight, Hash, Height, LogIndex, Member, MemberId, Tx};
 use baton_storage::raft_types::{Entry, Membership, Payload, TypeConfig};
 use baton_storage::{Head, LogIdRecord, MembersRecord, VoteRecord};
 use bytes::Bytes;
@@ -68,6 +68,8 @@ pub enum Request {
         /// Ends in `/p2p/<id>`.
         address: String,
     },
+    /// How far is your DA layer? The caller leads, and its blocks do not come to its own.
+    DaHead,
 }
 
 impl Request {
@@ -83,6 +85,7 @@ impl Request {
             Self::Join { .. } => "join",
             Self::Pause { .. } => "pause",
             Self::Peer { .. } => "peer",
+            Self::DaHead => "da_head",
         }
     }
 }
@@ -223,6 +226,8 @@ pub enum Answer {
     Join(Result<(), JoinRefusal>),
     /// To a pause: the entry.
     Pause(Result<LogIndex, ChangeError>),
+    /// To the question about DA; `None`: there is no DA layer, or it does not answer in time.
+    DaHead(Option<DaHeight>),
 }
 
 /// What became of entries.
@@ -563,6 +568,7 @@ mod tests {
         golden(&Request::Pause { reason: None }, "010600");
         golden(&Request::Pause { reason: Some("da".to_owned()) }, "010601026461");
         golden(&Request::Peer { address: "/p2p/a".to_owned() }, "0107062f7032702f61");
+        golden(&Request::DaHead, "0108");
     }
 
     #[test]
@@ -590,6 +596,8 @@ mod tests {
         golden(&Answer::Join(Err(JoinRefusal::Refused("a".into()))), "010801020161");
         golden(&Answer::Pause(Ok(LogIndex(7))), "01090007");
         golden(&Answer::Pause(Err(ChangeError::NotLeader(None))), "0109010000");
+        golden(&Answer::DaHead(None), "010a00");
+        golden(&Answer::DaHead(Some(DaHeight(7))), "010a0107");
     }
 
     #[test]
