@@ -6,6 +6,7 @@
 //! never the process: the store is opened again with growing pauses (P8).
 
 pub mod admit;
+mod asking;
 pub mod bootstrap;
 mod change;
 mod joining;
@@ -41,6 +42,7 @@ use actix::{
     WrapFuture,
 };
 use baton_messages::cluster::{ForwardedTxs, MemberTold, MembersChanged, StandingChanged};
+use baton_messages::da::GetDaHead;
 use baton_messages::raft::{
     Applied, BlocksApplied, GetRaftView, LeadershipChanged, LeaseChanged, RaftHealthChanged, RaftView,
     TermApplied,
@@ -121,6 +123,8 @@ pub struct Links {
     pub accepted: Recipient<CountAccepted>,
     /// Hears whether the others take this node for a member.
     pub standing: Recipient<StandingChanged>,
+    /// Says how far DA is; a witness has none.
+    pub da_head: Option<Recipient<GetDaHead>>,
     /// Ends the process when a person is needed.
     pub integrity_stop: Recipient<IntegrityStop>,
 }
@@ -196,6 +200,7 @@ impl Raft {
             links.told.clone(),
             links.forwarded.clone(),
             links.accepted.clone(),
+            links.da_head.clone(),
             config.bootstrap.names(&config.member.name),
             Times { election_max: config.election_timeout_max, question: config.question_within },
         ));

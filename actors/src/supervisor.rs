@@ -5,6 +5,7 @@
 //! hand-overs ([`handoff`]), watchdogs ([`watchdog`]). A change of leadership is a message to it,
 //! never the end of the process (P8).
 
+pub mod da;
 pub mod election;
 mod handlers;
 pub mod handoff;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Recipient, WrapFuture};
 use baton_messages::cluster::{
-    Campaign, Condition, HandOffError, HandedOff, Heartbeats, Stand, TellCondition, TransferLeadership,
+    AskDa, Campaign, Condition, HandOffError, HandedOff, Heartbeats, Stand, TellCondition, TransferLeadership,
 };
 use baton_messages::mutation::{Mutation, planted};
 use baton_messages::signer::GetSignerView;
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 use tracing::{Span, error, info, warn};
 
 use crate::child::Child;
+use da::DaWatch;
 use election::Gate;
 use handoff::HandOver;
 pub use metrics::{ByCause, ByMember, ByOutcome, ByPart, ByStage, Metrics};
@@ -80,6 +82,10 @@ pub struct Config {
     pub disk_limit: Duration,
     /// A leader may go without a block that is due for so long (hazard L3).
     pub stalled_after: Duration,
+    /// What waits for DA may wait for so long before the others are asked whether their DA layers answer.
+    pub da_limit: Duration,
+    /// The pause between two of those questions.
+    pub da_every: Duration,
     /// What a hand-over may take until Raft is asked.
     pub hand_over_within: Duration,
     /// How long a producer may take for its last block, and to be gone.
@@ -100,6 +106,8 @@ impl Default for Config {
             settings: Hash::default(),
             disk_limit: Duration::from_millis(500),
             stalled_after: Duration::from_secs(5),
+            da_limit: Duration::from_secs(60),
+            da_every: Duration::from_secs(6),
             hand_over_within: Duration::from_secs(5),
             stop_within: Duration::from_secs(2),
             reply_within: Duration::from_secs(5),
@@ -159,6 +167,8 @@ pub struct ClusterLinks {
     pub heartbeats: Recipient<Heartbeats>,
     /// Gives leadership away.
     pub transfer: Recipient<TransferLeadership>,
+    /// Asks the members how far their DA layers are.
+    pub ask_da: Recipient<AskDa>,
 }
 
 /// Everything the supervisor says, and to whom. Producers are started by it, they are not linked.
@@ -191,6 +201,7 @@ pub struct Supervisor {
     storage: StorageWatch,
     stall: StallWatch,
     abdication: Abdication,
+    da: DaWatch,
     silence: Silence,
     timeline: Timeline,
     /// Carries the events of the failover that is on its way.
@@ -266,6 +277,7 @@ impl Supervisor {
             storage: StorageWatch::new(config.disk_limit),
             stall: StallWatch::new(config.stalled_after, times.election_max * ABDICATION_PAUSE),
             abdication: Abdication::new(times),
+            da: DaWatch::new(config.da_limit, config.da_every),
             silence: Silence::default(),
             timeline: Timeline::default(),
             failover: Span::none(),
@@ -446,6 +458,7 @@ impl Supervisor {
         }
         self.metrics.in_trouble(self.plan.parts());
         self.metrics.heard(self.peers.ages(now));
+        self.review_da(ctx);
         self.review(ctx);
         self.tell();
     }

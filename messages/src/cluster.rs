@@ -4,6 +4,7 @@
 //! and fetch blocks from each other. Operators change the membership and hand leadership over.
 //! All of it goes through the `Raft` actor, which owns the transport.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::Message;
@@ -76,6 +77,15 @@ pub struct MemberTold {
     /// time-out. Whom the stored vote names may have come back and lead nothing any more.
     pub leads: bool,
 }
+
+/// How far the DA layers of the voters are, this one's own among them. The supervisor of a leader whose
+/// blocks do not come to DA asks Raft, which asks the other members.
+///
+/// Whoever is not in the answer has a DA layer that does not answer in time, is not reached, or is of a
+/// version that does not know the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "BTreeMap<MemberId, DaHeight>")]
+pub struct AskDa;
 
 /// The effective membership is another. Raft tells the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Message)]

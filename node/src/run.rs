@@ -573,6 +573,9 @@ fn settings(config: &Config, genesis: &Genesis, store: &Store, signer: &Signer) 
             settings: common_settings(config),
             disk_limit: (config.raft.election_timeout_max * 3).max(Duration::from_millis(500)),
             stalled_after: (config.node.block_time * 10).max(config.raft.election_timeout_max * 10),
+            // One call that hangs, and a few DA blocks that are full, are no outage.
+            da_limit: (config.da.block_time * 5).max(config.da.request_timeout),
+            da_every: config.da.block_time.max(Duration::from_secs(1)),
             ..supervisor::Config::default()
         },
         signer: signer::Config {

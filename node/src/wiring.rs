@@ -641,6 +641,7 @@ impl Wiring {
                 stand: cluster_ports.stand.clone(),
                 heartbeats: cluster_ports.heartbeats.clone(),
                 transfer: cluster_ports.transfer.clone(),
+                ask_da: port(&raft),
             },
             signer_view: (!settings.supervisor.witness).then(|| signer_ports.view.clone()),
             audit: self.leadership_audit,
@@ -699,6 +700,7 @@ impl Wiring {
             forwarded: sequencer_ports.forwarded.clone(),
             accepted: sequencer.clone().recipient(),
             standing: sequencer.clone().recipient(),
+            da_head: reads_da.then(|| da_ports.head.clone()),
             integrity_stop: self.integrity_stop,
         };
         raft_ctx.run(Raft::new(settings.raft, links, metrics.raft, store, transport));

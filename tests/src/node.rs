@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Recipient};
@@ -242,6 +243,8 @@ pub struct Plan {
     pub max_da_backlog: u64,
     /// How long DA takes for an answer.
     pub da_latency: Duration,
+    /// Whether this node's way to DA is cut.
+    pub da_cut: Arc<AtomicBool>,
     /// How far the wall clock is off, nanoseconds.
     pub clock_offset: i64,
     /// How fast its clocks run.
@@ -287,6 +290,7 @@ impl Plan {
             lazy: false,
             max_da_backlog: 100,
             da_latency: Duration::from_millis(20),
+            da_cut: Arc::default(),
             clock_offset: 0,
             rate: Rate::default(),
             execution: None,
@@ -545,7 +549,7 @@ fn parts(plan: &Plan, machine: &Machine, store: &Store, clock: &SimClock) -> Par
             .then(|| -> wiring::Make<Box<dyn Execution>> { Box::new(move || execution.take()) }),
         da: (!plan.witness).then(|| -> Rc<dyn DaLayer> {
             let da = FakeDa::new(machine.ledger.clone(), plan.power.clone(), plan.da_latency);
-            Rc::new(da.by(machine.storage))
+            Rc::new(da.by(machine.storage).over(plan.da_cut.clone()))
         }),
         signer: (!plan.witness).then(|| signer_parts(&plan.power, machine, clock)),
         progress: Progress { last_block: store.reader().tip().height, last_signed: None },
@@ -655,6 +659,8 @@ fn settings(plan: &Plan, store: &Store) -> Settings {
         },
         supervisor: supervisor::Config {
             stalled_after: plan.block_time * 50,
+            da_limit: da_block_time * 25,
+            da_every: Duration::from_secs(1),
             witness: plan.witness,
             // A witness needs none of the settings in which members must agree: what it hashes is nothing.
             settings: if plan.witness { Hash::of(b"no settings") } else { Hash::default() },

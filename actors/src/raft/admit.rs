@@ -125,7 +125,8 @@ pub fn admit_name(known: Option<&str>, name: &str, request: &Request) -> Result<
         | Request::Fetch { .. }
         | Request::Pause { .. }
         | Request::Peer { .. }
-        | Request::Accepted => match known {
+        | Request::Accepted
+        | Request::DaHead => match known {
             Some(known) if !known.eq_ignore_ascii_case(name) => Err(Denial::Impostor),
             Some(_) | None => Ok(()),
         },
@@ -148,7 +149,8 @@ pub fn admit(here: &Here, caller: MemberId, standing: Standing, request: &Reques
         | Request::Fetch { .. }
         | Request::Pause { .. }
         | Request::Peer { .. }
-        | Request::Accepted => {
+        | Request::Accepted
+        | Request::DaHead => {
             if standing == Standing::Stranger && here.initialised {
                 Err(Denial::Stranger)
             } else {
@@ -312,7 +314,7 @@ mod tests {
         let forward = Request::Forward { txs: vec![], checked: Height(0) };
         let pause = Request::Pause { reason: None };
         let peer = Request::Peer { address: String::new() };
-        for request in [Request::Condition(condition), fetch, forward, pause, peer] {
+        for request in [Request::Condition(condition), fetch, forward, pause, peer, Request::DaHead] {
             assert_eq!(asked(Standing::Stranger, &request), Err(Denial::Stranger));
             assert_eq!(asked(Standing::Learner, &request), Ok(()));
         }

@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::admit::{self, Denial, Standing};
+use super::asking;
 use super::change;
 use super::pausing;
 use super::plausible::{self, Known};
@@ -113,6 +114,9 @@ async fn answer(shared: &Arc<Shared>, caller: &Caller, bytes: Bytes) -> Result<A
             shared.has_peer(caller.id, address);
             Ok(Answer::Taken)
         }
+        // A node without a membership answers strangers too, and asks nobody for them.
+        Request::DaHead if standing == Standing::Stranger => Ok(Answer::DaHead(None)),
+        Request::DaHead => Ok(Answer::DaHead(asking::answer(shared).await)),
         Request::Identify => Ok(Answer::Identity(shared.identity())),
         Request::Join { member } => Ok(Answer::Join(join(shared, caller, member, here.leads).await)),
         Request::Pause { reason } => {
@@ -147,7 +151,7 @@ fn admit_disk(
         | Request::Fetch { .. }
         | Request::Pause { .. }
         | Request::Accepted => kept.check(caller.id, boot),
-        Request::Identify | Request::Join { .. } | Request::Peer { .. } => Ok(()),
+        Request::Identify | Request::Join { .. } | Request::Peer { .. } | Request::DaHead => Ok(()),
     };
     judged.map_err(|lost| {
         shared.metrics.found_reverted(&caller.name, &lost);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix::Recipient;
 use baton_messages::cluster::{ClusterView, Condition, ForwardedTxs, LeaderHint, MemberTold, MemberView};
+use baton_messages::da::GetDaHead;
 use baton_messages::sequencer::CountAccepted;
 use baton_messages::types::{LogIndex, Member, MemberId, Term};
 use baton_storage::raft_types::{LogId, Membership, TypeConfig};
@@ -33,6 +34,10 @@ pub struct Shared {
     pub(super) told: Recipient<MemberTold>,
     pub(super) forwarded: Recipient<ForwardedTxs>,
     pub(super) accepted: Recipient<CountAccepted>,
+    /// Says how far DA is; a witness has none.
+    pub(super) da: Option<Recipient<GetDaHead>>,
+    /// One question to DA at a time is for others.
+    pub(super) asking_da: tokio::sync::Semaphore,
     /// The names with which this node wants to form a cluster.
     pub(super) forming: Vec<String>,
     /// One change of the membership at a time.
@@ -90,6 +95,7 @@ impl Shared {
         told: Recipient<MemberTold>,
         forwarded: Recipient<ForwardedTxs>,
         accepted: Recipient<CountAccepted>,
+        da: Option<Recipient<GetDaHead>>,
         forming: Vec<String>,
         times: Times,
     ) -> Self {
@@ -101,6 +107,8 @@ impl Shared {
             told,
             forwarded,
             accepted,
+            da,
+            asking_da: tokio::sync::Semaphore::new(1),
             forming,
             changing: tokio::sync::Mutex::default(),
             serving_blocks: Arc::new(tokio::sync::Semaphore::new(2)),

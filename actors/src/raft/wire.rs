@@ -8,7 +8,7 @@ use baton_messages::cluster::{ChangeError, Condition, FetchError, FetchedBlock, 
 use baton_messages::codec::{self, CodecError};
 use baton_messages::command::Command;
 use baton_messages::sequencer::Receipt;
-use baton_messages::types::{Hash, Height, LogIndex, Member, MemberId, Tx};
+use baton_messages::types::{DaHeight, Hash, Height, LogIndex, Member, MemberId, Tx};
 use baton_storage::raft_types::{Entry, Membership, Payload, TypeConfig};
 use baton_storage::{Head, LogIdRecord, MembersRecord, VoteRecord};
 use bytes::Bytes;
@@ -70,6 +70,8 @@ pub enum Request {
     },
     /// How many accepted transactions does the member hold? A leader asks that is to remove it.
     Accepted,
+    /// How far is your DA layer? The caller leads, and its blocks do not come to its own.
+    DaHead,
 }
 
 impl Request {
@@ -86,6 +88,7 @@ impl Request {
             Self::Pause { .. } => "pause",
             Self::Peer { .. } => "peer",
             Self::Accepted => "accepted",
+            Self::DaHead => "da_head",
         }
     }
 }
@@ -228,6 +231,8 @@ pub enum Answer {
     Pause(Result<LogIndex, ChangeError>),
     /// To the question what is accepted: how many, when it can be read now.
     Accepted(Option<u64>),
+    /// To the question about DA; `None`: there is no DA layer, or it does not answer in time.
+    DaHead(Option<DaHeight>),
 }
 
 /// What became of entries.
@@ -569,6 +574,7 @@ mod tests {
         golden(&Request::Pause { reason: Some("da".to_owned()) }, "010601026461");
         golden(&Request::Peer { address: "/p2p/a".to_owned() }, "0107062f7032702f61");
         golden(&Request::Accepted, "0108");
+        golden(&Request::DaHead, "0109");
     }
 
     #[test]
@@ -598,6 +604,8 @@ mod tests {
         golden(&Answer::Pause(Err(ChangeError::NotLeader(None))), "0109010000");
         golden(&Answer::Accepted(Some(3)), "010a0103");
         golden(&Answer::Accepted(None), "010a00");
+        golden(&Answer::DaHead(None), "010b00");
+        golden(&Answer::DaHead(Some(DaHeight(7))), "010b0107");
     }
 
     /// A block that a member could not read would never be committed, and anybody can force one.

@@ -25,6 +25,8 @@ pub enum Why {
     Shutdown,
     /// The node leads and is not fit to produce.
     Unfit,
+    /// The node leads, and its DA layer does not answer.
+    Da,
 }
 
 impl Why {
@@ -35,6 +37,7 @@ impl Why {
             Self::Operator => "operator",
             Self::Shutdown => "shutdown",
             Self::Unfit => "unfit",
+            Self::Da => "da",
         }
     }
 }
@@ -331,7 +334,9 @@ mod tests {
 
     #[test]
     fn a_last_block_that_is_not_decided_aborts_unless_the_node_is_unfit_anyway() {
-        for (why, goes_on) in [(Why::Operator, false), (Why::Shutdown, false), (Why::Unfit, true)] {
+        for (why, goes_on) in
+            [(Why::Operator, false), (Why::Shutdown, false), (Why::Unfit, true), (Why::Da, false)]
+        {
             let mut hand_over = hand_over(why);
             assert_eq!(hand_over.look(&view(0, &fit(2, 100))), [Action::Close]);
             let actions = hand_over.closed(false, at(10));

@@ -96,7 +96,7 @@ impl Supervisor {
         match why {
             Why::Shutdown => true,
             Why::Unfit => self.plan.grant().is_none() || self.stall.is_in_trouble(),
-            Why::Operator => false,
+            Why::Operator | Why::Da => false,
         }
     }
 

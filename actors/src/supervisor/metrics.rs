@@ -45,6 +45,8 @@ pub struct Metrics {
     pub abdications: Family<ByPart, Counter>,
     /// Hand-overs that ended, by who wanted them and how they ended.
     pub hand_overs: Family<ByOutcome, Counter>,
+    /// Times the others were asked how far their DA layers are.
+    pub da_questions: Counter,
     /// Milliseconds since a member was heard.
     pub heard: Family<ByMember, Gauge>,
 }
@@ -114,6 +116,7 @@ impl Default for Metrics {
             ineligible: Family::default(),
             abdications: Family::default(),
             hand_overs: Family::default(),
+            da_questions: Counter::default(),
             heard: Family::default(),
         }
     }
@@ -147,6 +150,9 @@ impl Metrics {
         let abdications = "Leadership given away or heartbeats stopped, by the part in trouble";
         registry.register("abdications", abdications, self.abdications.clone());
         registry.register("hand_overs", "Hand-overs by reason and outcome", self.hand_overs.clone());
+        let da_questions =
+            "Times the others were asked how far their DA layers are, as blocks do not come to DA";
+        registry.register("da_questions", da_questions, self.da_questions.clone());
         let heard = "Milliseconds since each other member told its condition";
         registry.register("heard_ms", heard, self.heard.clone());
     }

@@ -269,10 +269,26 @@ impl Peers {
         now: Moment,
         within: Duration,
     ) -> Result<MemberId, String> {
+        self.best_of(position, own_config, now, within, |_| Ok(()))
+    }
+
+    /// As `best`, of those who are also good enough otherwise.
+    ///
+    /// # Errors
+    ///
+    /// As `best`.
+    pub fn best_of(
+        &self,
+        position: &Position,
+        own_config: Option<Hash>,
+        now: Moment,
+        within: Duration,
+        also: impl Fn(MemberId) -> Result<(), String>,
+    ) -> Result<MemberId, String> {
         let mut reasons = Vec::new();
         let mut fit = Vec::new();
         for id in self.voters.keys().filter(|id| **id != self.own) {
-            match self.fitness(*id, own_config, now, within) {
+            match self.fitness(*id, own_config, now, within).and_then(|()| also(*id)) {
                 Ok(()) => fit.push(*id),
                 Err(reason) => reasons.push(format!("{}: {reason}", self.name(*id))),
             }

@@ -87,6 +87,11 @@ impl Cluster {
         self.net.join(&address(from), &address(to));
     }
 
+    /// A node does not reach DA, or does again; the others do as before.
+    pub fn cut_da(&self, index: usize, cut: bool) {
+        self.hosts[index].cut_da(cut);
+    }
+
     /// Syncs of a node's disk do not return.
     pub fn hang_disk(&self, index: usize) {
         self.hosts[index].gate().hang();

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, Addr};
@@ -58,6 +59,8 @@ pub(crate) struct Host {
     gate: Gate,
     /// What its engine does, if it is by script.
     script: Script,
+    /// Whether its way to DA is cut.
+    da_cut: Arc<AtomicBool>,
     /// How far its wall clock is off, nanoseconds.
     skew: Cell<i64>,
     /// Its wall clock does not run at its own rate any more.
@@ -110,6 +113,7 @@ impl Host {
             touched,
             gate,
             script: Script::default(),
+            da_cut: Arc::default(),
             skew: Cell::new(0),
             disciplined: Cell::new(false),
             metrics: RefCell::default(),
@@ -217,6 +221,11 @@ impl Host {
 
     pub(super) const fn script(&self) -> &Script {
         &self.script
+    }
+
+    /// It reaches DA, or not.
+    pub(super) fn cut_da(&self, cut: bool) {
+        self.da_cut.store(cut, Ordering::Relaxed);
     }
 
     pub(crate) fn metrics(&self) -> Option<Rc<Metrics>> {
@@ -428,6 +437,7 @@ pub(super) async fn live(host: Rc<Host>) {
         keep_entries: host.plan.keep_entries,
         adjust: Some(Box::new(adjust)),
         execution,
+        da_cut: host.da_cut.clone(),
         witness: host.is_witness(),
         forced: host.plan.forced_epoch.is_some(),
         peering: host.peering(),

@@ -12,6 +12,7 @@ mod the_syncer;
 mod the_timekeeper;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,11 +30,12 @@ use baton_actors::timekeeper::{self, Timekeeper};
 use baton_actors::world::{Clock, World};
 use baton_messages::chain::Block;
 use baton_messages::cluster::{
-    Campaign, Condition, FetchBlocks, FetchError, FetchedBlock, ForwardError, ForwardTxs, ForwardedTxs,
-    HandOff, HandOffError, HandedOff, Heartbeats, MemberTold, MembersChanged, PrepareStop, Stand,
-    StopRefused, TellCondition, TransferError, TransferLeadership,
+    AskDa, Campaign, Condition, FetchBlocks, FetchError, FetchedBlock, ForwardError, ForwardTxs,
+    ForwardedTxs, HandOff, HandOffError, HandedOff, Heartbeats, MemberTold, MembersChanged, PrepareStop,
+    Stand, StopRefused, TellCondition, TransferError, TransferLeadership,
 };
 use baton_messages::command::{Command, Lane, Refusal, Submitted};
+use baton_messages::da::DaStateChanged;
 use baton_messages::engine::{
     BlockExecuted, EngineError, EngineHealthChanged, EnginePosition, ExecuteBlock, Executed, FilterStatus,
     FilterTxs, GetPosition, InitChain, PendingTxs, Rollback, SetFinal, TxResult,

@@ -85,6 +85,7 @@ struct Rig {
     stand: Probe<Stand>,
     heartbeats: Probe<Heartbeats>,
     transfers: Probe<TransferLeadership>,
+    da_questions: Probe<AskDa>,
     audited: Probe<LeadershipAudited>,
     /// The chain of this member.
     stage: Stage,
@@ -92,6 +93,8 @@ struct Rig {
     busy: Rc<Cell<Option<Duration>>>,
     /// What Raft answers to a transfer.
     answer: Rc<RefCell<Result<(Term, MemberId), TransferError>>>,
+    /// How far the DA layers are that answer.
+    da: Rc<RefCell<BTreeMap<MemberId, DaHeight>>>,
 }
 
 impl Rig {
@@ -113,7 +116,10 @@ impl Rig {
         let answer = Rc::new(RefCell::new(Ok((Term(2), MemberId(2)))));
         let answers = answer.clone();
         let (transfer, transfers) = probe(move |_: &TransferLeadership| answers.borrow().clone());
-        let cluster = supervisor::ClusterLinks { tell, campaign, stand, heartbeats, transfer };
+        let da = Rc::new(RefCell::new(BTreeMap::new()));
+        let heads = da.clone();
+        let (ask_da, da_questions) = probe(move |_: &AskDa| heads.borrow().clone());
+        let cluster = supervisor::ClusterLinks { tell, campaign, stand, heartbeats, transfer, ask_da };
         let links = supervisor::Links { integrity_stop, cluster, signer_view: None, audit: vec![audit] };
         let busy = Rc::new(Cell::new(None));
         let busy_for = busy.clone();
@@ -134,10 +140,12 @@ impl Rig {
             stand: stood,
             heartbeats: beats,
             transfers,
+            da_questions,
             audited,
             stage,
             busy,
             answer,
+            da,
         }
     }
 
@@ -690,6 +698,120 @@ fn who_waits_for_transactions_is_not_taken_for_stalled() {
         rig.hear(20_000, &[fit(2)]).await;
         assert_eq!((rig.transfers.count(), rig.heartbeats.count()), (0, 0));
         assert!(rig.view().await.eligibility.reasons.is_empty());
+    });
+}
+
+fn da_heads(heads: &[(u64, u64)]) -> BTreeMap<MemberId, DaHeight> {
+    heads.iter().map(|(id, height)| (MemberId(*id), DaHeight(*height))).collect()
+}
+
+/// A leader of whom no blocks are asked for: what it does is for DA's sake.
+fn asked_for_no_blocks() -> supervisor::Config {
+    supervisor::Config { stalled_after: Duration::from_secs(3_600), ..supervisor::Config::default() }
+}
+
+/// A leader whose DA layer has said for a minute that it is away.
+async fn without_da(rig: &Rig, others: &[Condition]) {
+    rig.voters(3);
+    elect(&rig.supervisor, 1);
+    rig.hear(60, others).await;
+    let trouble = Some("the DA layer is not available: connection refused".to_owned());
+    rig.supervisor.do_send(DaStateChanged { trouble, included: Height(0) });
+    rig.hear(59_000, others).await;
+    assert_eq!((rig.da_questions.count(), rig.transfers.count()), (0, 0), "S6: DA comes back mostly");
+    rig.hear(2_000, others).await;
+    assert_eq!(rig.da_questions.take().len(), 1);
+}
+
+#[test]
+fn a_leader_that_does_not_reach_da_gives_leadership_to_one_who_does() {
+    sim_run(1, || async {
+        let log = Log::default();
+        let rig = Rig::with(asked_for_no_blocks(), vec![finishing(&log, 5)]);
+        *rig.da.borrow_mut() = da_heads(&[(3, 7)]);
+        without_da(&rig, &[fit(2), fit(3)]).await;
+        assert_eq!(rig.transfers.take(), [TransferLeadership { term: Term(1), to: MemberId(3) }], "P7");
+        assert_eq!(
+            *log.borrow(),
+            ["start finishing", "last block", "gone finishing"],
+            "it made blocks until then"
+        );
+        let view = rig.view().await;
+        assert_eq!(
+            (view.eligibility.reasons.len(), view.caretaker),
+            (0, false),
+            "DA is no part of being fit"
+        );
+    });
+}
+
+#[test]
+fn a_leader_whose_da_layer_has_lost_the_network_gives_leadership_to_one_whose_has_not() {
+    sim_run(1, || async {
+        let rig = Rig::with(asked_for_no_blocks(), vec![]);
+        *rig.da.borrow_mut() = da_heads(&[(1, 100), (2, 110), (3, 111)]);
+        without_da(&rig, &[fit(2), fit(3)]).await;
+        assert_eq!(rig.transfers.take(), [TransferLeadership { term: Term(1), to: MemberId(3) }]);
+    });
+}
+
+#[test]
+fn when_nobody_reaches_da_the_leader_stays_and_goes_on_asking() {
+    sim_run(1, || async {
+        let rig = Rig::with(asked_for_no_blocks(), vec![]);
+        let others = [fit(2), fit(3)];
+        without_da(&rig, &others).await;
+        rig.hear(60_000, &others).await;
+        let asked = rig.da_questions.take().len();
+        assert!((9..=10).contains(&asked), "asked {asked} times in a minute");
+        // Those who reach it and cannot lead help nobody.
+        *rig.da.borrow_mut() = da_heads(&[(2, 7), (4, 7)]);
+        rig.hear(20_000, &[unfit(2, "engine: away"), fit(3)]).await;
+        assert_eq!((rig.transfers.count(), rig.heartbeats.count()), (0, 0), "S5");
+        assert!(rig.view().await.grant.is_some());
+        rig.hear(12_000, &others).await;
+        assert_eq!(rig.transfers.take(), [TransferLeadership { term: Term(1), to: MemberId(2) }]);
+    });
+}
+
+#[test]
+fn a_leader_that_waits_for_what_da_holds_asks_the_others_too_and_for_an_operator_does_not() {
+    sim_run(1, || async {
+        let rig = Rig::new(vec![]);
+        *rig.da.borrow_mut() = da_heads(&[(1, 7), (2, 7), (3, 7)]);
+        let others = [fit(2), fit(3)];
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        pass(10).await;
+        let waits =
+            |pause: &str| ProductionChanged { term: Term(1), pause: Some(pause.to_owned()), due: false };
+        rig.pause(Some("a look"));
+        rig.supervisor.do_send(waits("operator: paused: a look"));
+        rig.hear(70_000, &others).await;
+        assert_eq!(rig.da_questions.count(), 0);
+        rig.pause(None);
+        rig.supervisor.do_send(waits("DA heights 1 to 50 may hold forced transactions and are not read"));
+        rig.hear(61_000, &others).await;
+        assert_eq!(rig.da_questions.take().len(), 1);
+        assert_eq!(rig.transfers.count(), 0, "its own DA layer answers, and is as far as theirs");
+    });
+}
+
+#[test]
+fn a_da_layer_that_comes_and_goes_moves_no_leadership() {
+    sim_run(1, || async {
+        let rig = Rig::with(asked_for_no_blocks(), vec![]);
+        *rig.da.borrow_mut() = da_heads(&[(2, 7), (3, 7)]);
+        let others = [fit(2), fit(3)];
+        rig.voters(3);
+        elect(&rig.supervisor, 1);
+        for _ in 0..5 {
+            for (trouble, lasts) in [(Some("away".to_owned()), 58_000), (None, 1_000)] {
+                rig.supervisor.do_send(DaStateChanged { trouble, included: Height(0) });
+                rig.hear(lasts, &others).await;
+            }
+        }
+        assert_eq!((rig.da_questions.count(), rig.transfers.count()), (0, 0), "S6");
     });
 }
 

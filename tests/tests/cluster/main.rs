@@ -4,6 +4,7 @@ mod basics;
 mod borrowed;
 mod censored;
 mod chaos;
+mod da;
 mod damage;
 mod failover;
 mod forced;
