@@ -90,7 +90,7 @@ impl Checks {
             }
             self.commits(host);
             self.executions(host);
-            self.signatures(host);
+            self.signatures(host, usize::MAX);
             self.alarms(host);
         }
         if let Some(host) = hosts.first() {
@@ -135,9 +135,10 @@ impl Checks {
         self.signed.last_key_value().map_or(Height(0), |(height, _)| *height)
     }
 
-    /// The newest term that a machine's guard knows, in the life it is in.
-    pub(super) fn signed_under(&self, index: usize) -> Term {
-        self.seen.get(&index).map_or(Term(0), |seen| seen.signed_under)
+    /// The newest term that a machine's guard knows, in the life it is in, as far as that was looked at.
+    pub(super) fn signed_under(&self, host: &Host) -> Term {
+        let seen = self.seen.get(&host.index()).filter(|seen| seen.lives == host.lives());
+        seen.map_or(Term(0), |seen| seen.signed_under)
     }
 
     /// Whether a member holds durably what was decided last.
@@ -154,10 +155,9 @@ impl Checks {
     fn life(&mut self, host: &Host) {
         let Some(node) = host.node() else { return };
         if self.seen.get(&host.index()).is_some_and(|seen| seen.lives != host.lives()) {
-            // What the life before signed last is its own. A sole voter may already have applied and signed
-            // a block in this one.
+            // What the life before signed last is its own, and what this one has signed already is not.
             self.commits(host);
-            self.signatures(host);
+            self.signatures(host, host.audited_before());
         }
         let seen = self.seen.entry(host.index()).or_default();
         let (storage, lives) = (host.storage(), host.lives());
@@ -314,11 +314,12 @@ impl Checks {
     }
 
     /// I1, P2, I5, I11: one header per height is signed, only a committed one, under no older term
-    /// than before, and after the guard says so on its disk.
-    fn signatures(&mut self, host: &Host) {
+    /// than before, and after the guard says so on its disk. Looks at the lines of the audit up to a number.
+    fn signatures(&mut self, host: &Host, up_to: usize) {
         let index = host.index();
         let seen = self.seen.entry(index).or_default();
-        let lines = host.with_machine(|machine| machine.audit.since(seen.audited));
+        let mut lines = host.with_machine(|machine| machine.audit.since(seen.audited));
+        lines.truncate(up_to.saturating_sub(seen.audited));
         seen.audited += lines.len();
         for line in lines {
             match line.event {

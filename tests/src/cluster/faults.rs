@@ -233,7 +233,7 @@ impl Cluster {
 
     /// The newest term that a machine's guard knows, in the life it is in.
     pub(crate) fn signed_under(&self, index: usize) -> Term {
-        self.checks.signed_under(index)
+        self.checks.signed_under(&self.hosts[index])
     }
 
     /// Whether a running node is fit to lead, by what its supervisor says (P6).

@@ -72,6 +72,8 @@ pub(crate) struct Host {
     /// Between Raft and its supervisor.
     relay: Rc<RefCell<Option<Addr<Relay>>>>,
     lives: Cell<u64>,
+    /// Lines of its audit that lives before this one have written.
+    audited_before: Cell<usize>,
     /// The boot counter of its life, or of the last one.
     boot: Cell<u64>,
     /// Its store may be damaged: it may refuse to start, or ask for a person.
@@ -120,6 +122,7 @@ impl Host {
             da: RefCell::default(),
             relay: Rc::default(),
             lives: Cell::new(0),
+            audited_before: Cell::new(0),
             boot: Cell::new(0),
             damage_expected: Cell::new(false),
             refused_to_start: Cell::new(false),
@@ -257,6 +260,11 @@ impl Host {
         self.lives.get()
     }
 
+    /// Lines of its audit that lives before this one have written.
+    pub(super) fn audited_before(&self) -> usize {
+        self.audited_before.get()
+    }
+
     pub(crate) fn is_witness(&self) -> bool {
         self.plan.witness == Some(self.index)
     }
@@ -387,6 +395,7 @@ pub(super) async fn live(host: Rc<Host>) {
     *host.jobs.borrow_mut() = Some(jobs);
     let machine = host.machine();
     host.lives.set(host.lives.get() + 1);
+    host.audited_before.set(machine.audit.lines().len());
     machine.disk.set_sync_wait(host.gate.wait());
     let store = match machine.try_open(host.knows.get().unwrap_or(COMMAND_VERSION)) {
         Ok(store) => store,
