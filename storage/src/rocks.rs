@@ -245,7 +245,6 @@ impl Backend for Rocks {
 
     fn sync(&self) -> Result<(), StoreError> {
         let db = self.db()?;
-        fail_point!("storage.syncing");
         db.flush_wal(true).map_err(|error| store_error(&error))
     }
 
@@ -286,49 +285,50 @@ fn successor(key: &[u8]) -> Vec<u8> {
 #[cfg(all(test, feature = "failpoints"))]
 #[allow(clippy::disallowed_methods, reason = "a thread beside the one that opens is what is shown")]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::{RecvTimeoutError, channel};
     use std::time::Duration;
 
     use super::*;
 
-    /// A device that hangs in a sync, and a store that is opened again because of another failure.
+    /// A place that is armed is armed for every test.
+    static TURN: Mutex<()> = Mutex::new(());
+
+    /// What a reader on another thread is told once there is no database.
+    fn refused_elsewhere(rocks: &Arc<Rocks>) -> Result<StoreError, RecvTimeoutError> {
+        let (tell, told) = channel();
+        let rocks = rocks.clone();
+        std::thread::spawn(move || {
+            loop {
+                match rocks.get(Family::Meta, b"key") {
+                    Ok(_) => std::thread::yield_now(),
+                    Err(refused) => return tell.send(refused),
+                }
+            }
+        });
+        told.recv_timeout(Duration::from_secs(10))
+    }
+
+    /// A device that hangs in a call, and a store that is opened again because of another failure.
     #[test]
     fn nobody_waits_for_a_store_that_waits_for_its_device() {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().expect("a directory");
         let rocks = Arc::new(Rocks::open(directory.path()).expect("it opens"));
-        let (arrived, here) = channel();
-        let (go, on) = channel::<()>();
-        let on = std::sync::Mutex::new(on);
-        let hang = move || {
-            let _ = arrived.send(());
-            let _ = on.lock().expect("once").recv();
-        };
-        fail::cfg_callback("storage.syncing", hang).expect("the place can be armed");
-        let syncing = rocks.clone();
-        let syncing = std::thread::spawn(move || syncing.sync());
-        here.recv().expect("it hangs");
+        let hangs = rocks.db().expect("it is open");
         let opening = rocks.clone();
         let opening = std::thread::spawn(move || opening.reopen());
-        let (read, found) = channel();
-        let reader = rocks.clone();
-        std::thread::spawn(move || {
-            // Until the store is on its way; then nobody waits.
-            while reader.get(Family::Meta, b"key").is_ok() {
-                std::thread::yield_now();
-            }
-            read.send(reader.get(Family::Meta, b"key"))
-        });
-        let found = found.recv_timeout(Duration::from_secs(10));
-        go.send(()).expect("it waits");
-        fail::remove("storage.syncing");
-        assert_eq!(syncing.join().expect("no panic"), Ok(()), "what began is finished before");
+        let refused = refused_elsewhere(&rocks);
+        assert_eq!(rocks.generation(), 0, "what has begun is finished before");
+        drop(hangs);
         opening.join().expect("no panic").expect("it opens again");
-        assert_eq!(found.expect("P8: nobody waits"), Err(StoreError::reopening()));
+        assert_eq!(refused.expect("P8: nobody waits"), StoreError::reopening());
+        assert_eq!(rocks.generation(), 1);
     }
 
     /// Replaying a write-ahead log takes as long as it takes; the threads of the actors read meanwhile.
     #[test]
     fn nobody_waits_for_a_store_that_is_being_opened_again() {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let directory = tempfile::tempdir().expect("a directory");
         let rocks = Arc::new(Rocks::open(directory.path()).expect("it opens"));
         let mut batch = Batch::default();
@@ -346,14 +346,11 @@ mod tests {
         let opening = rocks.clone();
         let opening = std::thread::spawn(move || opening.reopen());
         here.recv().expect("it is being opened");
-        let (read, found) = channel();
-        let reader = rocks.clone();
-        std::thread::spawn(move || read.send(reader.get(Family::Meta, b"key")));
-        let found = found.recv_timeout(Duration::from_secs(10));
+        let refused = refused_elsewhere(&rocks);
         go.send(()).expect("it waits");
         fail::remove("storage.reopening");
         opening.join().expect("no panic").expect("it opens again");
-        assert_eq!(found.expect("P8: nobody waits"), Err(StoreError::reopening()));
+        assert_eq!(refused.expect("P8: nobody waits"), StoreError::reopening());
         assert_eq!(rocks.get(Family::Meta, b"key"), Ok(Some(Bytes::from_static(b"value"))));
         assert_eq!(rocks.generation(), 1);
         rocks.close();
