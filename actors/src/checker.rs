@@ -6,8 +6,10 @@
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, MessageResult};
+use baton_messages::chain::SignedHeader;
 use baton_messages::follow::CheckHeaders;
 use baton_messages::mutation::{Mutation, planted};
+use baton_messages::wire::validate::Payload;
 
 use crate::world::World;
 
@@ -36,7 +38,8 @@ impl Handler<CheckHeaders> for Checker {
         let now = self.world.wall();
         let headers = message.0.iter().map(Arc::as_ref);
         if planted(Mutation::UnsignedHeaders) {
-            return MessageResult(headers.map(|signed| signed.header.validate(now)).collect());
+            let unsigned = |signed: &SignedHeader| signed.header.validate(now).map(|()| Payload::Wire);
+            return MessageResult(headers.map(unsigned).collect());
         }
         MessageResult(headers.map(|signed| signed.validate(now)).collect())
     }
@@ -84,7 +87,7 @@ mod tests {
         let mut checker = Checker::new(World::new(Arc::new(Still), 1));
         let MessageResult(verdicts) = checker.handle(asked, &mut Context::new());
         assert_eq!(verdicts.len(), 4, "one for each, in order");
-        assert_eq!(verdicts[0], Ok(()));
+        assert_eq!(verdicts[0], Ok(Payload::Wire));
         assert!(matches!(verdicts[1], Err(Invalid::Key(_))), "{:?}", verdicts[1]);
         assert!(matches!(verdicts[2], Err(Invalid::Key(_))), "{:?}", verdicts[2]);
         assert!(matches!(verdicts[3], Err(Invalid::FromTheFuture { .. })), "{:?}", verdicts[3]);

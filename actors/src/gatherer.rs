@@ -16,7 +16,7 @@ use baton_messages::p2p::{
     FetchData, FetchError, FetchHead, FetchHeaders, Fetched, Offence, PeerChanged, PeerId, ReportPeer,
 };
 use baton_messages::types::{DaHeight, Height};
-use baton_messages::wire::validate::Invalid;
+use baton_messages::wire::validate::{Invalid, Payload};
 use baton_storage::Reader;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -319,9 +319,12 @@ impl Asking {
         for ((given, signed), verdict) in headers.iter().zip(signed).zip(verdicts) {
             let origin = Origin::Peer(given.peer.0.clone());
             match verdict {
-                Ok(()) => good.push(Candidate { piece: Piece::Checked(signed), origin }),
-                // Time may cure it: the syncer says what it does with it.
-                Err(Invalid::FromTheFuture { .. }) => {
+                Ok(Payload::Wire | Payload::Custom) => {
+                    good.push(Candidate { piece: Piece::Checked(signed), origin });
+                }
+                // In the encoding of old chains it may have a twin, and time may cure the other: the syncer
+                // says what it does with them.
+                Ok(Payload::Legacy) | Err(Invalid::FromTheFuture { .. }) => {
                     good.push(Candidate { piece: Piece::Header(signed), origin });
                 }
                 Err(wrong) => {

@@ -10,7 +10,7 @@ use actix::Message;
 
 use crate::chain::{Data, SignedHeader};
 use crate::types::{DaHeight, Height};
-use crate::wire::validate::Invalid;
+use crate::wire::validate::{Invalid, Payload};
 
 /// Where a piece came from: who is to blame when it is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +46,8 @@ impl fmt::Display for Origin {
 pub enum Piece {
     /// A signed header; nothing of it is checked yet.
     Header(Arc<SignedHeader>),
-    /// A header that is well-formed and bears its signer's signature, as [`CheckHeaders`] has found.
-    /// Whether that is the chain's proposer is not checked yet.
+    /// A header that is well-formed and bears its signer's signature in the current encoding, as
+    /// [`CheckHeaders`] has found. Whether that is the chain's proposer is not checked yet.
     Checked(Arc<SignedHeader>),
     /// A block's data, with metadata. From DA, its signature is the proposer's.
     Data(Arc<Data>),
@@ -77,9 +77,10 @@ pub struct DaRead {
 /// Check headers as far as that takes nothing but themselves: form, time and signature.
 ///
 /// The gatherer asks the checker, which has a thread of its own, so that what costs most goes on
-/// beside storing and executing. Replies with one verdict for each, in order.
+/// beside storing and executing. Replies with one verdict for each, in order: what the signature is
+/// over, or what is wrong.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Vec<Result<(), Invalid>>")]
+#[rtype(result = "Vec<Result<Payload, Invalid>>")]
 pub struct CheckHeaders(pub Vec<Arc<SignedHeader>>);
 
 /// Offer pieces to the syncer.

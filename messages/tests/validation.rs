@@ -11,7 +11,7 @@ use baton_messages::genesis::Genesis;
 use baton_messages::types::{DaHeight, Hash, Height, StateRoot, Timestamp, Tx};
 use baton_messages::wire::WireError;
 use baton_messages::wire::keys::{KeyError, KeyType, PublicKey};
-use baton_messages::wire::validate::{EnvelopeKind, Invalid, MAX_DRIFT, MAX_P2P_DRIFT, NotNext};
+use baton_messages::wire::validate::{EnvelopeKind, Invalid, MAX_DRIFT, MAX_P2P_DRIFT, NotNext, Payload};
 use bytes::Bytes;
 use ed25519_dalek::{Signer as _, SigningKey};
 
@@ -139,11 +139,25 @@ fn a_signature_over_something_else_does_not_verify() {
 #[test]
 fn a_signature_over_the_legacy_payload_or_an_applications_own_is_taken() {
     let legacy = SignedHeader { signature: sign(1, &first().legacy_payload()), ..signed(first()) };
-    legacy.verify_signature().unwrap();
+    assert_eq!(legacy.verify_signature(), Ok(Payload::Legacy));
     let own = SignedHeader { signature: sign(1, b"vote"), ..signed(first()) };
     assert_eq!(own.verify_signature(), Err(Invalid::Key(KeyError::Mismatch)));
-    own.verify_signature_with(Some(b"vote")).unwrap();
-    signed(first()).verify_signature_with(Some(b"vote")).unwrap();
+    assert_eq!(own.verify_signature_with(Some(b"vote")), Ok(Payload::Custom));
+    assert_eq!(signed(first()).verify_signature_with(Some(b"vote")), Ok(Payload::Wire));
+}
+
+/// Hazard H21.
+#[test]
+fn a_header_of_old_chains_and_its_twin_have_one_payload_and_two_hashes() {
+    let twin = first().twin().expect("zeros for what is absent");
+    assert!(twin.is_legacy() && twin.hash() != first().hash());
+    assert_eq!((twin.legacy_payload(), twin.twin()), (first().legacy_payload(), Some(first())));
+    let signed = SignedHeader { signature: sign(1, &first().legacy_payload()), ..signed(first()) };
+    let other = SignedHeader { header: twin.clone(), ..signed.clone() };
+    assert_eq!(other.verify_signature(), signed.verify_signature());
+    let mut alone = twin;
+    alone.legacy.as_mut().expect("legacy").last_commit_hash = vec![1; 32].into();
+    assert_eq!(alone.twin(), None);
 }
 
 #[test]

@@ -358,6 +358,45 @@ fn another_encoding_of_a_signed_header_is_no_second_header() {
     });
 }
 
+/// Anybody may give the twin first. It waits until the next header, which names its parent.
+#[test]
+fn the_header_above_says_in_which_encoding_the_one_below_is_the_chains() {
+    let machine = produced(19, 12);
+    for (number, light) in [(1, false), (2, true)] {
+        let plan = FollowPlan::on(machine.another(number), Power::default());
+        let plan = FollowPlan { reads_da: false, light, ..plan };
+        let source = machine.clone();
+        sim_run(1, move || async move {
+            let peers = Neighbours::of(source.open().reader(), source.signer(), None);
+            let node = FollowingNode::start(&plan).await.expect("on");
+            for height in 1..=8 {
+                let pieces = [header_of(&peers, height), data_of(&peers, height)];
+                offer(&node, pieces.map(|piece| (piece, peer("one"))).into(), None).await;
+            }
+            node.until("height 8", |node| node.tip().height == Height(8)).await;
+            let mut twin = peers.header(Height(9)).signed;
+            twin.signature = source.sign(&twin.header.legacy_payload());
+            let header = twin.header.twin().expect("there is another");
+            let right = SignedHeader { header, ..twin.clone() };
+            let mut above = peers.header(Height(10)).signed;
+            above.header.last_header_hash = right.header.hash().to_bytes();
+            above.signature = source.sign(&above.header.encode());
+            let piece = |signed: &SignedHeader| vec![(Piece::Header(Arc::new(signed.clone())), peer("one"))];
+            assert_eq!(offer(&node, piece(&twin), None).await.judged, [Judged::New]);
+            assert_eq!(offer(&node, piece(&right), None).await.judged, [Judged::Ignored]);
+            for height in 9..=10 {
+                offer(&node, vec![(data_of(&peers, height), peer("one"))], None).await;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(node.tip().height, Height(8), "nothing says yet which of the two it is");
+            assert_eq!(offer(&node, piece(&above), None).await.judged, [Judged::New]);
+            node.until("height 10", |node| node.tip().height == Height(10)).await;
+            assert_eq!(node.reader().hash(Height(9)), Ok(Some(right.header.hash())));
+            assert_eq!((node.alarms(), node.reader().evidence().len()), (vec![], 0));
+        });
+    }
+}
+
 /// A chain that goes on with another's heights.
 #[test]
 fn a_chain_whose_first_height_is_far_up_is_followed_from_there() {

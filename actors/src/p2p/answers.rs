@@ -11,7 +11,7 @@ use baton_messages::types::{Hash, Height, Timestamp};
 use baton_messages::wire::WireError;
 use baton_messages::wire::exchange::{HeaderResponse, Status};
 use baton_messages::wire::glance::Glance;
-use baton_messages::wire::validate::Invalid;
+use baton_messages::wire::validate::{Invalid, MAX_DRIFT};
 
 use super::network::MAX_ANSWER;
 
@@ -182,7 +182,9 @@ pub struct Expected<'a> {
 
 impl Expected<'_> {
     /// Checks a range: at most `amount` items from a height upwards. None when the peer has none;
-    /// fewer than came when they would take more memory than [`MAX_ANSWER`].
+    /// fewer than came when they would take more memory than [`MAX_ANSWER`], or when the time of
+    /// those above has not come by the clock here: a leader's clock may have been ahead, or this one
+    /// may be behind, and what is below is wanted all the same (hazard H22).
     ///
     /// # Errors
     ///
@@ -200,7 +202,11 @@ impl Expected<'_> {
         let mut items: Vec<Arc<T>> = Vec::with_capacity(found);
         let mut weight = 0;
         for (response, height) in responses.iter().zip(from.0..) {
-            let Some(item) = self.one::<T>(response)? else {
+            let item = match self.one::<T>(response) {
+                Err(early) if early.is_excusable() && !items.is_empty() => return Ok(items),
+                item => item?,
+            };
+            let Some(item) = item else {
                 // Where there is nothing, nothing follows.
                 return if items.len() + 1 == found { Ok(items) } else { Err(Wrong::Status) };
             };
@@ -209,7 +215,9 @@ impl Expected<'_> {
                 return Err(Wrong::Height { found: item.height(), expected });
             }
             if let Some(before) = items.last() {
-                item.check_after(before, self.now)?;
+                // How far ahead it may be was looked at already, with the limit that blocks have:
+                // that of gossip is a tighter one, and peers keep what others took by the wider.
+                item.check_after(before, self.now.plus(MAX_DRIFT))?;
                 // Many small transactions are more here than on the wire: a short answer, then.
                 if weight + item.weight() > MAX_ANSWER {
                     return Ok(items);
@@ -221,17 +229,32 @@ impl Expected<'_> {
         Ok(items)
     }
 
+    /// Checks what a peer takes for the end of the chain, with its signature; `None` when it has no
+    /// header. One whose time has not come by the clock here is taken too: it says how far the chain
+    /// is, and is looked at again as a block (hazard H22).
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is wrong.
+    pub fn head(&self, responses: &[HeaderResponse]) -> Result<Option<P2pSignedHeader>, Wrong> {
+        let Some(head) = alone(responses)?.map(|response| self.decode::<P2pSignedHeader>(response)) else {
+            return Ok(None);
+        };
+        let Some(head) = head? else { return Ok(None) };
+        match head.signed.validate(self.now) {
+            Ok(_) | Err(Invalid::FromTheFuture { .. }) => Ok(Some(head)),
+            Err(wrong) => Err(wrong.into()),
+        }
+    }
+
     /// Checks a single item of any height; `None` when the peer has none.
     ///
     /// # Errors
     ///
     /// The first thing that is wrong.
     pub fn single<T: Carried>(&self, responses: &[HeaderResponse]) -> Result<Option<T>, Wrong> {
-        match responses {
-            [] => Ok(None),
-            [response] => self.one(response),
-            _ => Err(Wrong::TooMany { found: responses.len(), asked: 1 }),
-        }
+        let Some(response) = alone(responses)? else { return Ok(None) };
+        self.one(response)
     }
 
     /// Checks a single item with a known hash; `None` when the peer has none.
@@ -253,6 +276,12 @@ impl Expected<'_> {
     }
 
     fn one<T: Carried>(&self, response: &HeaderResponse) -> Result<Option<T>, Wrong> {
+        let Some(item) = self.decode::<T>(response)? else { return Ok(None) };
+        item.check(self.now)?;
+        Ok(Some(item))
+    }
+
+    fn decode<T: Carried>(&self, response: &HeaderResponse) -> Result<Option<T>, Wrong> {
         match response.status {
             Status::Ok => {}
             Status::NotFound => return Ok(None),
@@ -263,16 +292,24 @@ impl Expected<'_> {
         if !item.chain_id().eq_ignore_ascii_case(self.chain_id) {
             return Err(Wrong::Chain(item.chain_id().chars().take(64).collect()));
         }
-        item.check(self.now)?;
         Ok(Some(item))
+    }
+}
+
+fn alone(responses: &[HeaderResponse]) -> Result<Option<&HeaderResponse>, Wrong> {
+    match responses {
+        [] => Ok(None),
+        [response] => Ok(Some(response)),
+        _ => Err(Wrong::TooMany { found: responses.len(), asked: 1 }),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use baton_messages::chain::{Data, Header, Metadata, SignedHeader};
+    use baton_messages::chain::{Data, Header, Metadata, SignedHeader, Signer};
     use baton_messages::types::Tx;
     use bytes::Bytes;
+    use ed25519_dalek::{Signer as _, SigningKey};
 
     use super::*;
 
@@ -355,6 +392,44 @@ mod tests {
         assert!(range(1, 1, &answer(&chain)).is_err_and(|wrong| wrong.is_excusable()));
         chain[0].signed.header.time = Timestamp(u64::MAX);
         assert!(range(1, 1, &answer(&chain)).is_err_and(|wrong| !wrong.is_excusable()));
+    }
+
+    #[test]
+    fn what_is_below_a_header_of_the_future_is_taken() {
+        let mut chain = headers(5);
+        let drift = u64::try_from(MAX_DRIFT.as_nanos()).expect("a minute");
+        // The limit is that of blocks: peers took the third by it.
+        for (header, ahead) in chain.iter_mut().skip(2).zip([drift, drift + 1, drift + 2]) {
+            header.signed.header.time = Timestamp(NOW.0 + ahead);
+        }
+        for height in 3..=4 {
+            let last_header_hash = chain[height - 1].signed.header.hash().to_bytes();
+            chain[height].signed.header.last_header_hash = last_header_hash;
+        }
+        assert_eq!(range(1, 5, &answer(&chain)), Ok(3));
+        assert!(range(4, 2, &answer(&chain[3..])).is_err_and(|wrong| wrong.is_excusable()));
+    }
+
+    #[test]
+    fn a_head_of_the_future_says_how_far_the_chain_is_when_it_is_signed() {
+        let key = SigningKey::from_bytes(&[3; 32]);
+        let signer = Signer::ed25519(&key.verifying_key().to_bytes());
+        let header = Header {
+            height: Height(9),
+            time: Timestamp(NOW.0 * 2),
+            chain_id: "chain".to_owned(),
+            proposer_address: signer.address.clone(),
+            ..Header::default()
+        };
+        let [payload, _] = header.signature_payloads();
+        let signature = Bytes::copy_from_slice(&key.sign(&payload).to_bytes());
+        let mut head =
+            P2pSignedHeader { signed: SignedHeader { header, signature, signer }, da_height_hint: 0 };
+        assert_eq!(EXPECTED.head(&answer(&[head.clone()])), Ok(Some(head.clone())));
+        assert_eq!(EXPECTED.head(&[]), Ok(None));
+        head.signed.header.height = Height(10);
+        let forged = EXPECTED.head(&answer(&[head]));
+        assert!(forged.as_ref().is_err_and(|wrong| !wrong.is_excusable()), "{forged:?}");
     }
 
     #[test]

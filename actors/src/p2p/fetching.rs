@@ -331,11 +331,7 @@ impl HeadJob {
     ) -> Option<Report> {
         let peer = self.open.remove(&id)?;
         let service = Service::Headers;
-        let (report, head) = single::<P2pSignedHeader>(peer, service, outcome, took, |responses| {
-            let Some(head) = expected.single::<P2pSignedHeader>(responses)? else { return Ok(None) };
-            head.signed.validate(expected.now)?;
-            Ok(Some(head))
-        });
+        let (report, head) = single(peer, service, outcome, took, |responses| expected.head(responses));
         let deed = if matches!(report.deed, Deed::Served { .. }) { Deed::Told } else { report.deed };
         let report = Report { deed, ..report };
         let peer = report.peer.clone();

@@ -81,7 +81,8 @@ impl Intake {
                 let item: P2pSignedHeader = self.decode(bytes)?;
                 let key = (service, Hash::of(&item.signed.encode()));
                 self.is_new(key)?;
-                self.check(key, item.signed.validate(now), item.signed.header.time, now)?;
+                let valid = item.signed.validate(now).map(|_| ());
+                self.check(key, valid, item.signed.header.time, now)?;
                 Ok((Item::Header(Arc::new(item)), key))
             }
             Service::Data => {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use baton_messages::chain::{Data, Header, Metadata, SignedHeader};
 use baton_messages::follow::Origin;
-use baton_messages::types::{DaHeight, Hash, Height};
+use baton_messages::types::{DaHeight, Hash, Height, Timestamp};
 use bytes::Bytes;
 
 /// How much may wait.
@@ -38,6 +38,8 @@ struct HeaderAt {
     bytes: usize,
     from: Origin,
     da: Option<DaHeight>,
+    /// It is signed in the encoding of old chains, and may be another header in the chain.
+    may_have_a_twin: bool,
 }
 
 /// Data that wait.
@@ -61,6 +63,8 @@ pub enum Kept {
     Dropped,
     /// The header that waits already says that these data belong to another block.
     Foreign,
+    /// It is the header that waits already in its other encoding: one of them is the chain's.
+    Twin,
     /// Another header of this height waits already: that one, and where it came from.
     Fork(Arc<SignedHeader>, Origin),
 }
@@ -93,6 +97,15 @@ struct Dropped {
     da: DaHeight,
 }
 
+/// Something on DA was read whose time has not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Early {
+    /// The lowest place of it.
+    da: DaHeight,
+    /// The lowest time of it.
+    time: Timestamp,
+}
+
 /// The pieces that wait.
 #[derive(Debug)]
 pub struct Candidates {
@@ -103,6 +116,7 @@ pub struct Candidates {
     /// How many pieces wait that lie at each place on DA.
     places: BTreeMap<DaHeight, usize>,
     dropped: Option<Dropped>,
+    early: Option<Early>,
 }
 
 impl Candidates {
@@ -116,6 +130,7 @@ impl Candidates {
             bytes: 0,
             places: BTreeMap::new(),
             dropped: None,
+            early: None,
         }
     }
 
@@ -166,16 +181,18 @@ impl Candidates {
     pub fn header(&mut self, tip: Height, signed: Arc<SignedHeader>, hash: Hash, from: Origin) -> Kept {
         let height = signed.header.height;
         if let Some(known) = self.headers.get_mut(&height) {
-            if known.hash != hash {
+            let twin = known.hash != hash;
+            if twin && known.signed.signature != signed.signature {
                 return Kept::Fork(known.signed.clone(), known.from.clone());
             }
+            // What it says, the proposer has signed: it is there, in either encoding.
             if known.da.is_none()
                 && let Some(da) = from.da()
             {
                 known.da = Some(da);
                 *self.places.entry(da).or_default() += 1;
             }
-            return Kept::Known;
+            return if twin { Kept::Twin } else { Kept::Known };
         }
         if height.0 > tip.0.saturating_add(self.limits.ahead) {
             return self.drop_it(height, &from);
@@ -198,8 +215,39 @@ impl Candidates {
                 self.data.insert(height, fit);
             }
         }
-        self.headers.insert(height, HeaderAt { signed, hash, bytes, from, da });
+        let may_have_a_twin = false;
+        self.headers.insert(height, HeaderAt { signed, hash, bytes, from, da, may_have_a_twin });
         Kept::New
+    }
+
+    /// The header of this height that waits is signed in the encoding of old chains.
+    pub fn may_have_a_twin(&mut self, height: Height) {
+        if let Some(header) = self.headers.get_mut(&height) {
+            header.may_have_a_twin = header.signed.header.twin().is_some();
+        }
+    }
+
+    /// Whether it is known in which encoding the header of this height is the chain's: in the one on
+    /// which the header above stands, and it is in that one from now on (hazard H21).
+    pub fn settle(&mut self, height: Height) -> bool {
+        let above =
+            self.headers.get(&height.next()).map(|above| above.signed.header.last_header_hash.clone());
+        let Some(header) = self.headers.get_mut(&height).filter(|header| header.may_have_a_twin) else {
+            return true;
+        };
+        let Some(parent) = above else { return false };
+        if let Some(twin) = header.signed.header.twin()
+            && parent[..] == twin.hash().0
+        {
+            header.hash = twin.hash();
+            let SignedHeader { signature, signer, .. } = SignedHeader::clone(&header.signed);
+            header.signed = Arc::new(SignedHeader { header: twin, signature, signer });
+            let bytes = header.signed.weight();
+            self.bytes = self.bytes - header.bytes + bytes;
+            header.bytes = bytes;
+        }
+        header.may_have_a_twin = false;
+        true
     }
 
     /// Takes data above the tip.
@@ -363,6 +411,20 @@ impl Candidates {
         Kept::Dropped
     }
 
+    /// The time of something has not come by the clock here.
+    pub fn not_yet(&mut self, time: Timestamp, from: &Origin) {
+        let Some(da) = from.da() else { return };
+        let early = self.early.get_or_insert(Early { da, time });
+        early.da = early.da.min(da);
+        early.time = early.time.min(time);
+    }
+
+    /// Where on DA to read again for what was there before its time, when that is to be waited for there
+    /// from now on.
+    pub fn reread_early(&mut self, is_due: impl FnOnce(Timestamp) -> bool) -> Option<DaHeight> {
+        self.early.take_if(|early| is_due(early.time)).map(|early| early.da)
+    }
+
     /// Where on DA to read again, once what was dropped there is the next that is missing.
     pub fn reread(&mut self, tip: Height) -> Option<DaHeight> {
         let next = tip.next();
@@ -376,11 +438,12 @@ impl Candidates {
         })
     }
 
-    /// The lowest place on DA of which something waits or was dropped.
+    /// The lowest place on DA of which something waits, was dropped or came before its time.
     #[must_use]
     pub fn lowest_da(&self) -> Option<DaHeight> {
         let waiting = self.places.first_key_value().map(|(da, _)| *da);
-        waiting.into_iter().chain(self.dropped.map(|dropped| dropped.da)).min()
+        let dropped = self.dropped.map(|dropped| dropped.da);
+        waiting.into_iter().chain(dropped).chain(self.early.map(|early| early.da)).min()
     }
 
     /// The first heights whose header, and whose data, is not here, above the tip and below the

@@ -24,7 +24,7 @@ use baton_messages::mutation::{Mutation, planted};
 use baton_messages::p2p::{Offence, PeerId, ReportPeer};
 use baton_messages::raft::Applied;
 use baton_messages::types::{DaHeight, Height, StateRoot, Term, Timestamp, Tip};
-use baton_messages::wire::validate::{Invalid, NotNext};
+use baton_messages::wire::validate::{Invalid, MAX_DRIFT, NotNext};
 use baton_storage::{FollowError, FollowRecord, Store, StoreError, Writer};
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -281,6 +281,9 @@ impl Following {
     /// The block after the tip, when both halves are here.
     fn next(&mut self) -> Result<Option<Ready>, StoreError> {
         let next = self.next_height();
+        if !self.candidates.settle(next) {
+            return Ok(None);
+        }
         let last = self.last_data_hash()?;
         Ok(self.candidates.ready(next, &last))
     }
@@ -497,10 +500,17 @@ impl Following {
     }
 
     /// Where to read again. All that lies above comes again with it.
+    ///
+    /// Where something came before its time, its time is waited for; but not while halves of blocks that
+    /// are in the chain lie further on: those would not become final meanwhile (hazard H22).
     fn reread(&mut self) -> Option<DaHeight> {
-        let tip = self.floor();
+        let (tip, now) = (self.floor(), self.world.wall());
+        let reader = self.store.reader();
+        let included = reader.da_progress().included.max(reader.initial_height().previous());
+        let nothing_above = self.is_headers_only() || included >= tip;
+        let early = self.candidates.reread_early(|time| nothing_above || time <= now.plus(MAX_DRIFT));
         let lost = self.restart.take().into_iter();
-        lost.chain(self.candidates.reread(tip)).chain(self.inclusion.reread()).min()
+        lost.chain(self.candidates.reread(tip)).chain(early).chain(self.inclusion.reread()).min()
     }
 
     fn release(&mut self) {

@@ -3,7 +3,7 @@
 use baton_messages::chain::{Data, Header, SignedHeader, State};
 use baton_messages::genesis::Genesis;
 use baton_messages::types::{Height, StateRoot, Timestamp, Tip};
-use baton_messages::wire::validate::{Invalid, NotNext};
+use baton_messages::wire::validate::{Invalid, NotNext, Payload};
 
 /// Why a piece is not kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,12 +31,12 @@ impl Wrong {
 }
 
 /// Checks everything about a header that does not depend on the block before it: chain, proposer,
-/// time, signer and signature.
+/// time, signer and signature. Returns what the signature is over.
 ///
 /// # Errors
 ///
 /// The first rule that is broken.
-pub fn header(genesis: &Genesis, signed: &SignedHeader, now: Timestamp) -> Result<(), Wrong> {
+pub fn header(genesis: &Genesis, signed: &SignedHeader, now: Timestamp) -> Result<Payload, Wrong> {
     of_chain(genesis, &signed.header)?;
     Ok(signed.validate(now)?)
 }

@@ -6,7 +6,7 @@ use prost::encoding::{self, WireType};
 use sha2::{Digest, Sha256};
 
 use super::proto;
-use crate::chain::{Data, Header};
+use crate::chain::{Data, Header, LegacyHeaderFields};
 use crate::types::{Hash, Tx};
 
 /// What field 7 of the legacy payload is when the header has none.
@@ -54,6 +54,21 @@ impl Header {
             chain_id: self.chain_id.clone(),
         };
         payload.encode_to_vec()
+    }
+
+    /// The other header with the same legacy payload, which one signature over that payload signs as well
+    /// (hazard H21): an absent consensus hash and one of zeros are the same there, and make a header of the
+    /// current format and one of old chains, with a hash each. `None`: there is no other.
+    #[must_use]
+    pub fn twin(&self) -> Option<Self> {
+        let zeros = Bytes::from_static(&ZERO_CONSENSUS_HASH);
+        if !self.is_legacy() {
+            let legacy = LegacyHeaderFields { consensus_hash: zeros, ..LegacyHeaderFields::default() };
+            return Some(Self { legacy: Some(legacy), ..self.clone() });
+        }
+        let legacy = self.legacy.as_ref()?;
+        let alone = legacy.last_commit_hash.is_empty() && legacy.last_results_hash.is_empty();
+        (alone && legacy.consensus_hash == zeros).then(|| Self { legacy: None, ..self.clone() })
     }
 
     /// What a header signature may be over, in the order in which verifiers try it. New

@@ -29,6 +29,17 @@ pub enum EnvelopeKind {
     Plain,
 }
 
+/// What a header's signature is over (wire section 2.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// What an application signs instead of the header's encoding.
+    Custom,
+    /// The header's encoding on the wire.
+    Wire,
+    /// The encoding of old chains. The header may have a twin ([`Header::twin`]).
+    Legacy,
+}
+
 fn check_time(time: Timestamp, now: Timestamp, limit: Duration) -> Result<(), Invalid> {
     if time.0 == 0 || time.0 >= TIME_LIMIT {
         return Err(Invalid::Time(time));
@@ -133,27 +144,28 @@ fn check_link(found: &Bytes, expected: Hash) -> Result<(), Invalid> {
 
 impl SignedHeader {
     /// Checks everything that can be checked without the chain's state: the header, the signer
-    /// and the signature (wire section 3, "signed header").
+    /// and the signature (wire section 3, "signed header"). Returns what the signature is over.
     ///
     /// # Errors
     ///
     /// The first rule that is broken; `FromTheFuture`, which time may cure, only of a header that is
     /// right otherwise.
-    pub fn validate(&self, now: Timestamp) -> Result<(), Invalid> {
+    pub fn validate(&self, now: Timestamp) -> Result<Payload, Invalid> {
         let timely = self.header.validate(now);
         if let Err(Invalid::FromTheFuture { .. }) | Ok(()) = timely {
-            self.verify_signer()?;
+            let payload = self.verify_signer()?;
+            return timely.map(|()| payload);
         }
-        timely
+        timely.map(|()| Payload::Wire)
     }
 
     /// Checks that the proposer signed the header: the signer is the proposer, the address is the
-    /// key's, and the signature is the key's.
+    /// key's, and the signature is the key's. Returns what it is over.
     ///
     /// # Errors
     ///
     /// The first rule that is broken.
-    pub fn verify_signer(&self) -> Result<(), Invalid> {
+    pub fn verify_signer(&self) -> Result<Payload, Invalid> {
         if self.signature.is_empty() {
             return Err(Invalid::NoSignature);
         }
@@ -167,12 +179,13 @@ impl SignedHeader {
         self.verify_signature()
     }
 
-    /// Checks the signature over the header's payloads, in the order of wire section 2.5.
+    /// Checks the signature over the header's payloads, in the order of wire section 2.5. Returns which
+    /// one it is over.
     ///
     /// # Errors
     ///
     /// `Key` when none of them verifies.
-    pub fn verify_signature(&self) -> Result<(), Invalid> {
+    pub fn verify_signature(&self) -> Result<Payload, Invalid> {
         self.verify_signature_with(None)
     }
 
@@ -182,20 +195,19 @@ impl SignedHeader {
     /// # Errors
     ///
     /// `Key` when none of them verifies.
-    pub fn verify_signature_with(&self, custom: Option<&[u8]>) -> Result<(), Invalid> {
+    pub fn verify_signature_with(&self, custom: Option<&[u8]>) -> Result<Payload, Invalid> {
         let key = self.signer.public_key()?;
         let [wire, legacy] = self.header.signature_payloads();
-        let mut outcome = Err(KeyError::Mismatch);
-        for payload in custom.into_iter().chain([wire.as_slice(), legacy.as_slice()]) {
-            if payload.is_empty() {
-                continue;
-            }
-            outcome = key.verify(payload, &self.signature);
-            if outcome != Err(KeyError::Mismatch) {
-                break;
+        let custom = custom.map(|custom| (Payload::Custom, custom));
+        let own = [(Payload::Wire, wire.as_slice()), (Payload::Legacy, legacy.as_slice())];
+        for (payload, bytes) in custom.into_iter().chain(own).filter(|(_, bytes)| !bytes.is_empty()) {
+            match key.verify(bytes, &self.signature) {
+                Ok(()) => return Ok(payload),
+                Err(KeyError::Mismatch) => {}
+                Err(error) => return Err(error.into()),
             }
         }
-        Ok(outcome?)
+        Err(KeyError::Mismatch.into())
     }
 }
 

@@ -8,6 +8,7 @@ mod da;
 mod damage;
 mod failover;
 mod forced;
+mod found;
 mod gossip;
 mod handoff;
 mod leaving;

@@ -37,7 +37,8 @@ fn header(height: u64, text: &str) -> Arc<SignedHeader> {
         data_hash: data(height, text).commitment().to_bytes(),
         ..Header::default()
     };
-    Arc::new(SignedHeader { header, ..SignedHeader::default() })
+    let signature = header.hash().to_bytes();
+    Arc::new(SignedHeader { header, signature, ..SignedHeader::default() })
 }
 
 fn put_header(all: &mut Candidates, height: u64, text: &str, from: Origin) -> Kept {
@@ -167,6 +168,28 @@ fn another_header_of_one_height_is_a_fork() {
 }
 
 #[test]
+fn a_header_that_may_have_a_twin_waits_until_the_one_above_names_it() {
+    let mut all = Candidates::new(limits());
+    put_header(&mut all, 1, "", peer());
+    assert!(all.settle(Height(1)), "it is signed in the current encoding");
+    let known = header(1, "");
+    let twin = known.header.twin().expect("zeros for what is absent");
+    all.may_have_a_twin(Height(1));
+    assert!(!all.settle(Height(1)));
+    let other = Arc::new(SignedHeader { header: twin.clone(), ..SignedHeader::clone(&known) });
+    assert_eq!(all.header(Height(0), other.clone(), twin.hash(), da(3)), Kept::Twin);
+    assert_eq!(all.lowest_da(), Some(DaHeight(3)), "what it says is there");
+    let mut above = SignedHeader::clone(&header(2, ""));
+    above.header.last_header_hash = twin.hash().to_bytes();
+    let hash = above.header.hash();
+    all.header(Height(0), Arc::new(above), hash, peer());
+    assert!(all.settle(Height(1)));
+    assert_eq!(all.header_of(Height(1)), Some((other, twin.hash(), peer())));
+    all.passed(Height(2));
+    assert_eq!((all.len(), all.bytes(), all.lowest_da()), (0, 0, None));
+}
+
+#[test]
 fn what_is_too_far_ahead_is_read_again_when_its_turn_comes() {
     let mut all = Candidates::new(limits());
     assert_eq!(put_header(&mut all, 11, "", da(7)), Kept::Dropped);
@@ -177,6 +200,19 @@ fn what_is_too_far_ahead_is_read_again_when_its_turn_comes() {
     assert_eq!(all.reread(Height(10)), None, "once");
     assert_eq!(put_header(&mut all, 11, "", peer()), Kept::Dropped);
     assert_eq!(all.reread(Height(10)), None, "a peer is asked again, not DA");
+}
+
+#[test]
+fn what_came_before_its_time_is_read_again_when_its_time_has_come() {
+    let mut all = Candidates::new(limits());
+    all.not_yet(Timestamp(70), &peer());
+    assert_eq!(all.lowest_da(), None, "a peer is asked again");
+    all.not_yet(Timestamp(70), &da(9));
+    all.not_yet(Timestamp(60), &da(11));
+    assert_eq!(all.lowest_da(), Some(DaHeight(9)), "a restart would find it");
+    assert_eq!(all.reread_early(|time| time <= Timestamp(59)), None);
+    assert_eq!(all.reread_early(|time| time <= Timestamp(60)), Some(DaHeight(9)));
+    assert_eq!((all.reread_early(|_| true), all.lowest_da()), (None, None), "once");
 }
 
 #[test]

@@ -42,6 +42,7 @@ impl Following {
         let mut run = Run { headers: vec![], from: vec![], tip: reader.tip() };
         let mut next = self.next_height();
         while run.headers.len() < TOGETHER
+            && self.candidates.settle(next)
             && let Some((signed, hash, from)) = self.candidates.header_of(next)
         {
             let header = &signed.header;

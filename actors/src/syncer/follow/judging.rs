@@ -7,6 +7,7 @@ use baton_messages::chain::{Data, SignedHeader};
 use baton_messages::command::Lane;
 use baton_messages::follow::{Candidate, Judged, Origin, Piece};
 use baton_messages::types::{DaHeight, Height, Timestamp};
+use baton_messages::wire::validate::Payload;
 use baton_storage::{Evidence, StoreError};
 
 use super::super::candidates::{Kept, is_empty, links};
@@ -59,22 +60,25 @@ impl Following {
             }
             return Ok((Judged::Known, None));
         }
-        if !known
-            && let Err(wrong) = match checked {
-                true => rules::of_chain(reader.genesis(), &signed.header),
-                false => rules::header(reader.genesis(), &signed, now),
-            }
-        {
-            if wrong.may_pass() {
+        let payload = match (known, checked) {
+            (true, _) => Ok(Payload::Wire),
+            (false, true) => rules::of_chain(reader.genesis(), &signed.header).map(|()| Payload::Wire),
+            (false, false) => rules::header(reader.genesis(), &signed, now),
+        };
+        let payload = match payload {
+            Ok(payload) => payload,
+            Err(wrong) if wrong.may_pass() => {
                 self.metrics.refuse("future");
                 // The proposer has signed it: the chain is that far.
                 self.future = self.future.max(height);
-                self.candidates.drop_it(height, &origin);
+                self.candidates.not_yet(signed.header.time, &origin);
                 return Ok((Judged::Ignored, None));
             }
-            self.metrics.refuse("invalid");
-            return Ok((Judged::Invalid(wrong.to_string()), None));
-        }
+            Err(wrong) => {
+                self.metrics.refuse("invalid");
+                return Ok((Judged::Invalid(wrong.to_string()), None));
+            }
+        };
         let evidence = |first: SignedHeader, first_from: String| Evidence {
             height,
             first,
@@ -94,13 +98,18 @@ impl Following {
         }
         self.highest = self.highest.max(height);
         Ok(match self.candidates.header(self.floor(), signed.clone(), hash, origin.clone()) {
-            Kept::New => (Judged::New, None),
+            Kept::New => {
+                if payload == Payload::Legacy {
+                    self.candidates.may_have_a_twin(height);
+                }
+                (Judged::New, None)
+            }
             Kept::Known => (Judged::Known, None),
             Kept::Dropped | Kept::Foreign => {
                 self.metrics.refuse("no_room");
                 (Judged::Ignored, None)
             }
-            Kept::Fork(first, _) if first.signature == signed.signature => (self.twin(), None),
+            Kept::Twin => (self.twin(), None),
             Kept::Fork(first, from) => {
                 (Judged::Fork, Some(evidence(SignedHeader::clone(&first), from.to_string())))
             }
@@ -109,6 +118,7 @@ impl Following {
 
     /// One signature, two hashes: the same payload in two encodings, which anybody can make of a header
     /// that carries, or could carry, legacy fields (wire section 2.2). Nobody signed twice, so it is no fork.
+    /// Which of the two is the chain's, the next header says.
     fn twin(&self) -> Judged {
         self.metrics.refuse("twin");
         Judged::Ignored
@@ -121,7 +131,7 @@ impl Following {
             Err(wrong) if wrong.may_pass() => {
                 self.metrics.refuse("future");
                 if let Some(metadata) = &data.metadata {
-                    self.candidates.drop_it(metadata.height, &origin);
+                    self.candidates.not_yet(metadata.time, &origin);
                 }
                 return Ok(Judged::Ignored);
             }
@@ -169,7 +179,7 @@ impl Following {
                 self.metrics.refuse("foreign");
                 Judged::Invalid(FOREIGN.to_owned())
             }
-            Kept::Dropped | Kept::Fork(..) => {
+            Kept::Dropped | Kept::Twin | Kept::Fork(..) => {
                 self.metrics.refuse("no_room");
                 Judged::Ignored
             }
