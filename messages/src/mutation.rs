@@ -119,6 +119,10 @@ mutations! {
         "A node that follows takes the headers that peers give for signed.";
     CursorAhead: "cursor ahead of the store", "C18, L1", "actors/src/syncer/follow.rs",
         "A node that follows has read DA up to where it has read, also what it keeps in memory only.";
+    LeadWithoutDa: "lead without DA", "S10, L3", "actors/src/supervisor/da.rs",
+        "A leader that alone has lost DA never asks the others how far theirs is.";
+    DeafToDenial: "deaf to denial", "B15, P3", "actors/src/raft/outside.rs",
+        "A member that the others take for a stranger goes on accepting transactions.";
     HeadWithoutSync: "snapshot without fsync", "B11, B13", "storage/src/store.rs",
         "A snapshot counts as stored before it is durable.";
 }

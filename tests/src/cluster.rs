@@ -502,6 +502,7 @@ impl Cluster {
 
     /// Cuts some nodes off from all others, in both directions.
     pub fn partition(&mut self, away: &[usize]) {
+        self.cut_from_peers(away, true);
         for inside in away {
             for outside in (0..self.hosts.len()).filter(|other| !away.contains(other)) {
                 self.net.cut(&address(*inside), &address(outside));
@@ -521,6 +522,7 @@ impl Cluster {
     /// Every link works.
     pub fn heal(&mut self) {
         self.net.heal();
+        self.cut_from_peers(&(0..self.hosts.len()).collect::<Vec<_>>(), false);
         if let Ground::Turmoil(sim) = &self.ground {
             for (one, other) in (0..self.hosts.len()).flat_map(|one| (0..one).map(move |other| (one, other)))
             {

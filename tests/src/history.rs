@@ -161,6 +161,8 @@ pub enum What {
     Engine { node: Who, fault: EngineFault, for_ms: u64 },
     /// The DA layer misbehaves for a while.
     Da { fault: DaFault, for_ms: u64 },
+    /// A node does not reach DA for a while; the others do.
+    DaOf { node: Who, for_ms: u64 },
     /// A machine more joins as a learner.
     Join,
     /// A learner becomes a voter.

@@ -52,7 +52,7 @@ pub fn story(history: &History, outcome: &Outcome) -> String {
 fn headline(history: &History, outcome: &Outcome) -> String {
     let shape = &history.shape;
     let mut text = format!(
-        "seed {}: {} voters, {} learners{}{}, a block every {} ms, {} deeds in {} ms, trace {:.16}\n",
+        "seed {}: {} voters, {} learners{}{}{}, a block every {} ms, {} deeds in {} ms, trace {:.16}\n",
         history.seed,
         shape.voters,
         shape.learners,
@@ -63,6 +63,7 @@ fn headline(history: &History, outcome: &Outcome) -> String {
             Some((_, false)) => ", a full node over peers",
             Some((false, true)) => ", a full node over DA",
         },
+        if shape.full.is_some_and(|full| full.light) { " (light)" } else { "" },
         shape.block_time_ms,
         history.deeds.len(),
         history.span_ms,

@@ -113,7 +113,7 @@ fn measured(seeds: &[(Form, u64)]) -> Batch {
 
 fn full_history(sources: Sources, seed: u64, deeds: Vec<(u64, FullDeed)>) -> Outcome {
     let calm = History::calm(seed);
-    let full = Some(FullNode { sources, from_ms: 3_000 });
+    let full = Some(FullNode { sources, from_ms: 3_000, light: false });
     let deeds = deeds.into_iter().map(|(at_ms, deed)| Deed { at_ms, what: What::Full(deed) }).collect();
     History { shape: Shape { full, ..calm.shape.clone() }, deeds, ..calm }.run()
 }

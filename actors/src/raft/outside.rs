@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::MemberId;
 use tokio::time::Instant;
 
@@ -20,7 +21,7 @@ pub struct Outside {
 impl Outside {
     /// A member has answered; `denied`: it takes this node for a stranger.
     pub fn answered(&mut self, by: MemberId, name: &str, denied: bool, now: Instant) {
-        if denied {
+        if denied && !planted(Mutation::DeafToDenial) {
             self.denied.insert(by, (name.to_owned(), now));
         } else {
             self.denied.remove(&by);

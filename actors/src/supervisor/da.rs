@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use actix::{ActorFutureExt, AsyncContext, Context, MailboxError, WrapFuture};
 use baton_messages::cluster::AskDa;
+use baton_messages::mutation::{Mutation, planted};
 use baton_messages::types::{DaHeight, Grant, MemberId};
 use tracing::{debug, info, warn};
 
@@ -53,6 +54,9 @@ impl DaWatch {
     pub fn look(&mut self, now: Moment, waits: bool) -> bool {
         if !waits {
             self.since = None;
+            return false;
+        }
+        if planted(Mutation::LeadWithoutDa) {
             return false;
         }
         self.since.get_or_insert(now);

@@ -15,7 +15,7 @@ use baton_messages::types::{Height, MemberId, Term, Tx};
 use baton_storage::memory::Disk;
 use baton_storage::raft_types::StoredMembership;
 
-use super::{Cluster, Ground, Host, Notes, Rc, RefCell, address};
+use super::{Cluster, Ground, Host, Notes, Rc, RefCell, address, name};
 use crate::client::Ack;
 use crate::da::Ledger;
 use crate::engine::Script;
@@ -74,11 +74,20 @@ impl Cluster {
 
     /// The links between some nodes and all others work again.
     pub(crate) fn rejoin(&self, away: &[usize]) {
+        self.cut_from_peers(away, false);
         for inside in away {
             for outside in (0..self.hosts.len()).filter(|other| !away.contains(other)) {
                 self.net.join(&address(*inside), &address(outside));
                 self.net.join(&address(outside), &address(*inside));
             }
+        }
+    }
+
+    /// Full nodes do not hear these members either, or hear them again.
+    pub(super) fn cut_from_peers(&self, members: &[usize], cut: bool) {
+        let Some(net) = &self.plan.p2p else { return };
+        for member in members {
+            net.set_away(&name(*member), cut);
         }
     }
 

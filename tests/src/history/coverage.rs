@@ -84,11 +84,19 @@ pub enum Situation {
     FullBanned,
     /// A full node found that something forced was left out.
     FullStopped,
+    /// What a full node's disk was asked to do failed.
+    FullDiskFailed,
+    /// A light node that was behind came level.
+    LightLevel,
+    /// A leader that alone had lost DA was succeeded by one that had not.
+    DaSucceeded,
+    /// A member that was removed and ran on refused what clients posted.
+    RemovedRefused,
 }
 
 impl Situation {
     /// All of them.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 41] = [
         Self::CrashBetweenCommitAndSign,
         Self::CrashBetweenSignAndDa,
         Self::CrashBetweenDaAndRecord,
@@ -126,6 +134,10 @@ impl Situation {
         Self::FullRefused,
         Self::FullBanned,
         Self::FullStopped,
+        Self::FullDiskFailed,
+        Self::LightLevel,
+        Self::DaSucceeded,
+        Self::RemovedRefused,
     ];
 }
 
@@ -169,6 +181,10 @@ impl fmt::Display for Situation {
             Self::FullRefused => "full node refused what a peer gave",
             Self::FullBanned => "full node banned a peer",
             Self::FullStopped => "full node found something forced left out",
+            Self::FullDiskFailed => "full node's disk failed",
+            Self::LightLevel => "light node caught up",
+            Self::DaSucceeded => "leader without DA succeeded",
+            Self::RemovedRefused => "removed member refused a client",
         })
     }
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use actix::MailboxError;
 use baton_messages::cluster::{HandOff, HandOffError, HandedOff, MemberChange, Pause, Resume};
 use baton_storage::backend::StoreError;
-use baton_storage::memory::Keep;
+use baton_storage::memory::{Disk, Keep};
 
 use super::drive::Drive;
 use super::lies::Lie;
 use super::{Among, DaFault, DiskFault, EngineFault, EventKind, Left, Situation, What, Who};
 use crate::cluster::{Sources, address, name};
 use crate::engine::CALLS;
+use crate::power::Power;
 
 /// A hand-off that was asked for, and its answer.
 pub(super) type HandingOff = Rc<RefCell<Option<Result<Result<HandedOff, HandOffError>, MailboxError>>>>;
@@ -37,6 +38,7 @@ pub(super) enum End {
     Disk(usize, DiskFault),
     Engine(usize),
     Da,
+    DaOf(usize),
     Resume,
     /// A node that was told to stop is looked at.
     Stopped(usize, Stopping, u64),
@@ -44,6 +46,7 @@ pub(super) enum End {
     WrongCluster(usize),
     FullStarts,
     FullThaws,
+    FullDisk,
     /// The full node's ways are whole again.
     FullJoins(Sources),
     /// A peer goes on lying until then.
@@ -252,6 +255,11 @@ impl Drive {
                 }
                 self.later(*for_ms, End::Da);
             }
+            What::DaOf { node, for_ms } => {
+                let index = self.who(*node)?;
+                self.cluster.cut_da(index, true);
+                self.later(*for_ms, End::DaOf(index));
+            }
             What::Join => {
                 if self.joined >= MOST_JOINED {
                     return None;
@@ -303,19 +311,28 @@ impl Drive {
     }
 
     fn disk(&mut self, index: usize, fault: DiskFault) {
-        let power = self.cluster.host(index).power();
+        let (power, disk) = (self.cluster.host(index).power(), self.cluster.machine(index).disk);
+        self.fail(&power, &disk, fault);
+        match fault {
+            DiskFault::Hang => self.cluster.hang_disk(index),
+            DiskFault::Slow(ms) => self.cluster.slow_disk(index, Some(Duration::from_millis(ms))),
+            _ => {}
+        }
+    }
+
+    /// What a disk is asked to do fails. Here it neither hangs nor is it slow.
+    pub(super) fn fail(&mut self, power: &Power, disk: &Disk, fault: DiskFault) {
         let io = || StoreError::Io("scripted".to_owned());
         let left = Keep::Prefix(self.chance.index(4));
         match fault {
             DiskFault::Full => power.fail("disk.write", StoreError::Full("scripted".to_owned())),
             DiskFault::Write => power.fail("disk.write", io()),
             DiskFault::Sync => {
-                self.cluster.machine(index).disk.keep_at_reopen(left);
+                disk.keep_at_reopen(left);
                 power.fail("disk.sync", io());
             }
             DiskFault::Synced => power.fail("disk.synced", io()),
-            DiskFault::Hang => self.cluster.hang_disk(index),
-            DiskFault::Slow(ms) => self.cluster.slow_disk(index, Some(Duration::from_millis(ms))),
+            DiskFault::Hang | DiskFault::Slow(_) => {}
         }
     }
 
@@ -406,6 +423,7 @@ impl Drive {
             End::Disk(index, fault) => self.disk_is_well(index, fault),
             End::Engine(index) => self.engine_is_well(index),
             End::Da => self.cluster.ledger().heal(),
+            End::DaOf(index) => self.cluster.cut_da(index, false),
             End::Resume => {
                 self.resume();
                 // Nobody may have led: an operator looks, and says it again.
@@ -428,6 +446,7 @@ impl Drive {
             End::Guest(guest) => self.cluster.end_guest(guest),
             End::FullStarts => self.cluster.start_full(),
             End::FullThaws => self.cluster.freeze_full(false),
+            End::FullDisk => self.full_disk_is_well(),
             End::FullJoins(ways) => self.cut_full(ways, false),
             End::Lie { id, lie, until_ms } => self.lie_on(id, lie, until_ms),
             End::WrongCluster(guest) => {

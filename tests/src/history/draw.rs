@@ -112,7 +112,8 @@ pub(super) fn history(seed: u64, form: Form) -> History {
     let shape = shape(&mut chance, form);
     // Versions of before do not know where forced inclusion stands.
     let forced_ms = if shape.older.is_empty() { forced_ms(seed) } else { 0 };
-    let (full, mut deeds) = full::full(seed).map_or((None, vec![]), |(full, deeds)| (Some(full), deeds));
+    let (full, mut deeds) =
+        full::full(seed, forced_ms).map_or((None, vec![]), |(full, deeds)| (Some(full), deeds));
     let shape = Shape { forced_ms, full, rates_ppm: rates_ppm(seed, form), ..shape };
     // Between one and six kinds; rarely none, which shows what a calm cluster does.
     let kinds: Vec<Kind> = {
@@ -161,7 +162,23 @@ fn now_and_then(seed: u64) -> Vec<Deed> {
         let what = What::Engine { node: Who::Leader, fault, for_ms };
         deeds.push(Deed { at_ms: chance.between(CALM_MS, SPAN_MS), what });
     }
+    deeds.extend(da_of_one(seed));
     deeds
+}
+
+/// A member loses its own way to DA for a while, or several do, one after the other.
+fn da_of_one(seed: u64) -> Vec<Deed> {
+    let mut chance = Chance::new(seed ^ 0x6461_6f66_6f6e_6500);
+    if !chance.percent(10) {
+        return vec![];
+    }
+    let times = chance.between(1, 4);
+    let cut = |_| {
+        let node = chance.pick(&[Who::Leader, Who::Leader, Who::Node(0), Who::Node(1), Who::Node(2)]);
+        let what = What::DaOf { node, for_ms: chance.spread(100, 12_000) };
+        Deed { at_ms: chance.between(CALM_MS, SPAN_MS), what }
+    };
+    (0..times).map(cut).collect()
 }
 
 fn shape(chance: &mut Chance, form: Form) -> Shape {
@@ -351,7 +368,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(names.len(), 29, "{names:?}");
+        assert_eq!(names.len(), 30, "{names:?}");
     }
 
     #[test]

@@ -149,7 +149,7 @@ impl Drive {
             cluster.restart(index);
         }
         if let Some(full) = shape.full {
-            cluster.add_full(full.sources);
+            cluster.add_full(full.sources, full.light);
         }
         Self {
             cluster,

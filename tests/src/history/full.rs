@@ -13,7 +13,7 @@ use super::deeds::{End, keep};
 use super::drive::Drive;
 use super::forced::Rule;
 use super::lies::{Lie, Told};
-use super::{EventKind, Left, Situation};
+use super::{DiskFault, EventKind, Left, Situation};
 use crate::cluster::{FULL, FULL_NAME, Sources};
 use crate::node::START;
 use crate::p2p_net::P2pNet;
@@ -25,6 +25,9 @@ pub struct FullNode {
     pub sources: Sources,
     /// When it is started first, virtual milliseconds.
     pub from_ms: u64,
+    /// A light node in its place: it follows headers only.
+    #[serde(default)]
+    pub light: bool,
 }
 
 /// What can be done to the full node.
@@ -40,6 +43,8 @@ pub enum FullDeed {
     Cut { ways: Sources, for_ms: u64 },
     /// It does not run for a while (SIGSTOP).
     Freeze { for_ms: u64 },
+    /// Its disk, which is also that of its engine, misbehaves for a while.
+    Disk { fault: DiskFault, for_ms: u64 },
     /// A peer comes to it that lies.
     Lie { lie: Lie, for_ms: u64 },
     /// Somebody writes into the chain's namespaces on DA.
@@ -88,6 +93,11 @@ impl Drive {
             FullDeed::Freeze { for_ms } => {
                 self.cluster.freeze_full(true);
                 self.later(*for_ms, End::FullThaws);
+            }
+            FullDeed::Disk { fault, for_ms } => {
+                let disk = full.machine().disk.clone();
+                self.fail(&full.power(), &disk, *fault);
+                self.later(*for_ms, End::FullDisk);
             }
             FullDeed::Lie { lie, for_ms } => {
                 let net = self.beside.net.clone()?;
@@ -153,6 +163,15 @@ impl Drive {
         self.later(down_ms, End::FullStarts);
     }
 
+    /// Its disk works again.
+    pub(super) fn full_disk_is_well(&mut self) {
+        let Some(full) = self.cluster.full() else { return };
+        if full.power().failed() > 0 {
+            self.reached(Situation::FullDiskFailed);
+        }
+        full.power().heal();
+    }
+
     /// Whether its power has gone off at an effect.
     pub(super) fn look_after_full(&mut self) {
         let off = self.cluster.full().is_some_and(|full| full.is_up() && full.power().is_off());
@@ -168,6 +187,7 @@ impl Drive {
         self.look_after_full();
         self.beside.doomed = None;
         self.cluster.freeze_full(false);
+        self.full_disk_is_well();
         self.cut_full(Sources { peers: true, da: true }, false);
         self.cluster.start_full();
     }
@@ -227,6 +247,9 @@ impl Drive {
             false => self.cluster.ledger().tip(),
         };
         self.full_is_level(goal);
+        if full.is_light() {
+            return;
+        }
         self.full_judged_rightly();
         let found = Rc::new(RefCell::new(None));
         let slot = found.clone();

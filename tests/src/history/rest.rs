@@ -72,6 +72,7 @@ impl Drive {
             self.hand_off(block_time);
         }
         self.trial(history);
+        self.second_trial(history);
         self.wait("L1: not everybody has everything in the end", LEVEL_MS, |drive| drive.is_level());
         self.full_comes_to_rest();
         self.note_refusals();
@@ -108,6 +109,7 @@ impl Drive {
         for index in 0..self.cluster.len() {
             self.disk_is_well(index, DiskFault::Hang);
             self.engine_is_well(index);
+            self.cluster.cut_da(index, false);
             if !self.cluster.is_up(index) && !self.operator.retired.contains(&index) {
                 self.start(index);
             }

@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
+use baton_messages::cluster::MemberChange;
+use baton_messages::types::Tx;
+use bytes::Bytes;
+
+use super::draw::Chance;
 use super::drive::Drive;
-use super::{DiskFault, History};
+use super::{DiskFault, History, Situation};
+use crate::cluster::name;
 
 /// A leader whose disk hangs is succeeded so soon: its watch, a hand-over in vain, an election.
 const DISK_MS: u64 = 3_000;
@@ -11,6 +17,15 @@ const DISK_MS: u64 = 3_000;
 const ENGINE_MS: u64 = 2_000 + 2_500;
 /// A leader that lost and regained leadership unseen makes blocks again so soon.
 const FLAP_MS: u64 = 2_500;
+/// A leader that alone has lost DA is succeeded, and what waited is on DA, so soon: its watch, which
+/// is a quarter of this, a question to the others, a hand-over, and the backlog.
+const DA_MS: u64 = 20_000;
+/// A member is removed so soon, if it can be.
+const REMOVED_MS: u64 = 3_000;
+/// Who is removed knows it so soon: the longest election time-out, and a few heartbeats.
+const TOLD_MS: u64 = 1_000;
+/// Of a hundred histories so many have this second trial, and as many that.
+const SECOND_OFTEN: u64 = 8;
 /// Blocks that must come meanwhile.
 const BLOCKS: u64 = 3;
 /// How often Raft is asked for a transfer that a block on its way keeps from happening.
@@ -34,6 +49,66 @@ impl Drive {
             3 => self.flap(leader),
             _ => {}
         }
+    }
+
+    /// Some have another one, by a chance of its own.
+    pub(super) fn second_trial(&mut self, history: &History) {
+        let Some(leader) = self.cluster.leader().filter(|_| self.voters_up().len() >= 3) else { return };
+        let drawn = Chance::new(history.seed ^ 0x7365_636f_6e64).below(100);
+        if drawn < SECOND_OFTEN {
+            self.loses_da(leader);
+        } else if drawn < 2 * SECOND_OFTEN {
+            self.removed_runs_on(leader);
+        }
+    }
+
+    /// L3: the others have their own ways to DA, and blocks come there (docs/adr/0019).
+    fn loses_da(&mut self, leader: usize) {
+        let heir = |index: &usize| *index != leader && !self.cluster.host(*index).is_witness();
+        if !self.voters_up().iter().any(heir) {
+            return;
+        }
+        self.cluster.cut_da(leader, true);
+        let wanted = self.cluster.reached_heights().0.0 + BLOCKS;
+        self.wait("L3: nothing comes to DA while the leader alone has lost it", DA_MS, |drive| {
+            let leads = drive.cluster.leader().filter(|index| drive.cluster.is_up(*index));
+            leads.is_some_and(|index| drive.cluster.reader(index).da_progress().included.0 >= wanted)
+        });
+        assert_ne!(self.cluster.leader(), Some(leader), "L3: who has lost DA leads");
+        self.reached(Situation::DaSucceeded);
+        self.cluster.cut_da(leader, false);
+    }
+
+    /// P3: nobody will ever take what a member accepts that is none any more, however well it runs.
+    fn removed_runs_on(&mut self, leader: usize) {
+        let Some(out) = self.voters_up().into_iter().find(|index| *index != leader) else { return };
+        if self.cluster.host(out).is_witness() {
+            return;
+        }
+        let id = self.cluster.id_of(out);
+        let is_out = |drive: &Self| {
+            let members = drive.cluster.membership();
+            members.is_some_and(|members| members.nodes().all(|(member, _)| *member != id))
+        };
+        self.operator.change(leader, MemberChange::Remove(name(out)), true, &mut self.cluster);
+        let until = self.now_ms() + self.slowed(REMOVED_MS);
+        while !is_out(self) && self.now_ms() < until {
+            self.turn(&mut [].iter().peekable(), until);
+        }
+        if !is_out(self) {
+            // The others may not be able to do without it.
+            return;
+        }
+        // What it had accepted stays there: that was forced.
+        self.cluster.write_off(out);
+        let told = self.now_ms() + self.slowed(TOLD_MS);
+        self.wait("L1: time does not pass", TOLD_MS * 2, |drive| drive.now_ms() >= told);
+        let answer = self.cluster.hand_in(out, Tx(Bytes::from_static(b"removed=1")), None);
+        self.wait("P3: a removed member does not answer", TOLD_MS * 3, |_| answer.borrow().is_some());
+        let accepted = *answer.borrow() == Some(true);
+        assert!(!accepted, "P3: n{out} accepts what nobody will take: it was removed");
+        self.reached(Situation::RemovedRefused);
+        self.operator.retire(&mut self.cluster);
     }
 
     /// Whether it is fit to lead; a witness never is.

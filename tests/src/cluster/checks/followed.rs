@@ -56,11 +56,16 @@ impl Followed {
     /// When a promise is broken.
     pub(super) fn step(&mut self, full: &Full, chain: &Chain<'_>, notes: &mut Notes) {
         let Some(node) = full.node() else { return };
-        if self.lives != full.lives() {
-            self.begins(full, chain, notes);
-        }
         let reader = node.reader();
         let tip = reader.tip().height;
+        if self.lives != full.lives() {
+            self.begins(full, chain);
+            notes.note(Some(FULL), || EventKind::Started { boot: full.lives() });
+        } else if tip < self.tip && full.power().failed() > 0 {
+            // Of what was not synced, a store that is opened again after a failure has what is left.
+            self.begins(full, chain);
+            notes.note(Some(FULL), || EventKind::Trouble { text: Some(format!("back at {tip}")) });
+        }
         assert!(tip >= self.tip, "P1: the full node had {}, and has {tip} in the same life", self.tip);
         let mut grown = self.tip.max(reader.initial_height().previous());
         while grown < tip {
@@ -84,8 +89,8 @@ impl Followed {
         self.situations(full, chain, notes);
     }
 
-    /// A new life begins where its disk says.
-    fn begins(&mut self, full: &Full, chain: &Chain<'_>, notes: &mut Notes) {
+    /// A new life begins where its disk says, and a store that is opened again.
+    fn begins(&mut self, full: &Full, chain: &Chain<'_>) {
         let Some(node) = full.node() else { return };
         let lives = full.lives();
         let tip = node.tip().height;
@@ -100,7 +105,6 @@ impl Followed {
             // All of it is looked at again: the disk may have kept something else.
             ..Self::default()
         };
-        notes.note(Some(FULL), || EventKind::Started { boot: lives });
     }
 
     /// P1, I6: the same header and data as everybody's, and the chain's signature over it.
@@ -110,26 +114,28 @@ impl Followed {
         let signer = full.machine().signer();
         let mut done = BTreeSet::new();
         for (height, since) in &self.open {
-            let Ok(Some(block)) = reader.block(*height) else { continue };
+            // A store whose power is off, or that is in trouble, says nothing.
+            let Ok(Some(header)) = reader.header(*height) else { continue };
             let Some(committed) = chain.committed.get(height) else {
                 assert!(
                     now_ms - since < KNOWN_MS,
                     "P1: the full node has {} at height {height}, where nothing is committed",
-                    block.hash()
+                    header.hash()
                 );
                 continue;
             };
-            assert_eq!(*committed, block.hash(), "P1: the full node has another block at height {height}");
-            // A store whose power is off, or that is in trouble, says nothing.
+            assert_eq!(*committed, header.hash(), "P1: the full node has another block at height {height}");
             let Ok(signed) = reader.signed_header(*height, &signer) else { continue };
             let signed =
                 signed.unwrap_or_else(|| panic!("P2: the full node has {height} without a signature"));
             let verified = signed.verify_signature();
             assert!(verified.is_ok(), "P2: the full node has {height}, which nobody signed: {verified:?}");
+            let Ok(block) = reader.block(*height) else { continue };
+            assert_eq!(block.is_none(), full.is_light(), "P1: a light node has no bodies, a full node all");
             let others = chain.hosts.iter().filter_map(|host| host.node());
             let theirs = others.filter_map(|node| node.reader().block(*height).ok().flatten()).next();
             // Who went on from a snapshot and those who are down do not have it.
-            if let Some(theirs) = theirs {
+            if let (Some(theirs), Some(block)) = (theirs, block) {
                 assert_eq!(*theirs, *block, "P1: the full node has other data at height {height}");
             }
             done.insert(*height);
@@ -165,7 +171,11 @@ impl Followed {
             if level && self.tip > Height(0) {
                 let (most, crashed) = (behind.from_da > behind.from_peers, behind.crashed);
                 self.behind = None;
-                notes.reached(if most { Situation::FullFromDa } else { Situation::FullFromPeers });
+                notes.reached(match (full.is_light(), most) {
+                    (true, _) => Situation::LightLevel,
+                    (false, true) => Situation::FullFromDa,
+                    (false, false) => Situation::FullFromPeers,
+                });
                 if crashed {
                     notes.reached(Situation::FullAfterLoss);
                 }
@@ -204,11 +214,18 @@ impl Followed {
         let data = machine.ledger.data();
         let mut height = reader.initial_height();
         while height <= tip {
-            let block = reader.block(height).ok().flatten();
-            let block = block.unwrap_or_else(|| panic!("P1: the full node's chain has a gap at {height}"));
-            assert_eq!(committed.get(&height), Some(&block.hash()), "P1: another block at {height}");
-            let there = block.txs().is_empty() || data.contains_key(&height);
-            assert!(height > included || there, "P7: the data of {height}, which is final, are not on DA");
+            let header = reader.header(height).ok().flatten();
+            let header = header.unwrap_or_else(|| panic!("P1: the full node's chain has a gap at {height}"));
+            assert_eq!(committed.get(&height), Some(&header.hash()), "P1: another block at {height}");
+            if !full.is_light() {
+                let block = reader.block(height).ok().flatten();
+                let block = block.unwrap_or_else(|| panic!("P1: the full node lacks the body of {height}"));
+                let there = block.txs().is_empty() || data.contains_key(&height);
+                assert!(
+                    height > included || there,
+                    "P7: the data of {height}, which is final, are not on DA"
+                );
+            }
             height = height.next();
         }
     }

@@ -5,14 +5,14 @@ use super::{CALM_MS, Chance, SPAN_MS, left};
 use crate::cluster::Sources;
 use crate::history::full::{FullDeed, FullNode};
 use crate::history::lies::Lie;
-use crate::history::{Deed, What};
+use crate::history::{Deed, DiskFault, What};
 
 /// Of a hundred histories so many have a full node.
 const OFTEN: u64 = 15;
 /// It is away for so long at the most.
 const LONGEST_MS: u64 = 4_000;
 
-pub(super) fn full(seed: u64) -> Option<(FullNode, Vec<Deed>)> {
+pub(super) fn full(seed: u64, forced_ms: u64) -> Option<(FullNode, Vec<Deed>)> {
     let mut chance = Chance::new(seed ^ 0x6675_6c6c_6e6f_6465);
     if !chance.percent(OFTEN) {
         return None;
@@ -34,7 +34,27 @@ pub(super) fn full(seed: u64) -> Option<(FullNode, Vec<Deed>)> {
         deeds.push(Deed { at_ms, what });
         at_ms += 1 + chance.below(2 * every);
     }
-    Some((FullNode { sources, from_ms }, deeds))
+    let (light, failures) = beside(seed);
+    deeds.extend(failures.into_iter().filter(|deed| deed.at_ms > from_ms));
+    // A light node judges nothing of what users force.
+    Some((FullNode { sources, from_ms, light: light && forced_ms == 0 }, deeds))
+}
+
+/// What came to full nodes later, by yet another chance: whether it is a light node, and how its disk
+/// fails.
+fn beside(seed: u64) -> (bool, Vec<Deed>) {
+    let mut chance = Chance::new(seed ^ 0x6265_7369_6465);
+    let light = chance.percent(25);
+    let mut deeds = vec![];
+    if chance.percent(30) {
+        for _ in 0..=chance.below(3) {
+            let faults = [DiskFault::Full, DiskFault::Write, DiskFault::Sync, DiskFault::Synced];
+            let fault = chance.pick(&faults);
+            let what = What::Full(FullDeed::Disk { fault, for_ms: chance.spread(10, LONGEST_MS) });
+            deeds.push(Deed { at_ms: chance.between(CALM_MS, SPAN_MS), what });
+        }
+    }
+    (light, deeds)
 }
 
 fn deed(chance: &mut Chance, sources: Sources) -> FullDeed {
