@@ -151,10 +151,11 @@ impl Cluster {
         self.left_out = machines;
     }
 
-    /// Whether a node that runs knows a membership.
+    /// Whether a node that runs belonged to the cluster once, as it knows: a newcomer that was given the log
+    /// of before, and no word of itself, did not, and wants to.
     pub(crate) fn was_member(&self, index: usize) -> bool {
         let node = self.hosts[index].node();
-        node.is_some_and(|node| node.reader().membership().nodes().next().is_some())
+        node.is_some_and(|node| node.reader().has_belonged() == Ok(true))
     }
 
     fn start_guest(&mut self, machine: Machine, bootstrap: Bootstrap, called: Option<usize>) -> usize {
