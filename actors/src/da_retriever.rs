@@ -236,14 +236,21 @@ impl DaRetriever {
         match round {
             Ok(Round::Read { next, decoder, reread }) => {
                 self.follow_decoder(decoder);
-                if reread {
+                let waits = reread && next == self.next;
+                if waits {
+                    debug!(from = next.0, "waiting at a DA block");
+                } else if reread {
                     info!(from = next.0, was = self.next.0, "reading DA again");
-                    self.metrics.rereads.inc();
                 }
+                self.metrics.rereads.inc_by(u64::from(reread));
                 self.next = next;
                 self.end_of_trouble();
-                // What has no room now has none at once either.
-                if reread { self.pause_for(FIRST_PAUSE, ctx) } else { self.begin_round(ctx) }
+                match (reread, waits) {
+                    (false, _) => self.begin_round(ctx),
+                    // What has no room now has none at once either.
+                    (true, false) => self.pause_for(FIRST_PAUSE, ctx),
+                    (true, true) => self.pause_for(self.config.da_block_time.max(FIRST_PAUSE), ctx),
+                }
             }
             Ok(Round::Short { next, decoder }) => {
                 self.follow_decoder(decoder);

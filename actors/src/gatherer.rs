@@ -122,6 +122,8 @@ struct Plan {
     asked: Height,
     /// The tip when it was looked at last.
     tip: Height,
+    /// The last range had nothing: of the next one a single block is asked for.
+    nothing: bool,
 }
 
 impl Plan {
@@ -137,6 +139,7 @@ impl Plan {
         self.highest = self.highest.max(tip);
         if self.asked < self.highest {
             let from = self.asked.next().max(first);
+            let count = if self.nothing { 1 } else { count };
             return Next::Range(
                 from,
                 count.min(self.highest.0.saturating_add(1).saturating_sub(from.0)).max(1),
@@ -154,6 +157,7 @@ impl Plan {
     fn came(&mut self, from: Height, headers: u64) {
         let last = Height(from.0.saturating_add(headers)).previous();
         self.asked = self.asked.max(last);
+        self.nothing = headers == 0;
         if headers == 0 {
             // Nobody has it, whoever said so.
             self.highest = self.tip;
@@ -447,6 +451,14 @@ mod tests {
         assert_eq!(plan.next(Height(5), FIRST, 10, false), Next::Range(Height(6), 10));
         plan.came(Height(6), 0);
         assert_eq!(plan.next(Height(5), FIRST, 10, true), Next::Head);
+        plan.highest = Height(1_000_000);
+        assert_eq!(
+            plan.next(Height(5), FIRST, 10, false),
+            Next::Range(Height(6), 1),
+            "it may be said for ever"
+        );
+        plan.came(Height(6), 1);
+        assert_eq!(plan.next(Height(5), FIRST, 10, false), Next::Range(Height(7), 10));
     }
 
     #[test]

@@ -311,6 +311,40 @@ fn the_order_to_read_again_waits_for_who_reads() {
     });
 }
 
+/// A hint shows what lies far ahead, and something of it is wanted: what lies before it is not read yet.
+#[test]
+fn what_a_hint_shows_passes_over_nothing_that_was_not_read() {
+    let machine = produced(16, 12);
+    let limits = Limits { ahead: 4, ..Limits::default() };
+    for early in [false, true] {
+        let on = FollowPlan::on(machine.another(1 + usize::from(early)), Power::default());
+        let plan = FollowPlan { reads_da: false, limits, ..on };
+        let source = machine.clone();
+        sim_run(1, move || async move {
+            let peers = Neighbours::of(source.open().reader(), source.signer(), None);
+            let node = FollowingNode::start(&plan).await.expect("on");
+            let read = |next| Some(DaRead { next: DaHeight(next), head: DaHeight(99), strict_from: None });
+            let mut far = peers.header(Height(6)).signed;
+            if early {
+                // A minute and a bit: the clock here is behind.
+                far.header.time = node.wired.reader.genesis().start_time.plus(Duration::from_secs(65));
+                far.signature = source.sign(&far.header.encode());
+            }
+            let hinted = vec![(Piece::Header(Arc::new(far)), Origin::Da(DaHeight(50)))];
+            assert_eq!(offer(&node, hinted, None).await.judged, [Judged::Ignored], "too far, or too early");
+            for height in 1..6 {
+                let pieces = [header_of(&peers, height), data_of(&peers, height)];
+                offer(&node, pieces.map(|piece| (piece, peer("honest"))).into(), None).await;
+            }
+            node.until("the blocks before", |node| node.tip().height >= Height(5)).await;
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert_eq!(offer(&node, vec![], read(9)).await.reread, None, "10 to 49 were not read");
+            assert_eq!(node.reader().follow().expect("it follows").cursor, DaHeight(9));
+            assert_eq!(offer(&node, vec![], read(51)).await.reread, None, "it came in its turn");
+        });
+    }
+}
+
 /// While DA is read, which may take hours, the last block is told all the same: a sequencer that is restored from
 /// this node, or that waits for its own execution, would lack it.
 #[test]

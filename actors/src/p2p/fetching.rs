@@ -313,10 +313,14 @@ fn answered_range<T: Carried>(
             range.answered(id, items, weight);
             report(Deed::Served { bytes, took }, count, "items", None)
         }
+        // It has nothing whose time has come.
+        Err(early) if early.is_excusable() => {
+            range.answered(id, vec![], 0);
+            report(Deed::HadNothing, 0, "early", Some(early))
+        }
         Err(wrong) => {
             range.failed(id, &wrong.to_string());
-            let deed = if wrong.is_excusable() { Deed::HadNothing } else { Deed::Lied };
-            report(deed, 0, "wrong", Some(wrong))
+            report(Deed::Lied, 0, "wrong", Some(wrong))
         }
     }
 }

@@ -40,6 +40,8 @@ struct HeaderAt {
     da: Option<DaHeight>,
     /// It is signed in the encoding of old chains, and may be another header in the chain.
     may_have_a_twin: bool,
+    /// Where on DA it is in its other encoding.
+    twin_da: Option<DaHeight>,
 }
 
 /// Data that wait.
@@ -100,6 +102,8 @@ struct Dropped {
 /// Something on DA was read whose time has not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Early {
+    /// The lowest height of it.
+    height: Height,
     /// The lowest place of it.
     da: DaHeight,
     /// The lowest time of it.
@@ -185,11 +189,11 @@ impl Candidates {
             if twin && known.signed.signature != signed.signature {
                 return Kept::Fork(known.signed.clone(), known.from.clone());
             }
-            // What it says, the proposer has signed: it is there, in either encoding.
-            if known.da.is_none()
+            let place = if twin { &mut known.twin_da } else { &mut known.da };
+            if place.is_none()
                 && let Some(da) = from.da()
             {
-                known.da = Some(da);
+                *place = Some(da);
                 *self.places.entry(da).or_default() += 1;
             }
             return if twin { Kept::Twin } else { Kept::Known };
@@ -198,7 +202,8 @@ impl Candidates {
             return self.drop_it(height, &from);
         }
         let bytes = signed.weight();
-        if !self.has_room(tip, height, bytes) {
+        // The next header may wait for the one above it: there is room for that one, too.
+        if height > tip.next().next() && !self.has_room(tip, height, bytes) {
             return self.drop_it(height, &from);
         }
         let da = from.da();
@@ -215,8 +220,8 @@ impl Candidates {
                 self.data.insert(height, fit);
             }
         }
-        let may_have_a_twin = false;
-        self.headers.insert(height, HeaderAt { signed, hash, bytes, from, da, may_have_a_twin });
+        let (may_have_a_twin, twin_da) = (false, None);
+        self.headers.insert(height, HeaderAt { signed, hash, bytes, from, da, may_have_a_twin, twin_da });
         Kept::New
     }
 
@@ -245,8 +250,12 @@ impl Candidates {
             let bytes = header.signed.weight();
             self.bytes = self.bytes - header.bytes + bytes;
             header.bytes = bytes;
+            std::mem::swap(&mut header.da, &mut header.twin_da);
         }
         header.may_have_a_twin = false;
+        // What a stranger wrote in the other encoding is not the chain's.
+        let strangers = header.twin_da.take();
+        self.displace(strangers);
         true
     }
 
@@ -364,8 +373,7 @@ impl Candidates {
     pub fn passed(&mut self, tip: Height) {
         while self.headers.first_key_value().is_some_and(|(height, _)| *height <= tip) {
             if let Some((_, header)) = self.headers.pop_first() {
-                self.bytes -= header.bytes;
-                self.displace(header.da);
+                self.forget_header(&header);
             }
         }
         while self.data.first_key_value().is_some_and(|(height, _)| *height <= tip) {
@@ -380,8 +388,7 @@ impl Candidates {
     /// Forgets the header of a height: it was found wrong. What is right is read again.
     pub fn reject(&mut self, height: Height) {
         if let Some(header) = self.headers.remove(&height) {
-            self.bytes -= header.bytes;
-            self.displace(header.da);
+            self.forget_header(&header);
         }
     }
 
@@ -411,18 +418,20 @@ impl Candidates {
         Kept::Dropped
     }
 
-    /// The time of something has not come by the clock here.
-    pub fn not_yet(&mut self, time: Timestamp, from: &Origin) {
+    /// The time of something above the tip has not come by the clock here.
+    pub fn not_yet(&mut self, height: Height, time: Timestamp, from: &Origin) {
         let Some(da) = from.da() else { return };
-        let early = self.early.get_or_insert(Early { da, time });
+        let early = self.early.get_or_insert(Early { height, da, time });
+        early.height = early.height.min(height);
         early.da = early.da.min(da);
         early.time = early.time.min(time);
     }
 
-    /// Where on DA to read again for what was there before its time, when that is to be waited for there
-    /// from now on.
-    pub fn reread_early(&mut self, is_due: impl FnOnce(Timestamp) -> bool) -> Option<DaHeight> {
-        self.early.take_if(|early| is_due(early.time)).map(|early| early.da)
+    /// Where on DA to read again for what was there before its time: when that has come, or when it is
+    /// what the tip waits for and nothing else is looked for further on.
+    pub fn reread_early(&mut self, tip: Height, nothing_above: bool, now: Timestamp) -> Option<DaHeight> {
+        let is_due = |early: &mut Early| early.time <= now || (nothing_above && early.height <= tip.next());
+        self.early.take_if(is_due).map(|early| early.da)
     }
 
     /// Where on DA to read again, once what was dropped there is the next that is missing.
@@ -488,6 +497,12 @@ impl Candidates {
 
     fn displace(&mut self, da: Option<DaHeight>) {
         displace(&mut self.places, da);
+    }
+
+    fn forget_header(&mut self, header: &HeaderAt) {
+        self.bytes -= header.bytes;
+        self.displace(header.da);
+        self.displace(header.twin_da);
     }
 
     fn forget(&mut self, data: &DataAt) {

@@ -501,14 +501,14 @@ impl Following {
 
     /// Where to read again. All that lies above comes again with it.
     ///
-    /// Where something came before its time, its time is waited for; but not while halves of blocks that
-    /// are in the chain lie further on: those would not become final meanwhile (hazard H22).
+    /// Where the next block came before its time, its time is waited for; but not while halves of blocks
+    /// that are in the chain lie further on: those would not become final meanwhile (hazard H22).
     fn reread(&mut self) -> Option<DaHeight> {
         let (tip, now) = (self.floor(), self.world.wall());
         let reader = self.store.reader();
         let included = reader.da_progress().included.max(reader.initial_height().previous());
         let nothing_above = self.is_headers_only() || included >= tip;
-        let early = self.candidates.reread_early(|time| nothing_above || time <= now.plus(MAX_DRIFT));
+        let early = self.candidates.reread_early(tip, nothing_above, now.plus(MAX_DRIFT));
         let lost = self.restart.take().into_iter();
         lost.chain(self.candidates.reread(tip)).chain(early).chain(self.inclusion.reread()).min()
     }
@@ -526,6 +526,10 @@ impl Following {
         // What is to be read again stays so until it is told to somebody who reads and listens.
         reading.retain(|waiting| !waiting.told.is_closed());
         let mut reread = if reading.is_empty() { None } else { self.reread() };
+        // Hints show what lies ahead: that is read when its turn comes, and nothing before it is passed over.
+        if let Some(read) = &self.read {
+            reread = reread.filter(|from| *from < read.next);
+        }
         // What was read above is forgotten until it comes again: a crash meanwhile must not pass over it.
         if let (Some(read), Some(from)) = (&mut self.read, reread) {
             read.next = read.next.min(from);

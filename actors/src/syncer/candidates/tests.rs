@@ -178,13 +178,15 @@ fn a_header_that_may_have_a_twin_waits_until_the_one_above_names_it() {
     assert!(!all.settle(Height(1)));
     let other = Arc::new(SignedHeader { header: twin.clone(), ..SignedHeader::clone(&known) });
     assert_eq!(all.header(Height(0), other.clone(), twin.hash(), da(3)), Kept::Twin);
-    assert_eq!(all.lowest_da(), Some(DaHeight(3)), "what it says is there");
+    put_header(&mut all, 1, "", da(2));
+    assert_eq!(all.lowest_da(), Some(DaHeight(2)), "either may be the chain's");
     let mut above = SignedHeader::clone(&header(2, ""));
     above.header.last_header_hash = twin.hash().to_bytes();
     let hash = above.header.hash();
     all.header(Height(0), Arc::new(above), hash, peer());
     assert!(all.settle(Height(1)));
     assert_eq!(all.header_of(Height(1)), Some((other, twin.hash(), peer())));
+    assert_eq!(all.lowest_da(), Some(DaHeight(3)));
     all.passed(Height(2));
     assert_eq!((all.len(), all.bytes(), all.lowest_da()), (0, 0, None));
 }
@@ -205,14 +207,28 @@ fn what_is_too_far_ahead_is_read_again_when_its_turn_comes() {
 #[test]
 fn what_came_before_its_time_is_read_again_when_its_time_has_come() {
     let mut all = Candidates::new(limits());
-    all.not_yet(Timestamp(70), &peer());
+    all.not_yet(Height(7), Timestamp(70), &peer());
     assert_eq!(all.lowest_da(), None, "a peer is asked again");
-    all.not_yet(Timestamp(70), &da(9));
-    all.not_yet(Timestamp(60), &da(11));
+    all.not_yet(Height(7), Timestamp(70), &da(9));
+    all.not_yet(Height(6), Timestamp(60), &da(11));
     assert_eq!(all.lowest_da(), Some(DaHeight(9)), "a restart would find it");
-    assert_eq!(all.reread_early(|time| time <= Timestamp(59)), None);
-    assert_eq!(all.reread_early(|time| time <= Timestamp(60)), Some(DaHeight(9)));
-    assert_eq!((all.reread_early(|_| true), all.lowest_da()), (None, None), "once");
+    assert_eq!(all.reread_early(Height(5), false, Timestamp(59)), None);
+    assert_eq!(all.reread_early(Height(4), true, Timestamp(59)), None, "the tip waits for something else");
+    assert_eq!(all.reread_early(Height(4), false, Timestamp(60)), Some(DaHeight(9)));
+    assert_eq!(all.lowest_da(), None, "once");
+    all.not_yet(Height(6), Timestamp(60), &da(11));
+    assert_eq!(all.reread_early(Height(5), true, Timestamp(59)), Some(DaHeight(11)), "nothing else is left");
+}
+
+#[test]
+fn the_header_above_the_next_finds_room_whatever_waits() {
+    let limits = Limits { bytes: 300, ..limits() };
+    let mut all = Candidates::new(limits);
+    let big = "k=".to_owned() + &"v".repeat(400);
+    put_data(&mut all, 1, &big, peer());
+    assert_eq!(put_header(&mut all, 1, &big, peer()), Kept::New);
+    assert_eq!(put_header(&mut all, 2, "", peer()), Kept::New, "the one below may wait for it");
+    assert_eq!(put_header(&mut all, 3, "", peer()), Kept::Dropped);
 }
 
 #[test]

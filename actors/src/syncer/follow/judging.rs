@@ -67,11 +67,13 @@ impl Following {
         };
         let payload = match payload {
             Ok(payload) => payload,
+            // Of another header than that of the chain no time will make the right one.
+            Err(wrong) if wrong.may_pass() && standing.is_some() => Payload::Wire,
             Err(wrong) if wrong.may_pass() => {
                 self.metrics.refuse("future");
                 // The proposer has signed it: the chain is that far.
                 self.future = self.future.max(height);
-                self.candidates.not_yet(signed.header.time, &origin);
+                self.candidates.not_yet(height, signed.header.time, &origin);
                 return Ok((Judged::Ignored, None));
             }
             Err(wrong) => {
@@ -130,8 +132,10 @@ impl Following {
             Ok(height) => height,
             Err(wrong) if wrong.may_pass() => {
                 self.metrics.refuse("future");
-                if let Some(metadata) = &data.metadata {
-                    self.candidates.not_yet(metadata.time, &origin);
+                if let Some(metadata) =
+                    data.metadata.as_ref().filter(|metadata| metadata.height > reader.tip().height)
+                {
+                    self.candidates.not_yet(metadata.height, metadata.time, &origin);
                 }
                 return Ok(Judged::Ignored);
             }
