@@ -128,6 +128,8 @@ pub struct ClusterPlan {
     pub rates_ppm: Vec<i64>,
     /// Where members tell others of blocks, if they do. A witness does not.
     pub p2p: Option<P2pNet>,
+    /// Whether members that are partitioned off are cut off from full nodes, too.
+    pub partitions_cut_peers: bool,
 }
 
 impl Default for ClusterPlan {
@@ -146,6 +148,7 @@ impl Default for ClusterPlan {
             forced_epoch: None,
             rates_ppm: vec![],
             p2p: None,
+            partitions_cut_peers: false,
         }
     }
 }

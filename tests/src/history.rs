@@ -242,6 +242,8 @@ pub enum DiskFault {
     Sync,
     /// A sync fails after it has happened.
     Synced,
+    /// A write fails after it has happened.
+    Written,
     /// A sync does not return.
     Hang,
     /// A sync takes so long.

@@ -9,7 +9,7 @@ use baton_actors::signer::guard::Guard;
 use baton_actors::signer::slot::ChainId;
 use baton_actors::supervisor::ByPart;
 use baton_actors::supervisor::plan::Part;
-use baton_messages::sequencer::{Receipt, SubmitTxs};
+use baton_messages::sequencer::{Receipt, SubmitError, SubmitTxs};
 use baton_messages::supervisor::Shutdown;
 use baton_messages::types::{Height, MemberId, Term, Tx};
 use baton_storage::memory::Disk;
@@ -24,6 +24,9 @@ use crate::power::Power;
 
 /// Machines that are no members are numbered from here.
 pub(super) const FIRST_GUEST: usize = 100;
+
+/// What a node says to a transaction, or that it did not answer in time.
+pub(crate) type Posted = Result<Result<Vec<Receipt>, SubmitError>, MailboxError>;
 
 /// Whether a node has accepted a transaction, once it has answered.
 pub(crate) type Accepting = Rc<RefCell<Option<bool>>>;
@@ -85,7 +88,7 @@ impl Cluster {
 
     /// Full nodes do not hear these members either, or hear them again.
     pub(super) fn cut_from_peers(&self, members: &[usize], cut: bool) {
-        let Some(net) = &self.plan.p2p else { return };
+        let Some(net) = self.plan.p2p.as_ref().filter(|_| self.plan.partitions_cut_peers) else { return };
         for member in members {
             net.set_away(&name(*member), cut);
         }
@@ -341,6 +344,15 @@ impl Cluster {
             }
         }));
         accepting
+    }
+
+    /// A client posts a transaction at a node, and nothing is remembered but that it was sent: the answer.
+    pub(crate) fn post(&mut self, index: usize, tx: Tx) -> Rc<RefCell<Option<Posted>>> {
+        self.machine(index).oracle.attempt(&tx);
+        self.begin(index, move |node| async move {
+            let submit = &node.ports().sequencer.submit_txs;
+            submit.send(SubmitTxs { txs: vec![tx] }).timeout(Duration::from_secs(2)).await
+        })
     }
 
     /// A node is told to stop, as by SIGTERM; the answer is there when it has.

@@ -252,9 +252,15 @@ impl Cluster {
         }
         let executed = full.node().map_or(0, |node| node.metrics.engine.height.get());
         let has_executed = u64::try_from(executed).is_ok_and(|executed| executed >= goal.0);
-        full.tip().height >= goal
-            && (full.light || has_executed)
-            // A light node does not see that data are there.
-            && (full.light || !full.sources.da || full.included() >= goal)
+        let final_here = match full.light {
+            // It does not see that data are there; but it has read DA up to the header.
+            true => {
+                let place = full.machine.ledger.header_places().get(&goal).copied();
+                let follow = full.node().and_then(|node| node.reader().follow());
+                place.is_none_or(|place| follow.is_some_and(|follow| follow.cursor >= place))
+            }
+            false => full.included() >= goal,
+        };
+        full.tip().height >= goal && (full.light || has_executed) && (!full.sources.da || final_here)
     }
 }

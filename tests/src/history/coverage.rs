@@ -84,8 +84,8 @@ pub enum Situation {
     FullBanned,
     /// A full node found that something forced was left out.
     FullStopped,
-    /// What a full node's disk was asked to do failed.
-    FullDiskFailed,
+    /// A full node's store was opened again after a failure, and had lost blocks.
+    FullReopened,
     /// A light node that was behind came level.
     LightLevel,
     /// A leader that alone had lost DA was succeeded by one that had not.
@@ -134,7 +134,7 @@ impl Situation {
         Self::FullRefused,
         Self::FullBanned,
         Self::FullStopped,
-        Self::FullDiskFailed,
+        Self::FullReopened,
         Self::LightLevel,
         Self::DaSucceeded,
         Self::RemovedRefused,
@@ -181,7 +181,7 @@ impl fmt::Display for Situation {
             Self::FullRefused => "full node refused what a peer gave",
             Self::FullBanned => "full node banned a peer",
             Self::FullStopped => "full node found something forced left out",
-            Self::FullDiskFailed => "full node's disk failed",
+            Self::FullReopened => "full node's store reopened with less",
             Self::LightLevel => "light node caught up",
             Self::DaSucceeded => "leader without DA succeeded",
             Self::RemovedRefused => "removed member refused a client",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::MailboxError;
 use baton_messages::cluster::{HandOff, HandOffError, HandedOff, MemberChange, Pause, Resume};
 use baton_storage::backend::StoreError;
-use baton_storage::memory::{Disk, Keep};
+use baton_storage::memory::Keep;
 
 use super::drive::Drive;
 use super::lies::Lie;
@@ -64,6 +64,19 @@ pub(super) fn keep(left: Left) -> Keep {
         Left::Nothing => Keep::None,
         Left::Prefix(count) => Keep::Prefix(count),
         Left::Torn(count) => Keep::Torn(count),
+    }
+}
+
+/// What a disk is asked to do fails. Here it neither hangs nor is it slow.
+pub(super) fn fail(power: &Power, fault: DiskFault) {
+    let io = || StoreError::Io("scripted".to_owned());
+    match fault {
+        DiskFault::Full => power.fail("disk.write", StoreError::Full("scripted".to_owned())),
+        DiskFault::Write => power.fail("disk.write", io()),
+        DiskFault::Written => power.fail("disk.written", io()),
+        DiskFault::Sync => power.fail("disk.sync", io()),
+        DiskFault::Synced => power.fail("disk.synced", io()),
+        DiskFault::Hang | DiskFault::Slow(_) => {}
     }
 }
 
@@ -312,27 +325,15 @@ impl Drive {
 
     fn disk(&mut self, index: usize, fault: DiskFault) {
         let (power, disk) = (self.cluster.host(index).power(), self.cluster.machine(index).disk);
-        self.fail(&power, &disk, fault);
+        let left = Keep::Prefix(self.chance.index(4));
+        if fault == DiskFault::Sync {
+            disk.keep_at_reopen(left);
+        }
+        fail(&power, fault);
         match fault {
             DiskFault::Hang => self.cluster.hang_disk(index),
             DiskFault::Slow(ms) => self.cluster.slow_disk(index, Some(Duration::from_millis(ms))),
             _ => {}
-        }
-    }
-
-    /// What a disk is asked to do fails. Here it neither hangs nor is it slow.
-    pub(super) fn fail(&mut self, power: &Power, disk: &Disk, fault: DiskFault) {
-        let io = || StoreError::Io("scripted".to_owned());
-        let left = Keep::Prefix(self.chance.index(4));
-        match fault {
-            DiskFault::Full => power.fail("disk.write", StoreError::Full("scripted".to_owned())),
-            DiskFault::Write => power.fail("disk.write", io()),
-            DiskFault::Sync => {
-                disk.keep_at_reopen(left);
-                power.fail("disk.sync", io());
-            }
-            DiskFault::Synced => power.fail("disk.synced", io()),
-            DiskFault::Hang | DiskFault::Slow(_) => {}
         }
     }
 

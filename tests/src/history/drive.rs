@@ -140,6 +140,8 @@ impl Drive {
             command_versions: knows.clone(),
             rates_ppm: shape.rates_ppm.clone(),
             p2p: p2p.clone(),
+            // A node of its own may hear who is cut off, or stand on the other side, too.
+            partitions_cut_peers: Chance::new(history.seed ^ 0x7061_7274_6564).percent(50),
             forced_epoch: (shape.forced_ms > 0).then_some(forced::EPOCH),
             ..ClusterPlan::default()
         };

@@ -9,7 +9,7 @@ use baton_messages::p2p::PeerId;
 use baton_messages::types::{Height, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::deeds::{End, keep};
+use super::deeds::{End, fail, keep};
 use super::drive::Drive;
 use super::forced::Rule;
 use super::lies::{Lie, Told};
@@ -43,8 +43,9 @@ pub enum FullDeed {
     Cut { ways: Sources, for_ms: u64 },
     /// It does not run for a while (SIGSTOP).
     Freeze { for_ms: u64 },
-    /// Its disk, which is also that of its engine, misbehaves for a while.
-    Disk { fault: DiskFault, for_ms: u64 },
+    /// Its disk, which is also that of its engine, misbehaves for a while; its store is opened again with
+    /// so much of what was not synced.
+    Disk { fault: DiskFault, left: Left, for_ms: u64 },
     /// A peer comes to it that lies.
     Lie { lie: Lie, for_ms: u64 },
     /// Somebody writes into the chain's namespaces on DA.
@@ -94,9 +95,9 @@ impl Drive {
                 self.cluster.freeze_full(true);
                 self.later(*for_ms, End::FullThaws);
             }
-            FullDeed::Disk { fault, for_ms } => {
-                let disk = full.machine().disk.clone();
-                self.fail(&full.power(), &disk, *fault);
+            FullDeed::Disk { fault, left, for_ms } => {
+                full.machine().disk.keep_at_reopen(keep(*left));
+                fail(&full.power(), *fault);
                 self.later(*for_ms, End::FullDisk);
             }
             FullDeed::Lie { lie, for_ms } => {
@@ -165,11 +166,9 @@ impl Drive {
 
     /// Its disk works again.
     pub(super) fn full_disk_is_well(&mut self) {
-        let Some(full) = self.cluster.full() else { return };
-        if full.power().failed() > 0 {
-            self.reached(Situation::FullDiskFailed);
+        if let Some(full) = self.cluster.full() {
+            full.power().heal();
         }
-        full.power().heal();
     }
 
     /// Whether its power has gone off at an effect.

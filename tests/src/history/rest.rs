@@ -16,7 +16,7 @@ use crate::net::Weather;
 /// pause between two attempts to open a store again.
 const FIRST_BLOCK_MS: u64 = 3_000 + 2_000;
 /// Everybody must have everything so soon afterwards, also who was set up anew.
-const LEVEL_MS: u64 = 30_000;
+pub(super) const LEVEL_MS: u64 = 30_000;
 /// Whoever heard no leader before the faults ended may still stand: for two of the longest election
 /// time-outs. What comes of that is the faults'.
 const STOOD_MS: u64 = 300;

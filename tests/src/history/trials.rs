@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use baton_messages::cluster::MemberChange;
+use baton_messages::sequencer::SubmitError;
 use baton_messages::types::Tx;
 use bytes::Bytes;
 
 use super::draw::Chance;
 use super::drive::Drive;
+use super::rest::LEVEL_MS;
 use super::{DiskFault, History, Situation};
 use crate::cluster::name;
 
@@ -20,8 +22,8 @@ const FLAP_MS: u64 = 2_500;
 /// A leader that alone has lost DA is succeeded, and what waited is on DA, so soon: its watch, which
 /// is a quarter of this, a question to the others, a hand-over, and the backlog.
 const DA_MS: u64 = 20_000;
-/// A member is removed so soon, if it can be.
-const REMOVED_MS: u64 = 3_000;
+/// Whether a member is removed is answered so soon.
+const REMOVED_MS: u64 = 12_000;
 /// Who is removed knows it so soon: the longest election time-out, and a few heartbeats.
 const TOLD_MS: u64 = 1_000;
 /// Of a hundred histories so many have this second trial, and as many that.
@@ -74,41 +76,43 @@ impl Drive {
             let leads = drive.cluster.leader().filter(|index| drive.cluster.is_up(*index));
             leads.is_some_and(|index| drive.cluster.reader(index).da_progress().included.0 >= wanted)
         });
-        assert_ne!(self.cluster.leader(), Some(leader), "L3: who has lost DA leads");
         self.reached(Situation::DaSucceeded);
         self.cluster.cut_da(leader, false);
     }
 
     /// P3: nobody will ever take what a member accepts that is none any more, however well it runs.
     fn removed_runs_on(&mut self, leader: usize) {
-        let Some(out) = self.voters_up().into_iter().find(|index| *index != leader) else { return };
-        if self.cluster.host(out).is_witness() {
-            return;
-        }
+        let others = self.voters_up().into_iter();
+        let out =
+            others.filter(|index| *index != leader).find(|index| !self.cluster.host(*index).is_witness());
+        let Some(out) = out else { return };
         let id = self.cluster.id_of(out);
-        let is_out = |drive: &Self| {
-            let members = drive.cluster.membership();
-            members.is_some_and(|members| members.nodes().all(|(member, _)| *member != id))
-        };
         self.operator.change(leader, MemberChange::Remove(name(out)), true, &mut self.cluster);
-        let until = self.now_ms() + self.slowed(REMOVED_MS);
-        while !is_out(self) && self.now_ms() < until {
-            self.turn(&mut [].iter().peekable(), until);
-        }
-        if !is_out(self) {
+        self.wait("L1: a removal is not answered", REMOVED_MS, |drive| !drive.operator.is_busy());
+        self.wait("L1: nobody leads", REMOVED_MS, |drive| drive.cluster.membership().is_some());
+        let members = self.cluster.membership();
+        if members.is_none_or(|members| members.nodes().any(|(member, _)| *member == id)) {
             // The others may not be able to do without it.
             return;
         }
+        let oracle = self.cluster.machine(out).oracle;
         // What it had accepted stays there: that was forced.
-        self.cluster.write_off(out);
+        oracle.lost(out);
         let told = self.now_ms() + self.slowed(TOLD_MS);
         self.wait("L1: time does not pass", TOLD_MS * 2, |drive| drive.now_ms() >= told);
-        let answer = self.cluster.hand_in(out, Tx(Bytes::from_static(b"removed=1")), None);
+        let answer = self.cluster.post(out, Tx(Bytes::from_static(b"removed=1")));
         self.wait("P3: a removed member does not answer", TOLD_MS * 3, |_| answer.borrow().is_some());
-        let accepted = *answer.borrow() == Some(true);
-        assert!(!accepted, "P3: n{out} accepts what nobody will take: it was removed");
+        let answer = answer.borrow_mut().take();
+        assert!(
+            matches!(answer, Some(Ok(Err(SubmitError::NotReady(_))))),
+            "P3: n{out} was removed, nobody will take what it accepts, and it says {answer:?}"
+        );
         self.reached(Situation::RemovedRefused);
-        self.operator.retire(&mut self.cluster);
+        self.wait("L1: nobody leads without it", LEVEL_MS, |drive| {
+            let Self { operator, cluster, .. } = drive;
+            operator.retire(cluster);
+            operator.retired.contains(&out)
+        });
     }
 
     /// Whether it is fit to lead; a witness never is.

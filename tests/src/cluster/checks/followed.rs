@@ -27,8 +27,14 @@ pub(super) struct Followed {
     executed: u64,
     /// Heights whose block has not been compared with a member's, and since when.
     open: BTreeMap<Height, u64>,
-    /// What it has lost in a crash.
+    /// What it has lost in a crash, or when its store was opened again.
     lost: bool,
+    /// How often its store was opened again in place.
+    generation: u64,
+    /// What it had when its store was opened: that is on its disk for good.
+    floor: Height,
+    /// Its engine was not asked since its store was opened.
+    unasked: bool,
     /// Where it began in this life, if that was behind.
     behind: Option<Behind>,
     invalid: u64,
@@ -58,13 +64,20 @@ impl Followed {
         let Some(node) = full.node() else { return };
         let reader = node.reader();
         let tip = reader.tip().height;
+        let generation = full.machine().disk.generation();
         if self.lives != full.lives() {
-            self.begins(full, chain);
+            self.begins(full, chain, generation);
             notes.note(Some(FULL), || EventKind::Started { boot: full.lives() });
-        } else if tip < self.tip && full.power().failed() > 0 {
+        } else if self.generation != generation {
             // Of what was not synced, a store that is opened again after a failure has what is left.
-            self.begins(full, chain);
-            notes.note(Some(FULL), || EventKind::Trouble { text: Some(format!("back at {tip}")) });
+            let (before, floor, invalid, banned) = (self.tip, self.floor, self.invalid, self.banned);
+            assert!(tip >= floor, "P4: the full node had {floor} when its store was opened, and has {tip}");
+            self.begins(full, chain, generation);
+            (self.invalid, self.banned) = (invalid, banned);
+            if tip < before {
+                notes.reached(Situation::FullReopened);
+                notes.note(Some(FULL), || EventKind::Trouble { text: Some(format!("back at {tip}")) });
+            }
         }
         assert!(tip >= self.tip, "P1: the full node had {}, and has {tip} in the same life", self.tip);
         let mut grown = self.tip.max(reader.initial_height().previous());
@@ -78,9 +91,13 @@ impl Followed {
         self.tip = tip;
         self.compare(full, chain, notes.now_ms);
         let executed = u64::try_from(node.metrics.engine.height.get()).unwrap_or_default();
-        assert!(executed <= tip.0, "P5: the full node's engine is at {executed}, its chain at {tip}");
-        assert!(executed >= self.executed, "P5: the full node's engine was at {}", self.executed);
-        self.executed = executed;
+        self.unasked &= executed > tip.0;
+        let ahead = executed > tip.0 && !self.unasked;
+        assert!(!ahead, "P5: the full node's engine is at {executed}, its chain at {tip}");
+        if !self.unasked {
+            assert!(executed >= self.executed, "P5: the full node's engine was at {}", self.executed);
+            self.executed = executed;
+        }
         self.finality(full);
         let forks = reader.evidence();
         assert!(forks.is_empty(), "I1: the full node found a fork where nobody signed two chains: {forks:?}");
@@ -90,7 +107,7 @@ impl Followed {
     }
 
     /// A new life begins where its disk says, and a store that is opened again.
-    fn begins(&mut self, full: &Full, chain: &Chain<'_>) {
+    fn begins(&mut self, full: &Full, chain: &Chain<'_>, generation: u64) {
         let Some(node) = full.node() else { return };
         let lives = full.lives();
         let tip = node.tip().height;
@@ -102,6 +119,9 @@ impl Followed {
             lives,
             lost: self.lost || lost,
             behind: (ahead >= tip.0 + BEHIND).then_some(behind),
+            generation,
+            floor: tip,
+            unasked: true,
             // All of it is looked at again: the disk may have kept something else.
             ..Self::default()
         };
@@ -146,6 +166,10 @@ impl Followed {
     /// P7: what is final for it is on DA.
     fn finality(&mut self, full: &Full) {
         let included = full.included();
+        assert!(
+            !full.is_light() || included == Height(0),
+            "P7: a light node does not see that data are there"
+        );
         assert!(included <= self.tip, "P7: {included} is final for the full node, its tip is {}", self.tip);
         assert!(
             included >= self.included,

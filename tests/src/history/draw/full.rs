@@ -5,7 +5,7 @@ use super::{CALM_MS, Chance, SPAN_MS, left};
 use crate::cluster::Sources;
 use crate::history::full::{FullDeed, FullNode};
 use crate::history::lies::Lie;
-use crate::history::{Deed, DiskFault, What};
+use crate::history::{Deed, DiskFault, Left, What};
 
 /// Of a hundred histories so many have a full node.
 const OFTEN: u64 = 15;
@@ -48,9 +48,10 @@ fn beside(seed: u64) -> (bool, Vec<Deed>) {
     let mut deeds = vec![];
     if chance.percent(30) {
         for _ in 0..=chance.below(3) {
-            let faults = [DiskFault::Full, DiskFault::Write, DiskFault::Sync, DiskFault::Synced];
-            let fault = chance.pick(&faults);
-            let what = What::Full(FullDeed::Disk { fault, for_ms: chance.spread(10, LONGEST_MS) });
+            // It syncs nothing of what it follows: what it loses, it reads again.
+            let fault = chance.pick(&[DiskFault::Full, DiskFault::Write, DiskFault::Written]);
+            let left = chance.pick(&[Left::All, Left::Nothing, Left::Nothing, Left::Prefix(2)]);
+            let what = What::Full(FullDeed::Disk { fault, left, for_ms: chance.spread(10, LONGEST_MS) });
             deeds.push(Deed { at_ms: chance.between(CALM_MS, SPAN_MS), what });
         }
     }
