@@ -30,7 +30,7 @@ pub struct Of {
 pub struct Question {
     /// `headers` or `data`.
     pub service: &'static str,
-    /// `items`, `nothing`, `wrong`, `failed` or `refused`.
+    /// `items`, `nothing`, `early` (its time has not come), `wrong`, `failed` or `refused`.
     pub outcome: &'static str,
 }
 
