@@ -249,7 +249,11 @@ impl DaRetriever {
                     (false, _) => self.begin_round(ctx),
                     // What has no room now has none at once either.
                     (true, false) => self.pause_for(FIRST_PAUSE, ctx),
-                    (true, true) => self.pause_for(self.config.da_block_time.max(FIRST_PAUSE), ctx),
+                    (true, true) => {
+                        // Meanwhile there is more.
+                        self.head = None;
+                        self.pause_for(self.config.da_block_time.max(FIRST_PAUSE), ctx);
+                    }
                 }
             }
             Ok(Round::Short { next, decoder }) => {

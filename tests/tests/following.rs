@@ -307,6 +307,9 @@ fn the_order_to_read_again_waits_for_who_reads() {
         // Until it comes again, a crash must not pass over it.
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(node.reader().follow().expect("it follows").cursor, DaHeight(7));
+        // Who was told may not have listened any more: it is said until somebody reads there.
+        assert_eq!(offer(&node, vec![], read(9)).await.reread, Some(DaHeight(7)));
+        assert_eq!(offer(&node, vec![], read(8)).await.reread, None, "7 was read again");
         assert_eq!(offer(&node, vec![], read(9)).await.reread, None, "once");
     });
 }
@@ -343,6 +346,32 @@ fn what_a_hint_shows_passes_over_nothing_that_was_not_read() {
             assert_eq!(offer(&node, vec![], read(51)).await.reread, None, "it came in its turn");
         });
     }
+}
+
+/// A clock that is set back finds the chain's own blocks in the future: that they are on DA counts all the same.
+#[test]
+fn what_is_in_the_chain_is_seen_on_da_whatever_the_clock_says() {
+    let machine = produced(16, 12);
+    let plan = FollowPlan { reads_da: false, ..FollowPlan::on(machine.another(1), Power::default()) };
+    let source = machine.clone();
+    sim_run(1, move || async move {
+        let peers = Neighbours::of(source.open().reader(), source.signer(), None);
+        let node = FollowingNode::start(&plan).await.expect("on");
+        let late = |height| {
+            let mut data = peers.data(Height(height)).data;
+            let metadata = data.metadata.as_mut().expect("it has some");
+            metadata.time = metadata.time.plus(Duration::from_secs(3600));
+            vec![(Piece::Data(Arc::new(data)), Origin::Da(DaHeight(7)))]
+        };
+        let early = (1..=6).find(|height| !peers.data(Height(*height)).data.txs.is_empty()).expect("one has");
+        assert_eq!(offer(&node, late(early), None).await.judged, [Judged::Ignored], "it is not there yet");
+        for height in 1..=6 {
+            let pieces = [header_of(&peers, height), data_of(&peers, height)];
+            offer(&node, pieces.map(|piece| (piece, peer("honest"))).into(), None).await;
+        }
+        node.until("the blocks", |node| node.tip().height >= Height(6)).await;
+        assert_eq!(offer(&node, late(early), None).await.judged, [Judged::Known]);
+    });
 }
 
 /// While DA is read, which may take hours, the last block is told all the same: a sequencer that is restored from

@@ -437,14 +437,15 @@ impl Candidates {
     /// Where on DA to read again, once what was dropped there is the next that is missing.
     pub fn reread(&mut self, tip: Height) -> Option<DaHeight> {
         let next = tip.next();
-        let due = self
-            .dropped
-            .filter(|dropped| dropped.height <= next && !self.headers.contains_key(&next))
-            .or_else(|| self.dropped.filter(|dropped| dropped.height <= next && self.lacks_data(next)));
-        due.map(|dropped| {
-            self.dropped = None;
-            dropped.da
-        })
+        let header = self.headers.get(&next);
+        // It may be the header above that is missing, which says in which encoding the next one is.
+        let unsettled = header.is_some_and(|header| header.may_have_a_twin);
+        let lacks_above = unsettled && !self.headers.contains_key(&next.next());
+        let lacks = header.is_none() || self.lacks_data(next);
+        let is_due = |dropped: &mut Dropped| {
+            (lacks && dropped.height <= next) || (lacks_above && dropped.height <= next.next())
+        };
+        self.dropped.take_if(is_due).map(|dropped| dropped.da)
     }
 
     /// The lowest place on DA of which something waits, was dropped or came before its time.

@@ -104,7 +104,7 @@ pub struct Following {
     last_data: Option<(Height, Bytes)>,
     /// The block after the one that is being executed, as far as it can be checked before that.
     prepared: Option<Prepared>,
-    /// Read DA again from here: what was found above is lost.
+    /// Read DA again from here: what was found above is lost, or had no room, or came too early.
     restart: Option<DaHeight>,
     /// Offers that wait until there is room.
     waiting: Vec<Waiting>,
@@ -499,47 +499,51 @@ impl Following {
         }
     }
 
-    /// Where to read again. All that lies above comes again with it.
+    /// Looks whether something must be read again. All that lies above comes again with it.
     ///
     /// Where the next block came before its time, its time is waited for; but not while halves of blocks
     /// that are in the chain lie further on: those would not become final meanwhile (hazard H22).
-    fn reread(&mut self) -> Option<DaHeight> {
+    fn look_back(&mut self) {
         let (tip, now) = (self.floor(), self.world.wall());
         let reader = self.store.reader();
         let included = reader.da_progress().included.max(reader.initial_height().previous());
         let nothing_above = self.is_headers_only() || included >= tip;
         let early = self.candidates.reread_early(tip, nothing_above, now.plus(MAX_DRIFT));
-        let lost = self.restart.take().into_iter();
-        lost.chain(self.candidates.reread(tip)).chain(early).chain(self.inclusion.reread()).min()
+        let wanted = self.candidates.reread(tip).into_iter().chain(early).chain(self.inclusion.reread());
+        // Hints show what lies ahead: that is read when its turn comes, and nothing before it is passed over.
+        let behind = |from: &DaHeight| self.read.is_none_or(|read| *from < read.next);
+        self.restart = wanted.filter(behind).chain(self.restart).min();
+        // What was read above is forgotten until it comes again: a crash meanwhile must not pass over it.
+        if let (Some(read), Some(from)) = (&mut self.read, self.restart) {
+            read.next = read.next.min(from);
+        }
+    }
+
+    /// DA was read up to here. Who is to read again from further down is told so until it has.
+    fn has_read(&mut self, read: DaRead) {
+        self.restart.take_if(|from| read.next.0 <= from.0.saturating_add(1));
+        if self.restart.is_none() {
+            self.read = Some(read);
+        }
     }
 
     fn release(&mut self) {
         if self.waiting.is_empty() {
             return;
         }
-        let (mut reading, others): (Vec<_>, Vec<_>) =
+        let (reading, others): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(|waiting| waiting.reads);
         for waiting in others {
             // Who offered may have given up.
             let _ = waiting.told.send(None);
         }
-        // What is to be read again stays so until it is told to somebody who reads and listens.
-        reading.retain(|waiting| !waiting.told.is_closed());
-        let mut reread = if reading.is_empty() { None } else { self.reread() };
-        // Hints show what lies ahead: that is read when its turn comes, and nothing before it is passed over.
-        if let Some(read) = &self.read {
-            reread = reread.filter(|from| *from < read.next);
-        }
-        // What was read above is forgotten until it comes again: a crash meanwhile must not pass over it.
-        if let (Some(read), Some(from)) = (&mut self.read, reread) {
-            read.next = read.next.min(from);
+        if !reading.is_empty() {
+            self.look_back();
         }
         for waiting in reading {
-            if let Err(untold) = waiting.told.send(reread.take()) {
-                reread = untold;
-            }
+            // Also to those who do not listen any more: nobody can tell.
+            let _ = waiting.told.send(self.restart);
         }
-        self.restart = self.restart.into_iter().chain(reread).min();
     }
 }
 
@@ -728,10 +732,8 @@ impl Handler<Offer> for Syncer {
         let Offer { candidates, read } = offer;
         let judged = self.judge(candidates, ctx);
         let reads = read.is_some();
-        if let (Some(follow), Some(read)) = (&mut self.follow, read)
-            && follow.restart.is_none()
-        {
-            follow.read = Some(read);
+        if let (Some(follow), Some(read)) = (&mut self.follow, read) {
+            follow.has_read(read);
         }
         if let Some(follow) = &mut self.follow {
             // Before anything of it gets in: it may all be in before the next look.

@@ -221,6 +221,17 @@ fn what_came_before_its_time_is_read_again_when_its_time_has_come() {
 }
 
 #[test]
+fn a_header_that_waits_for_a_dropped_one_above_it_has_that_read_again() {
+    let mut all = Candidates::new(limits());
+    put_header(&mut all, 10, "", peer());
+    assert_eq!(put_header(&mut all, 11, "", da(7)), Kept::Dropped, "too far ahead");
+    assert_eq!(all.reread(Height(9)), None);
+    all.may_have_a_twin(Height(10));
+    assert_eq!(all.reread(Height(8)), None, "the next one is another");
+    assert_eq!(all.reread(Height(9)), Some(DaHeight(7)));
+}
+
+#[test]
 fn the_header_above_the_next_finds_room_whatever_waits() {
     let limits = Limits { bytes: 300, ..limits() };
     let mut all = Candidates::new(limits);

@@ -131,13 +131,19 @@ impl Following {
         let height = match rules::data(reader.genesis(), &data, now) {
             Ok(height) => height,
             Err(wrong) if wrong.may_pass() => {
-                self.metrics.refuse("future");
-                if let Some(metadata) =
-                    data.metadata.as_ref().filter(|metadata| metadata.height > reader.tip().height)
-                {
-                    self.candidates.not_yet(metadata.height, metadata.time, &origin);
+                let metadata = data.metadata.as_ref();
+                let ours = metadata.filter(|metadata| metadata.chain_id == reader.genesis().chain_id);
+                match ours.map(|metadata| (metadata.height, metadata.time)) {
+                    // The block is in the chain, by the clock of before: whose data they are is seen below.
+                    Some((height, _)) if height <= reader.tip().height => height,
+                    early => {
+                        self.metrics.refuse("future");
+                        if let Some((height, time)) = early {
+                            self.candidates.not_yet(height, time, &origin);
+                        }
+                        return Ok(Judged::Ignored);
+                    }
                 }
-                return Ok(Judged::Ignored);
             }
             Err(wrong) => {
                 self.metrics.refuse("invalid");
