@@ -200,6 +200,14 @@ fn data_of(peers: &Neighbours, height: u64) -> Piece {
     Piece::Data(Arc::new(peers.data(Height(height)).data))
 }
 
+/// Peers give all blocks up to a height.
+async fn give(node: &FollowingNode, peers: &Neighbours, up_to: u64) {
+    for height in 1..=up_to {
+        let pieces = [header_of(peers, height), data_of(peers, height)];
+        offer(node, pieces.map(|piece| (piece, peer("honest"))).into(), None).await;
+    }
+}
+
 fn peer(name: &str) -> Origin {
     Origin::Peer(name.into())
 }
@@ -297,10 +305,7 @@ fn the_order_to_read_again_waits_for_who_reads() {
         let far = vec![(header_of(&peers, 6), Origin::Da(DaHeight(7)))];
         let taken = offer(&node, far, read(8)).await;
         assert_eq!((taken.judged, taken.reread), (vec![Judged::Ignored], None));
-        for height in 1..6 {
-            let pieces = [header_of(&peers, height), data_of(&peers, height)];
-            offer(&node, pieces.map(|piece| (piece, peer("honest"))).into(), None).await;
-        }
+        give(&node, &peers, 5).await;
         node.until("the blocks before", |node| node.tip().height >= Height(5)).await;
         assert_eq!(offer(&node, vec![], None).await.reread, None, "a peer's blocks are not on DA");
         assert_eq!(offer(&node, vec![], read(9)).await.reread, Some(DaHeight(7)));
@@ -335,10 +340,7 @@ fn what_a_hint_shows_passes_over_nothing_that_was_not_read() {
             }
             let hinted = vec![(Piece::Header(Arc::new(far)), Origin::Da(DaHeight(50)))];
             assert_eq!(offer(&node, hinted, None).await.judged, [Judged::Ignored], "too far, or too early");
-            for height in 1..6 {
-                let pieces = [header_of(&peers, height), data_of(&peers, height)];
-                offer(&node, pieces.map(|piece| (piece, peer("honest"))).into(), None).await;
-            }
+            give(&node, &peers, 5).await;
             node.until("the blocks before", |node| node.tip().height >= Height(5)).await;
             tokio::time::sleep(Duration::from_secs(10)).await;
             assert_eq!(offer(&node, vec![], read(9)).await.reread, None, "10 to 49 were not read");
@@ -365,10 +367,7 @@ fn what_is_in_the_chain_is_seen_on_da_whatever_the_clock_says() {
         };
         let early = (1..=6).find(|height| !peers.data(Height(*height)).data.txs.is_empty()).expect("one has");
         assert_eq!(offer(&node, late(early), None).await.judged, [Judged::Ignored], "it is not there yet");
-        for height in 1..=6 {
-            let pieces = [header_of(&peers, height), data_of(&peers, height)];
-            offer(&node, pieces.map(|piece| (piece, peer("honest"))).into(), None).await;
-        }
+        give(&node, &peers, 6).await;
         node.until("the blocks", |node| node.tip().height >= Height(6)).await;
         assert_eq!(offer(&node, late(early), None).await.judged, [Judged::Known]);
     });
@@ -388,10 +387,7 @@ fn the_last_block_that_is_known_is_told_also_while_catching_up() {
         offer(&node, vec![], Some(unread)).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert!(node.sync().await.catch_up.is_some(), "DA is unread");
-        for height in 1..8 {
-            let pieces = [header_of(&peers, height), data_of(&peers, height)];
-            offer(&node, pieces.map(|piece| (piece, peer("honest"))).into(), None).await;
-        }
+        give(&node, &peers, 7).await;
         node.until("the blocks", |node| node.tip().height == Height(7)).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(node.observer().await.executed, Height(7));
@@ -432,10 +428,7 @@ fn the_header_above_says_in_which_encoding_the_one_below_is_the_chains() {
         sim_run(1, move || async move {
             let peers = Neighbours::of(source.open().reader(), source.signer(), None);
             let node = FollowingNode::start(&plan).await.expect("on");
-            for height in 1..=8 {
-                let pieces = [header_of(&peers, height), data_of(&peers, height)];
-                offer(&node, pieces.map(|piece| (piece, peer("one"))).into(), None).await;
-            }
+            give(&node, &peers, 8).await;
             node.until("height 8", |node| node.tip().height == Height(8)).await;
             let mut twin = peers.header(Height(9)).signed;
             twin.signature = source.sign(&twin.header.legacy_payload());

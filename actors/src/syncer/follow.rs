@@ -96,9 +96,9 @@ pub struct Following {
     catch_up: CatchUp,
     read: Option<DaRead>,
     highest: Height,
-    /// Nothing from this height on may become final.
     /// The highest header that is right but for its time, which has not come by the clock here.
     future: Height,
+    /// Nothing from this height on may become final.
     forked_at: Option<Height>,
     /// The hash of the data of the tip.
     last_data: Option<(Height, Bytes)>,
