@@ -373,6 +373,27 @@ fn what_is_in_the_chain_is_seen_on_da_whatever_the_clock_says() {
     });
 }
 
+/// No time makes a second header of a height the chain's.
+#[test]
+fn a_second_header_of_the_future_for_a_height_of_the_chain_is_a_fork() {
+    let machine = produced(16, 12);
+    let plan = FollowPlan { reads_da: false, ..FollowPlan::on(machine.another(1), Power::default()) };
+    let source = machine.clone();
+    sim_run(1, move || async move {
+        let peers = Neighbours::of(source.open().reader(), source.signer(), None);
+        let node = FollowingNode::start(&plan).await.expect("on");
+        give(&node, &peers, 6).await;
+        node.until("the blocks", |node| node.tip().height >= Height(6)).await;
+        let mut second = peers.header(Height(4)).signed;
+        second.header.time = second.header.time.plus(Duration::from_secs(3600));
+        second.signature = source.sign(&second.header.encode());
+        let piece = vec![(Piece::Header(Arc::new(second)), Origin::Da(DaHeight(7)))];
+        assert_eq!(offer(&node, piece, None).await.judged, [Judged::Fork]);
+        node.until("the evidence", |node| node.reader().evidence().len() == 1).await;
+        assert_eq!(node.reader().evidence()[0].height, Height(4));
+    });
+}
+
 /// While DA is read, which may take hours, the last block is told all the same: a sequencer that is restored from
 /// this node, or that waits for its own execution, would lack it.
 #[test]
